@@ -5,10 +5,11 @@
 #   make test ARGS='-k lock -x'                       other options for pytest
 #   make test PYTHON=python3.12                       another Python for a new .venv
 #   make install EXTRAS="ray aws"                     optional dependencies (EXTRAS=all: all of them)
+#   make train CPU=1                                  PyTorch's CPU build, a fifth of the size (CPU=0: CUDA)
 
 # What the tests need beyond the plain installation.
 TEST_GROUPS = dev
-TEST_EXTRAS = search rehearse tensorboard mlflow pdf
+TEST_EXTRAS = search rehearse tensorboard mlflow pdf fast
 
 # The Python to make environments with: the one that is active, if it will do, else the newest that will;
 # looked for once, and only by targets that need it.
@@ -20,6 +21,8 @@ POETRY = .poetry/bin/poetry
 RUN = .venv/bin/python
 ARGS =
 EXTRAS =
+# The build of PyTorch: 1 for CPU alone, 0 for CUDA; by default CPU where there is no NVIDIA device. Kept afterwards.
+CPU =
 
 # More than eight test workers gain little and cost about half a GB each.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
@@ -34,10 +37,10 @@ define set_up
 @"$(PYTHON)" $(PYTHON_WILL_DO) 2>/dev/null || { echo "make: no Python 3.11, 3.12 or 3.13 with its venv module \
 	$(if $(PYTHON),in PYTHON=$(PYTHON),on PATH): install one (on Debian with python3-venv)," \
 	"or name it with PYTHON=/path/to/python3" >&2; exit 1; }
-@"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
+@"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python) $(if $(CPU),--cpu=$(CPU))
 endef
 
-.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs policies format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -86,9 +89,13 @@ bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and
 gpu: set-up ## check psa on this machine's GPU, and estimate the published study there (ARGS='--seconds 120')
 	@$(RUN) tools/gpu_check.py $(ARGS)
 
-docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
+docs: set-up-tests ## write docs/tools.md and docs/json.md anew, from the commands themselves
 	@$(RUN) tools/tools_page.py
+	@$(RUN) tools/json_page.py
 	@$(RUN) tools/published_page.py
+
+policies: set-up-tests ## write the IAM policies anew, from the calls that psa makes in a rehearsal
+	@$(RUN) tools/policies.py
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

@@ -1,4 +1,4 @@
-"""Folders for files that can be recreated at any time: in the user's cache, or below the temporary folder."""
+"""Folders of the user: a cache of files that can be recreated at any time, and settings of their own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from psa.core.files import ensure_dir
 
 def cache_folder(name: str) -> Path:
     """Return the path of a subfolder of psa's cache. It may not exist yet. Raises UserError."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
+    return _xdg_folder("XDG_CACHE_HOME", ".cache") / name
+
+
+def config_folder(name: str) -> Path:
+    """Return the path of a subfolder of the user's settings of psa. It may not exist. Raises UserError."""
+    return _xdg_folder("XDG_CONFIG_HOME", ".config") / name
+
+
+def _xdg_folder(variable: str, default: str) -> Path:
+    base = os.environ.get(variable, "")
     if not Path(base).is_absolute():  # the XDG specification requires a relative path to be ignored
         try:
-            base = str(Path.home() / ".cache")
+            base = str(Path.home() / default)
         except RuntimeError:  # a user without a home folder
-            base = str(private_temp_folder("psa-cache"))
-    return Path(base) / "psa" / name
+            base = str(private_temp_folder(f"psa-{default.removeprefix('.')}"))
+    return Path(base) / "psa"
 
 
 def private_temp_folder(name: str) -> Path:

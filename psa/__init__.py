@@ -9,19 +9,52 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
+    from psa.engine.model_export import load
+    from psa.execution.backend import register_backend
     from psa.experiment.definition import Experiment
+    from psa.experiments.study import register_study
+    from psa.experiments.tracking.trackers import register_tracker
+    from psa.plugins.loading import load_plugin
+    from psa.probes import register_probe
+    from psa.reports.registration import register_report
+    from psa.specs.shapes import register_family
+    from psa.specs.training import register_mode
     from psa.specs.trial import Trial
     from psa.storage.store import Store
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Store", "Trial", "__version__", "load_records_frame"]
+__all__ = [
+    "Experiment",
+    "Store",
+    "Trial",
+    "__version__",
+    "load",
+    "load_plugin",
+    "load_records_frame",
+    "register_backend",
+    "register_family",
+    "register_mode",
+    "register_probe",
+    "register_report",
+    "register_study",
+    "register_tracker",
+]
 
 # Each is imported on first access: `import psa` loads none of the libraries they need.
 _MODULES = {
     "Experiment": "psa.experiment.definition",
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
+    "load": "psa.engine.model_export",
+    "load_plugin": "psa.plugins.loading",
     "load_records_frame": "psa.analysis.records_frame",
+    "register_backend": "psa.execution.backend",
+    "register_family": "psa.specs.shapes",
+    "register_mode": "psa.specs.training",
+    "register_probe": "psa.probes",
+    "register_report": "psa.reports.registration",
+    "register_study": "psa.experiments.study",
+    "register_tracker": "psa.experiments.tracking.trackers",
 }
 
 

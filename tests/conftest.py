@@ -10,6 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 from processes import ending, train_in_process, tree
+from slurm import SlurmCluster, missing, slurm_cluster
 
 from psa.data.datasets import DATASETS
 from psa.data.download import download_dataset
@@ -20,7 +21,7 @@ from psa.specs.data import DataSpec
 LONGEST = (
     "test_docs.py", "test_ray.py", "test_backends.py", "test_search.py", "test_sagemaker.py",
     "test_crash.py", "test_rehearsal.py", "test_sagemaker_rehearsed.py", "test_stop.py",
-    "test_staged_sweep.py", "test_sweep.py", "test_report.py",
+    "test_staged_sweep.py", "test_sweep.py", "test_report.py", "test_slurm.py",
 )  # fmt: skip
 
 torch.set_num_threads(1)
@@ -68,6 +69,17 @@ def small(splits: Splits) -> Splits:
     return Splits(
         corner(splits.train, 600), corner(splits.val, 300), corner(splits.test, 200), 10, splits.digits
     )
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """A Slurm of this machine, for this process and its children; skipped where it is not installed."""
+    if absent := missing():
+        pytest.skip(f"not installed: {', '.join(absent)} (Debian: slurm-wlm and munge)")
+    with slurm_cluster() as cluster, pytest.MonkeyPatch.context() as context:
+        for name in ("PATH", "SLURM_CONF"):
+            context.setenv(name, cluster.environment[name])
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import difflib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -21,16 +20,14 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch_build
+from basics import digest, dotted, scratch
 from installed import fault_of, linked_project, name_of, recorded, remove
+from phases import LOG, ROOT, SetUpError, phase, run, say
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
 PINS = ROOT / "tools" / "poetry.txt"
 SUPPORTED = ((3, 11), (3, 14))  # includes the first and excludes the second; the Makefile repeats the range
-
-
-class SetUpError(Exception):
-    """The set-up cannot continue; the message says why and what to do."""
 
 
 class Environment:
@@ -97,19 +94,19 @@ class Environment:
 
     def make(self) -> None:
         """Recreate the environment with the Python that runs this file."""
-        say(f"a new {self.folder.name} with Python {dotted(sys.version_info[:2])}")
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        self.unfinished.touch()  # removed two lines below: the next call detects a kill in between
-        # If .venv is active, its own Python runs this file, and has just been removed.
-        run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", self.folder)
-        self.unfinished.unlink()
+        with phase(f"a new {self.folder.name} with Python {dotted(sys.version_info[:2])}"):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir()
+            self.unfinished.touch()  # removed two lines below: the next call detects a kill in between
+            # If .venv is active, its own Python runs this file, and has just been removed.
+            run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", self.folder)
+            self.unfinished.unlink()
 
-    def install(self, requirements: Path) -> None:
-        """Install exactly the lines of a requirements file; pip's own settings select the index."""
+    def install(self, *requirements: str | Path) -> None:
+        """Install exactly these requirements (options of pip); pip's own settings select the index."""
         options = ("--no-deps", "--no-input", "--disable-pip-version-check")
-        run(self.python, "-m", "pip", "install", *options, "--requirement", requirements)
+        run(self.python, "-m", "pip", "install", *options, *requirements)
 
     def sweep(self) -> None:
         """Remove damaged packages, which pip would count as installed, and its `~...` leftovers of a kill."""
@@ -137,8 +134,9 @@ def main() -> int:
         wanted = {"plain", *(f"--with={name}" for name in options.group), *extras_of(options.extra)}
         refuse_links()
         with one_at_a_time():
+            LOG.unlink(missing_ok=True)
             lay_poetry(Environment(ROOT / ".poetry"))
-            lay_venv(Environment(ROOT / ".venv"), wanted, same_python=options.same_python)
+            lay_venv(Environment(ROOT / ".venv"), wanted, same_python=options.same_python, cpu=options.cpu)
     except SetUpError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
@@ -152,6 +150,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Lay .poetry and .venv; do nothing where they are right.")
     parser.add_argument("--group", action="append", default=[], help="a dependency group to install as well")
     parser.add_argument("--extra", action="append", default=[], help="extras to install as well, or all")
+    parser.add_argument(
+        "--cpu", choices=("", "0", "1"), default="", help="PyTorch's CPU build (1) or not (0)"
+    )
     parser.add_argument("--same-python", action="store_true", help="refuse a .venv of another Python")
     return parser.parse_args()
 
@@ -186,36 +187,66 @@ def lay_poetry(poetry: Environment) -> None:
     if poetry.version() and poetry.extent(made_from) and not poetry.damage():
         return
     poetry.make()
-    say("Poetry itself, into .poetry (once, about 50 small packages)")
-    poetry.install(PINS)
+    with phase("Poetry itself, into .poetry (once, about 50 small packages)"):
+        poetry.install("--requirement", PINS)
     poetry.seal(made_from, {"plain"})
 
 
-def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
-    """Install into `.venv` the packages that the lock has for `wanted`, and link the project itself."""
+def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool, cpu: str = "") -> None:
+    """Install into `.venv` the packages that the lock has for `wanted`, and link the project itself.
+
+    cpu: "1" for PyTorch's CPU build, "0" for that of the lock, "" to choose (see torch_build.wants_cpu).
+    """
     version = venv.version()
     if same_python and version not in {None, sys.version_info[:2]}:
         raise SetUpError(
             f".venv holds Python {dotted(version)}, not {dotted(sys.version_info[:2])}; remove it first"
         )
-    wanted = wanted | (venv.extent() - obsolete(venv.extent()))  # an extra, once requested, is kept
+    before = venv.extent()
+    wanted = wanted | (before - obsolete(before) - {torch_build.CPU})  # an extra, once requested, is kept
     damage = venv.damage()
     without_pip = "pip" in damage  # which installs everything else
-    if version is None or without_pip or not SUPPORTED[0] <= version < SUPPORTED[1]:
+    fresh = version is None or without_pip or not SUPPORTED[0] <= version < SUPPORTED[1]
+    if fresh:
         venv.make()
         damage = {}
+    if torch_build.wants_cpu(cpu, before, lambda: torch_build.is_available(venv, locked())):
+        wanted.add(torch_build.CPU)
     made_from = digest(needs(), (ROOT / "poetry.lock").read_bytes(), os.fsencode(ROOT))
-    if wanted <= venv.extent(made_from) and not damage:
+    same_torch = (torch_build.CPU in wanted) == (torch_build.CPU in before)
+    if wanted <= venv.extent(made_from) and same_torch and not damage:
         return
     for name, fault in sorted(damage.items())[:3]:
         say(f"{name} in .venv is installed again: {fault}")
+    if before and not fresh and not same_torch:
+        if torch_build.CPU in wanted:
+            torch_build.check(venv, locked())
+        venv.make()  # pip would take one build of a version for the other
     venv.seal("unfinished", wanted)
-    say("what poetry.lock names, into .venv (all of it: about 6 GB with CUDA, a few minutes)")
     venv.sweep()
-    venv.install(export(wanted))
-    venv.unlink(ROOT)
-    run_poetry("install", "--only-root", "--quiet")
+    fill(venv, wanted)
     venv.seal(made_from, wanted)
+
+
+def fill(venv: Environment, wanted: set[str]) -> None:
+    """Install the packages for `wanted` into an environment, then the project."""
+    requirements, cpu = export(wanted), torch_build.CPU in wanted
+    size = "about 1 GB" if cpu else "about 6 GB with CUDA; CPU=1 installs a fifth of it"
+    if cpu:
+        requirements.write_text(torch_build.split(requirements.read_text())[0])
+    with phase(f"the packages of poetry.lock, into .venv ({size})"):
+        venv.install("--requirement", requirements)
+    if cpu:
+        with phase("PyTorch's CPU build"):
+            torch_build.install(venv, locked())
+    with phase("psa itself"):
+        venv.unlink(ROOT)
+        run_poetry("install", "--only-root", "--quiet")
+
+
+def locked() -> str:
+    """Return the locked requirements of the plain installation."""
+    return export({"plain"}).read_text()
 
 
 def obsolete(extent: set[str]) -> set[str]:
@@ -233,7 +264,7 @@ def export(extent: set[str]) -> Path:
     """Write the locked packages for `extent`, with hashes, to a requirements file. Return its path."""
     requirements = BUILD / "requirements.txt"
     requirements.unlink(missing_ok=True)  # it may be a hard link that is shared with another checkout
-    options = sorted(extent - {"plain"})
+    options = sorted(extent - {"plain", torch_build.CPU})
     run_poetry("export", "--quiet", "--format=requirements.txt", f"--output={requirements}", *options)
     return requirements
 
@@ -253,45 +284,10 @@ def one_at_a_time() -> Iterator[None]:
             yield
 
 
-@contextlib.contextmanager
-def scratch(folder: Path) -> Iterator[None]:
-    """Put temporary files into `folder`, as /tmp may be small; the next call clears a kill's leftovers."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def run_poetry(*arguments: str) -> None:
     """Run our own Poetry. It needs no password, so it must not wait for a desktop's keyring."""
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     run(ROOT / ".poetry" / "bin" / "poetry", "--no-interaction", *arguments)
-
-
-def run(*command: str | Path) -> None:
-    """Run a command in the project's folder. Raises SetUpError that names it if it fails."""
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, close_fds=False, check=False)
-    if done.returncode:
-        line = " ".join(Path(part).name if isinstance(part, Path) else part for part in command)
-        raise SetUpError(f"`{line}` failed, see above; when that is mended, make goes on from here")
-
-
-def digest(*parts: bytes) -> str:
-    """Return one digest of all parts together."""
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
-
-
-def dotted(version: tuple[int, ...]) -> str:
-    """Format (3, 11) as 3.11."""
-    return ".".join(str(part) for part in version)
-
-
-def say(line: str) -> None:
-    """Print a line of progress, before pip's own output."""
-    print(f"set-up: {line}", flush=True)
 
 
 if __name__ == "__main__":

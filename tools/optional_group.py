@@ -5,7 +5,8 @@ make runs it on a bare Python after environment.py, for targets that are of use 
 
 import sys
 
-from environment import ROOT, Environment, SetUpError, lay_venv, one_at_a_time, say
+from environment import Environment, lay_venv, one_at_a_time
+from phases import ROOT, SetUpError, say
 
 
 def main() -> int:

@@ -40,6 +40,12 @@ def output_members(operation: str, service: str = "sagemaker") -> frozenset[str]
 
 
 @functools.cache
+def training_instance_types() -> tuple[str, ...]:
+    """Return every instance type on which SageMaker trains."""
+    return tuple(_service("sagemaker").shape_for("TrainingInstanceType").enum)
+
+
+@functools.cache
 def _service(name: str) -> Any:
     try:
         from botocore.loaders import Loader
@@ -150,7 +156,10 @@ def _beyond_the_model(request: Mapping[str, Any]) -> Iterator[str]:
         for name in ("InstanceType", "InstanceCount"):
             if not resources.get(name):
                 yield f"ResourceConfig.{name}: missing"
-    yield from _times(request.get("StoppingCondition", {}), request.get("EnableManagedSpotTraining", False))
+    is_spot = request.get("EnableManagedSpotTraining", False)
+    yield from _times(request.get("StoppingCondition", {}), is_spot)
+    if is_spot and resources.get("KeepAlivePeriodInSeconds"):
+        yield "ResourceConfig.KeepAlivePeriodInSeconds: only without EnableManagedSpotTraining"
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"InputDataConfig: more than one channel is called {name}"

@@ -13,6 +13,7 @@ from rich.console import Console
 from cloud.aws.bucket import ProgressCallback
 from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
 from psa.cli.console import print_line
+from psa.cli.output.activity import activity
 from psa.core.formatting import join_names, pluralize
 
 JobsFile = Annotated[
@@ -29,12 +30,13 @@ _NAMED: Final = 5  # items that a remark names
 
 @contextlib.contextmanager
 def progress_line(out: Console, text: str) -> Iterator[ProgressCallback]:
-    """Show a progress line on a terminal; do nothing elsewhere."""
-    if not out.is_terminal:
-        yield lambda _text: None
-        return
-    with out.status(text) as status:
-        yield lambda message: status.update(f"{text}: {message}")
+    """Show what a command does while the block lasts, and yield a function that adds how far it is."""
+    with activity(out, text) as show:
+
+        def progress(message: str) -> None:
+            show(f"{text}: {message}")
+
+        yield progress
 
 
 def print_notice(out: Console, count: int, thing: str, what: str, names: Sequence[str]) -> None:

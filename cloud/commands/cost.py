@@ -17,6 +17,8 @@ from cloud.commands.common import JobsFile, PriceFile, print_notice, progress_li
 from cloud.commands.cost_report import Bill, CostTotal, make_bill
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.sagemaker_schema import CostDocument
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.formatting import format_duration, pluralize
@@ -40,7 +42,8 @@ def cost_estimator(
         str | None,
         Parameter(help="Region of the account, or of the jobs in --jobs-file. [default: AWS_REGION, or all]"),
     ] = None,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Compute the cost of training jobs: billed time x instances x on-demand price.
 
     The billed time already includes the discount of spot instances. The report contains all groups and every
@@ -48,7 +51,7 @@ def cost_estimator(
 
     Example: sagemaker-cost-estimator --jobs-file jobs.json --by arch
     """
-    out, table = console(), price_table(prices)
+    out, table = console(quiet=as_json), price_table(prices)
     names, jobs = read_jobs_file(jobs_file)
     unknown: list[str] = []
     if not jobs:
@@ -60,12 +63,13 @@ def cost_estimator(
                 f"--jobs-file must list jobs of --region {region}, got none", "Leave --region out"
             )
     bill = make_bill(jobs, table)
-    write_atomically(output_file, encode_report(bill.json | {"unknown": unknown}))
+    report = bill.json | {"unknown": unknown}
+    write_atomically(output_file, encode_report(report))
     for group in dict.fromkeys(by):
         out.print(_table(bill, group))
     _say(out, bill, unknown)
     print_line(out, f"Report {output_file}")
-    return 0
+    return Outcome(0, CostDocument.model_validate(report | {"report": str(output_file)}))
 
 
 def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[TrainingJob], list[str]]:

@@ -14,6 +14,8 @@ from cloud.aws.job_description import JOBS_FILE, encode_report
 from cloud.commands.common import JobsFile, Region, print_notice, progress_line, read_jobs_file
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.sagemaker_schema import LogDownloadDocument, LogTablesDocument
 from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
@@ -34,7 +36,8 @@ def get_training_logs(
     jobs_file: JobsFile = None,
     force: Annotated[bool, Parameter(help="Download logs again that already exist.", negative="")] = False,
     region: Region = None,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Download the logs of training jobs from CloudWatch.
 
     Existing logs are not downloaded again. --reconstruct-jobs writes --jobs-file, by default
@@ -42,7 +45,7 @@ def get_training_logs(
 
     Example: sagemaker-get-training-logs --reconstruct-jobs --output-dir results/logs
     """
-    out = console()
+    out, path = console(quiet=as_json), None
     account = accounts.open_account(region)
     check_writable(output_dir)
     if reconstruct_jobs:
@@ -75,7 +78,10 @@ def get_training_logs(
     )
     print_notice(out, len(done["without_log"]), "job", "without a log", done["without_log"])
     print_line(out, f"Logs {output_dir}")
-    return 0
+    listed = None if path is None else str(path)
+    return Outcome(
+        0, LogDownloadDocument.model_validate(done | {"folder": str(output_dir), "jobs_file": listed})
+    )
 
 
 def _fetched(
@@ -110,7 +116,8 @@ def logs_parser(
     logs_dir: Annotated[Path, Parameter(help="Folder of the logs, with a subfolder per job.")] = LOGS_DIR,
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the two tables.")] = Path("results"),
     family: Annotated[Family, Parameter(help="Family of the networks.")] = FAMILY,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Write tables of the convergence and the LKG of the original study's jobs, from their logs.
 
     Writes two Markdown tables in the layout of the study, with means over the trials of the latest job of
@@ -121,7 +128,7 @@ def logs_parser(
     from cloud.legacy.logs import frame_of_logs, read_logs
     from psa.reports.ablation.markdown import convergence_markdown, lkg_growth_markdown
 
-    out = console()
+    out = console(quiet=as_json)
     with progress_line(out, f"Reading {logs_dir}"):
         logs = read_logs(logs_dir)
         frame = frame_of_logs(logs, family)
@@ -132,11 +139,19 @@ def logs_parser(
     print_line(
         out, f"{pluralize(len(logs.runs), 'job')}, {complete:,} of {pluralize(len(runs), 'trial')} complete"
     )
+    tables = []
     for name, text in (
         ("convergence", convergence_markdown(frame)),
         ("lkg_growth", lkg_growth_markdown(frame)),
     ):
-        path = output_dir / f"psa_{family}_trials_{name}.md"
-        write_atomically(path, text.encode())
-        print_line(out, f"Table {path}")
-    return 0
+        tables.append(output_dir / f"psa_{family}_trials_{name}.md")
+        write_atomically(tables[-1], text.encode())
+        print_line(out, f"Table {tables[-1]}")
+    document = LogTablesDocument(
+        jobs=len(logs.runs),
+        trials=len(runs),
+        complete=complete,
+        tables=list(map(str, tables)),
+        remarks=list(logs.remarks),
+    )
+    return Outcome(0, document)

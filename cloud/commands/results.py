@@ -23,6 +23,8 @@ from cloud.legacy.artifacts import (
 )
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.sagemaker_schema import JobResultsDocument
 from psa.cli.record_options import CONFIGURATIONS, FAMILY
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
@@ -43,7 +45,8 @@ def results_parser(
     ] = None,
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the two files.")] = Path("results"),
     region: Region = None,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Write the summary and the table of trials from the artifacts of the original study's jobs.
 
     Uses the latest job of each architecture and mode; if it has no results, a token in the summary gives the
@@ -57,7 +60,7 @@ def results_parser(
 
     if artifacts_dir is not None and region is not None:
         raise UserError("results need --region or --artifacts-dir, got both", "Give one of them")
-    out = console()
+    out = console(quiet=as_json)
     archs = archs_in(order or CONFIGURATIONS) if order or CONFIGURATIONS.is_file() else ()
     listed = read_jobs_file(jobs_file)[0]
     with progress_line(out, "Collecting results") as progress:
@@ -70,15 +73,25 @@ def results_parser(
         _check(names, str(artifacts_dir or "the bucket"))
         results = collect_results(names, archs, read, progress)
     frame = frame_of_results(results, family)
+    tables = []
     for name, text in (
         ("summary", summary_markdown(frame, results.tokens)),
         ("trials", trials_markdown(frame)),
     ):
-        path = output_dir / f"psa_{family}_{name}.md"
-        write_atomically(path, text.encode())
-        print_line(out, f"Table {path}")
-    _say(out, results, sum(map(is_sweep_job, names)))
-    return 0
+        tables.append(output_dir / f"psa_{family}_{name}.md")
+        write_atomically(tables[-1], text.encode())
+        print_line(out, f"Table {tables[-1]}")
+    ours = sum(map(is_sweep_job, names))
+    _say(out, results, ours)
+    document = JobResultsDocument(
+        cells=len(results.bounties),
+        trials=sum(map(len, results.bounties.values())),
+        without_results=dict(Counter(results.tokens.values())),
+        sweep_jobs=ours,
+        tables=list(map(str, tables)),
+        remarks=list(results.remarks),
+    )
+    return Outcome(0, document)
 
 
 def _check(names: list[str], where: str) -> None:

@@ -15,6 +15,8 @@ from cloud.commands.common import JobsFile, PriceFile, Region, print_notice, pro
 from cloud.commands.storage_report import measure_usage
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.sagemaker_schema import StorageDocument
 from psa.core.files import write_atomically
 from psa.core.formatting import format_bytes, pluralize
 
@@ -28,7 +30,8 @@ def estimate_storage(
     ] = None,
     prices: PriceFile = None,
     region: Region = None,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Measure the storage of jobs in S3, by kind of file, and its cost per month.
 
     Old versions of files in a bucket with versioning are not counted. Checkpoints of psa's sweeps are listed
@@ -36,7 +39,7 @@ def estimate_storage(
 
     Example: sagemaker-estimate-storage --detailed
     """
-    out, table = console(), price_table(prices)
+    out, table = console(quiet=as_json), price_table(prices)
     only = read_jobs_file(jobs_file)[0] or None
     bucket = accounts.open_account(region).bucket
     with progress_line(out, f"Listing {bucket.uri}") as progress:
@@ -53,10 +56,12 @@ def estimate_storage(
         f"{bucket.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
         f"${table.monthly_cost(usage.size):,.2f} a month ({table.description})",
     )
+    report = usage.json(bucket.uri, table)
     if output_file is not None:
-        write_atomically(output_file, encode_report(usage.json(bucket.uri, table)))
+        write_atomically(output_file, encode_report(report))
         print_line(out, f"Report {output_file}")
-    return 0
+    where = None if output_file is None else str(output_file)
+    return Outcome(0, StorageDocument.model_validate(report | {"report": where}))
 
 
 def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> Table:

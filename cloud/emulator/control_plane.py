@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from cloud.aws.request_validation import request_errors as faults_of
 from cloud.emulator import s3_sync
 from cloud.emulator.job_runner import JobRunner, Site
 from cloud.emulator.jobs import ACCOUNT, EmulatedJob, JobTable
+from cloud.emulator.s3_server import REGION
+from cloud.emulator.services.api import ApiError, check_api_request
+from cloud.emulator.services.policies import ApiCall
 
 ROLE: Final = "psa-rehearsal"
 ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
@@ -66,11 +68,21 @@ class ControlPlane:
         if carry_out is None:
             known = ", ".join(self._operations)
             raise ApiError("UnknownOperationException", f"A rehearsal knows no {operation}; it knows {known}")
-        found = faults_of(operation, request)
-        if found:
-            count = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected"
-            raise ApiError("ValidationException", f"{count}: {'; '.join(found)}")
+        check_api_request("sagemaker", operation, request)
+        self._authorize(operation, request)
         return carry_out(request)
+
+    def _authorize(self, operation: str, request: Mapping[str, Any]) -> None:
+        """Raise AccessDenied unless the caller may do this."""
+        name = request.get("TrainingJobName")
+        resource = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}" if name else "*"
+        self._site.authorizer.check(ApiCall("caller", f"sagemaker:{operation}", resource))
+        if operation != "CreateTrainingJob":
+            return
+        if request.get("Tags"):
+            self._site.authorizer.check(ApiCall("caller", "sagemaker:AddTags", resource))
+        passed_to = {"iam:PassedToService": "sagemaker.amazonaws.com"}
+        self._site.authorizer.check(ApiCall("caller", "iam:PassRole", request["RoleArn"]), passed_to)
 
     @property
     def live(self) -> list[str]:
@@ -243,12 +255,3 @@ def _read(token: str) -> tuple[Any, str]:
     except (binascii.Error, ValueError, TypeError):
         raise ApiError("ValidationException", "The NextToken is not one of this service") from None
     return key, name
-
-
-class ApiError(Exception):
-    """An error response (HTTP 400). code: the name of AWS's exception."""
-
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
-        self.message = message
-        super().__init__(f"{code}: {message}")

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,10 @@ from cloud.emulator.faults import Faults
 from cloud.emulator.job_runner import Site
 from cloud.emulator.jobs import ACCOUNT, JobTable
 from cloud.emulator.log_store import LogStore
-from cloud.emulator.s3_server import S3, s3_server
+from cloud.emulator.s3_server import ACCESS_KEY, ROLE_KEY, S3, s3_server
+from cloud.emulator.services.catalog import Catalog
+from cloud.emulator.services.policies import Authorizer, Principal
+from cloud.emulator.services.s3_gate import s3_gate
 from psa.core.file_locks import locked
 from psa.core.files import check_writable
 
@@ -36,6 +39,7 @@ class Emulator:
     s3: S3
     endpoint: str
     plane: ControlPlane
+    authorizer: Authorizer = field(default_factory=Authorizer)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,10 +78,13 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
+def rehearsal(
+    folder: Path, faults: Faults | None = None, authorizer: Authorizer | None = None
+) -> Iterator[Emulator]:
     """Run SageMaker, S3, CloudWatch Logs, STS and IAM on loopback until the block ends; jobs end with it.
 
-    folder: keeps the bucket and the jobs for a later rehearsal. The calling thread must live until the end of
+    folder: keeps the bucket and the jobs for a later rehearsal; authorizer: enforces policies and records
+    calls, also those to S3, which then pass through a gate. The calling thread must live until the end of
     the block. Raises UserError if this machine or its installation lacks something.
     """
     check_writable(folder)
@@ -91,14 +98,30 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
             hint="Wait for its end, or choose another folder",
         ),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
-        s3_server(folder / "s3", meanwhile=http_server.import_modules) as s3,
-        contextlib.closing(s3.client()) as storage,
+        s3_server(folder / "s3", meanwhile=http_server.import_modules) as server,
+        _gated(server, authorizer) as s3,
+        contextlib.closing(s3.client(ROLE_KEY)) as storage,
         http_server.moto_state(),
     ):
         table, book = JobTable(folder / "jobs"), LogStore()
         for job in table:
             book.recall(job.folder)
-        site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
+        faults, authorizer = faults or Faults(), authorizer or Authorizer()
+        site = Site(storage, namespaces.flags, python, book, faults, threading.Event(), authorizer)
         plane = ControlPlane(table, site, http_server.role_exists)
-        with http_server.serve_http(plane) as endpoint, contextlib.closing(plane):
-            yield Emulator(s3, endpoint, plane)
+        with (
+            http_server.serve_http(plane, Catalog(faults), authorizer) as endpoint,
+            contextlib.closing(plane),
+        ):
+            yield Emulator(s3, endpoint, plane, authorizer)
+
+
+@contextlib.contextmanager
+def _gated(server: S3, authorizer: Authorizer | None) -> Iterator[S3]:
+    """Yield the S3 server, behind a gate if calls are to be checked or recorded."""
+    if authorizer is None:
+        yield server
+        return
+    principals: dict[str, Principal] = {ACCESS_KEY: "caller", ROLE_KEY: "role"}
+    with s3_gate(server.port, authorizer, principals) as port:
+        yield S3(port, server.bucket)

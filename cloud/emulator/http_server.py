@@ -10,14 +10,30 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from cloud.emulator.control_plane import ROLE, ApiError, ControlPlane
+from cloud.emulator.control_plane import ROLE, ControlPlane
 from cloud.emulator.jobs import ACCOUNT
 from cloud.emulator.s3_server import ACCESS_KEY
+from cloud.emulator.services.api import ApiError, check_api_request
+from cloud.emulator.services.catalog import API_TARGETS, Catalog
+from cloud.emulator.services.policies import CALLER_ARN, ApiCall, Authorizer, Principal, simulate
+from cloud.emulator.services.requests import (
+    ApiRequest,
+    error_xml,
+    identity_xml,
+    read_api_request,
+    simulation_xml,
+)
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 
 _LOG = logging.getLogger(__name__)
-_SAGEMAKER: Final = "SageMaker."
+_SAGEMAKER: Final = "SageMaker"
+_QUERY_SERVICES: Final = ("iam", "sts")
+# the codes of the query protocol
+_QUERY_CODE: Final = {
+    "AccessDeniedException": "AccessDenied",
+    "UnrecognizedClientException": "InvalidClientTokenId",
+}
 _NEEDED: Final = (
     "botocore.session",
     "moto.iam.models",
@@ -104,7 +120,7 @@ def _iam() -> Any:
 
 
 @contextlib.contextmanager
-def serve_http(plane: ControlPlane) -> Iterator[str]:
+def serve_http(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) -> Iterator[str]:
     """Serve on loopback until the block ends. Yield the address."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -114,7 +130,9 @@ def serve_http(plane: ControlPlane) -> Iterator[str]:
         def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 -- werkzeug's name
             _LOG.debug(message, *args)
 
-    server = make_server("127.0.0.1", 0, _application(plane), threaded=True, request_handler=Silent)
+    server = make_server(
+        "127.0.0.1", 0, _application(plane, catalog, authorizer), threaded=True, request_handler=Silent
+    )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -125,37 +143,63 @@ def serve_http(plane: ControlPlane) -> Iterator[str]:
         server.server_close()
 
 
-def _application(plane: ControlPlane) -> _App:
+def _application(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) -> _App:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     others: _App = DomainDispatcherApplication(create_backend_app)
 
     def application(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
-        target = environ.get("HTTP_X_AMZ_TARGET", "")
-        if not target.startswith(_SAGEMAKER):
-            try:
+        request = read_api_request(environ)
+        is_query = request.service in _QUERY_SERVICES
+        try:
+            answer = _answered(request, environ, plane, catalog, authorizer)
+            if answer is None:
                 return others(environ, start)
-            except NotImplementedError as error:  # moto does not implement the operation
-                status, answer = "501 Not Implemented", {"__type": "NotImplemented", "message": str(error)}
-        else:
-            status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
-        body = json.dumps(answer).encode()
-        start(status, [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body)))])
+            status = "200 OK"
+        except ApiError as refusal:
+            status, answer = "400 Bad Request", {"__type": refusal.code, "message": refusal.message}
+            if is_query:
+                status, answer = (
+                    "403 Forbidden",
+                    error_xml(_QUERY_CODE.get(refusal.code, refusal.code), refusal.message),
+                )
+        except NotImplementedError as error:  # moto does not implement the operation
+            status, answer = "501 Not Implemented", {"__type": "NotImplemented", "message": str(error)}
+        except Exception as error:  # noqa: BLE001 -- an internal error fails one request, not the rehearsal
+            _LOG.exception("%s", request.operation)
+            status = "500 Internal Server Error"
+            answer = {"__type": "InternalFailure", "message": str(error)}
+        body = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        kind = "text/xml" if isinstance(answer, str) else "application/x-amz-json-1.1"
+        start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body]
 
     return application
 
 
-def _answered(plane: ControlPlane, operation: str, environ: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    try:
+def _answered(
+    request: ApiRequest,
+    environ: dict[str, Any],
+    plane: ControlPlane,
+    catalog: Catalog,
+    authorizer: Authorizer,
+) -> dict[str, Any] | str | None:
+    """Return the answer of our own services, or None for a request to moto. Raises ApiError."""
+    if request.target == _SAGEMAKER:
         _check_key(environ)
-        return "200 OK", plane.answer(operation, json.loads(body or b"{}"))
-    except ApiError as refusal:
-        return "400 Bad Request", {"__type": refusal.code, "message": refusal.message}
-    except Exception as error:  # noqa: BLE001 -- an internal error fails one request, not the rehearsal
-        _LOG.exception("%s", operation)
-        return "500 Internal Server Error", {"__type": "InternalFailure", "message": str(error)}
+        return plane.answer(request.operation, request.body)
+    if request.operation == "GetCallerIdentity":  # needs no permission
+        _check_key(environ)
+        return identity_xml(CALLER_ARN)
+    if request.service:
+        authorizer.check(ApiCall("caller", request.action, request.resource))
+    if request.target in API_TARGETS:
+        return catalog.answer(API_TARGETS[request.target], request.operation, request.body)
+    if request.operation == "SimulatePrincipalPolicy":
+        check_api_request("iam", request.operation, request.body)
+        principal: Principal = "role" if ":role/" in request.body["PolicySourceArn"] else "caller"
+        return simulation_xml(list(simulate(authorizer, principal, request.body)))
+    return None
 
 
 def _check_key(environ: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from cloud.emulator.faults import Faults
 from cloud.emulator.jobs import EmulatedJob
 from cloud.emulator.log_store import LogStore
 from cloud.emulator.s3_server import REGION
+from cloud.emulator.services.policies import ROLE_CALLS, AccessDenied, ApiCall, Authorizer
 from psa.core.errors import UserError
 from psa.core.files import ensure_dir, write_atomically
 
@@ -38,7 +39,9 @@ Why = Literal["exit", "stop", "runtime", "wait", "interrupted"]
 
 @dataclass(frozen=True)
 class Site:
-    """The shared context of jobs. python: of the containers; closing: set when the rehearsal ends."""
+    """The shared context of jobs. storage: S3 as the role of a job uses it; python: of the containers;
+    closing: set when the rehearsal ends; authorizer: checks what the role may do.
+    """
 
     storage: Any
     flags: Sequence[str]
@@ -46,6 +49,7 @@ class Site:
     book: LogStore
     faults: Faults
     closing: threading.Event
+    authorizer: Authorizer = field(default_factory=Authorizer)
 
 
 class _Stopped(Exception):
@@ -65,7 +69,10 @@ class JobRunner(threading.Thread):
     def run(self) -> None:
         """Run the job. An unexpected error fails the job, not the rehearsal."""
         try:
+            self._authorize_role()
             self._all()
+        except AccessDenied as denied:
+            self._job.end("Failed", f"ClientError: {denied.message}")
         except _Stopped:
             self._job.end("Stopped", "Training job stopped")
         except UserError as error:  # its S3 has ended, for example by a signal to every process
@@ -76,6 +83,15 @@ class JobRunner(threading.Thread):
             self._job.end("Failed", f"InternalServerError: {error}")
         finally:
             shutil.rmtree(self._ml, ignore_errors=True)
+
+    def _authorize_role(self) -> None:
+        """Raise AccessDenied unless the role allows what SageMaker does beside reading and writing files."""
+        for call in ROLE_CALLS:
+            self._site.authorizer.check(call)
+        where = self._job.get("CheckpointConfig")
+        if where:  # a checkpoint that a container deletes is deleted in S3, too
+            key = where["S3Uri"].removeprefix("s3://").rstrip("/")
+            self._site.authorizer.check(ApiCall("role", "s3:DeleteObject", f"arn:aws:s3:::{key}/file"))
 
     def _all(self) -> None:
         job = self._job
@@ -146,7 +162,8 @@ class JobRunner(threading.Thread):
         with site.book.stream(job.name, job.folder) as say:
             algorithm = job["AlgorithmSpecification"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
-            flags = [*site.flags, *([NO_NETWORK] if site.faults.no_network else [])]
+            isolated = site.faults.no_network or job.get("EnableNetworkIsolation")
+            flags = [*site.flags, *([NO_NETWORK] if isolated else [])]
             container = Container(job.folder, command, self._environment(), say, flags)
             try:
                 if not job.get("CheckpointConfig"):

@@ -24,6 +24,7 @@ from psa.core.files import ensure_dir, write_atomically
 REGION: Final = "us-east-1"
 ACCESS_KEY: Final = "rehearsal"
 SECRET_KEY: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens only on loopback
+ROLE_KEY: Final = "rehearsal-role"  # of jobs, with the same secret
 _READY_SECONDS: Final = 60.0
 _GRPC: Final = 10_000  # SeaweedFS uses a second port at this offset from each
 _QUIET: Final = [
@@ -57,16 +58,16 @@ class S3:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self) -> Any:
-        """Return a boto3 client that ignores the user's variables and files."""
-        return loopback_client("s3", self.endpoint)
+    def client(self, key: str = ACCESS_KEY) -> Any:
+        """Return a boto3 client that ignores the user's variables and files. key: of caller or role."""
+        return loopback_client("s3", self.endpoint, key)
 
     def uri(self, prefix: str) -> str:
         """Return the URI of a prefix of the bucket, for pyarrow and Ray."""
         return f"s3://{self.bucket}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
 
-def loopback_client(service: str, endpoint: str) -> Any:
+def loopback_client(service: str, endpoint: str, key: str = ACCESS_KEY) -> Any:
     """Return a boto3 client of the rehearsal for any service.
 
     Profiles, proxies and certificates of the user must not affect a loopback connection.
@@ -88,7 +89,7 @@ def loopback_client(service: str, endpoint: str) -> Any:
         service,
         REGION,
         endpoint_url=endpoint,
-        aws_access_key_id=ACCESS_KEY,
+        aws_access_key_id=key,
         aws_secret_access_key=SECRET_KEY,
         config=Config(proxies={}, s3={"addressing_style": "path"}, max_pool_connections=50),
     )
@@ -145,7 +146,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         )
     identity = {
         "name": "rehearsal",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "credentials": [{"accessKey": key, "secretKey": SECRET_KEY} for key in (ACCESS_KEY, ROLE_KEY)],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"

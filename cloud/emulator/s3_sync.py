@@ -11,11 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cloud.aws.bucket import Bucket
+from cloud.aws.errors import error_code
 from psa.core.errors import UserError
 from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5
+NO_BUCKET: Final = ("404", "NoSuchBucket")
 _Seen = dict[str, tuple[int, int, int]]  # name -> modification time, size, inode
 
 
@@ -33,8 +35,16 @@ def has_objects(storage: Any, uri: str) -> bool:
 
 def has_bucket(storage: Any, uri: str) -> bool:
     """Return whether the bucket of a URI exists."""
+    from botocore.exceptions import ClientError
+
     bucket, _ = parse_uri(storage, uri)
-    return bucket.name in {each["Name"] for each in storage.list_buckets()["Buckets"]}
+    try:
+        storage.head_bucket(Bucket=bucket.name)
+    except ClientError as error:
+        if error_code(error) in NO_BUCKET:
+            return False
+        raise
+    return True
 
 
 def download_prefix(storage: Any, uri: str, folder: Path) -> None:

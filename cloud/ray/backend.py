@@ -30,8 +30,10 @@ from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jo
 from psa.execution.cost_model import CostModel
 from psa.execution.eta import loops_left
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import WorkerEvent
+from psa.execution.worker.protocol import WorkerEvent, pack_body, stored_pack
 from psa.experiments.search import Search
+from psa.plugins.carried import carried
+from psa.plugins.identity import PluginId
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
@@ -154,7 +156,9 @@ class RayBackend:
         self, experiment: str, search: Search, restore: bool
     ) -> Generator[dict[str, Any] | None, None, bool]:
         """Run a search to its end. Return whether it could be started or restored."""
-        driver, what = self._driver(), {"search": search.model_dump(mode="json")}
+        driver, what = self._driver(), dict[str, Any](search=search.model_dump(mode="json"))
+        if search.template.plugins:
+            what["plugins"] = carried(PluginId(*each) for each in search.template.plugins)
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for event in events:
                 if event is not None and event["event"] == "unrestorable":
@@ -232,8 +236,8 @@ class RayBackend:
             content = self.storage.read(f"{name}/{_PACKS}") if name.startswith(self.prefix) else None
             if content is not None:
                 try:
-                    packs = {key: Pack.model_validate(body) for key, body in json.loads(content).items()}
-                except (ValueError, AttributeError):
+                    packs = {key: stored_pack(body, name) for key, body in json.loads(content).items()}
+                except (UserError, ValueError, AttributeError):
                     logger.warning("%s: %s/%s is damaged and left out", self.storage.uri, name, _PACKS)
                     continue
                 yield RayExperiment(name, dict(sorted(packs.items())))
@@ -268,7 +272,7 @@ class RayBackend:
         experiment = RayExperiment(
             f"{self.prefix}{_digest(packs)}", {f"p{number:04d}": pack for number, pack in enumerate(packs)}
         )
-        bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
+        bodies = {name: pack_body(pack) for name, pack in experiment.packs.items()}
         for name, pack in experiment.packs.items():
             place = f"{experiment.name}/{INPUTS_FOLDER}/{name}"
             for trial in pack.trials:

@@ -33,10 +33,11 @@ from cloud.retry import retry_until_reachable
 from psa.core.errors import EXIT_USER_ERROR, UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
-from psa.data import download
-from psa.data.datasets import DATASETS
+from psa.data.files import data_files
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.experiments.search import Search
+from psa.plugins.carried import receive
+from psa.specs.data import DataSpec
 from psa.storage import locks
 from psa.storage.store import Store
 
@@ -120,25 +121,20 @@ def count_parallel_packs(gpus_per_pack: float) -> int:
     return int(sum(min(node.get("CPU", 0), node.get("GPU", 0) // gpus_per_pack) for node in nodes))
 
 
-def load_data_files(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
-    """Return the files of these data sets, by name. Raises UserError."""
-    return {
-        name: {
-            file: np.frombuffer(content, np.uint8)
-            for file, content in download.download_dataset(DATASETS[name], data_dir).items()
-        }
-        for name in sorted(set(names))
-    }
+def load_data_files(specs: Iterable[DataSpec], data_dir: Path) -> Files:
+    """Return the files of these data sets, by their paths in a data folder. Raises UserError."""
+    return {file: np.frombuffer(content, np.uint8) for file, content in data_files(specs, data_dir).items()}
 
 
 def run_task(task: Mapping[str, Any]) -> None:
     """Run a task. Raises UserError."""
     if "search" in task:
+        receive(task.get("plugins"))
         search = Search.model_validate(task["search"])
-        names = {trial.data.name for trial in search.first.trials}
+        specs = [trial.data for trial in search.first.trials]
         lock = Path(task["models"]) / f".{task['experiment']}.lock"
         with locked(lock, what="this search is at work in another process"):
-            _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
+            _tuned(task, specs, search.strategy.samples, functools.partial(_searched, task, search))
         return
     inputs = retry_until_reachable(functools.partial(_inputs_of, task))
     packs = [retry_until_reachable(functools.partial(read_pack, inputs, name)) for name in task["packs"]]
@@ -147,8 +143,8 @@ def run_task(task: Mapping[str, Any]) -> None:
         if len(got) < len(trials):
             callbacks.emit({"event": "taken"})
         else:
-            names = {trial.data.name for trial in trials}
-            _tuned(task, names, len(packs), functools.partial(_swept, task))
+            specs = [trial.data for trial in trials]
+            _tuned(task, specs, len(packs), functools.partial(_swept, task))
 
 
 def _inputs_of(task: Mapping[str, Any]) -> ObjectStore:
@@ -157,10 +153,10 @@ def _inputs_of(task: Mapping[str, Any]) -> ObjectStore:
 
 
 def _tuned(
-    task: Mapping[str, Any], names: Iterable[str], most: int, experiment: Callable[[], dict[str, Any]]
+    task: Mapping[str, Any], specs: Iterable[DataSpec], most: int, experiment: Callable[[], dict[str, Any]]
 ) -> None:
     """Run a Tune experiment to its end, either a new one or a stored one that is restored."""
-    data = load_data_files(names, Path(task["data_dir"]))
+    data = load_data_files(specs, Path(task["data_dir"]))
     connect(task["address"], task["gpus"] or 0.0)
     gpus = choose_gpus_per_pack(task["gpus"], task["device"])
     callbacks.emit(
@@ -224,6 +220,7 @@ def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     shared = {
         "template": search.template.model_dump(mode="json"),
         "space": search_space.tune_search_space(search),
+        **({"plugins": task["plugins"]} if "plugins" in task else {}),
     }
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 

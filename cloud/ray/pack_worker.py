@@ -31,9 +31,11 @@ from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
+from psa.execution.worker.protocol import received_pack
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import loop_facts, loops_to_train
 from psa.experiments.search import SearchTemplate
+from psa.plugins.carried import receive
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 MODELS, RESULTS = "models", "results"
 
 
-def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
+def run_pack_trial(config: Mapping[str, Any], data: Files) -> None:
     """Train the pack that the configuration names, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="psa-") as folder:
         work = PackTrial(_pack_of(config), Path(folder), often=config.get("often", False))
@@ -87,7 +89,8 @@ def _inputs(config: Mapping[str, Any]) -> ObjectStore:
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"]))
+        return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"], received_pack))
+    receive(config.get("plugins"))
     return SearchTemplate.model_validate(config["template"]).pack(config["space"])
 
 
@@ -205,15 +208,14 @@ class PackTrial:
         return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
-def _on_this_node(data: Mapping[str, Files]) -> Path:
+def _on_this_node(data: Files) -> Path:
     """Return a data folder on this node that holds these files; the first caller writes them.
 
     Existing files are verified by digest when they are loaded, as in any data folder.
     """
     folder = private_temp_folder("psa-data")
-    for name, files in data.items():
-        for file, content in files.items():
-            path = folder / name / file
-            if not path.exists() or path.stat().st_size != content.size:
-                write_atomically(path, content.tobytes())
+    for file, content in data.items():
+        path = folder / file
+        if not path.exists() or path.stat().st_size != content.size:
+            write_atomically(path, content.tobytes())
     return folder

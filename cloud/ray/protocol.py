@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from cloud.object_store import ObjectStore
 from psa.core.errors import UserError
-from psa.specs.base import first_error
+from psa.execution.worker.protocol import stored_pack
 from psa.specs.trial import Pack
 
 Files = Mapping[str, npt.NDArray[np.uint8]]
@@ -29,15 +29,22 @@ class RayExperiment:
     packs: dict[str, Pack]
 
 
-def read_pack(inputs: ObjectStore, name: str) -> Pack:
-    """Read a pack that a sweep has uploaded. Raises UserError if it has been removed."""
+def read_pack(inputs: ObjectStore, name: str, parse: Callable[[Any, str], Pack] = stored_pack) -> Pack:
+    """Read a pack that a sweep has uploaded. parse: `received_pack` to train it.
+
+    Raises UserError if it has been removed.
+    """
     content = inputs.read(f"{name}.json")
     if content is None:
         raise UserError(
             f"--storage {inputs.uri}: {name}.json has been removed",
             "Run the same command again: downloaded results are kept, the rest is uploaded again",
         )
+    where = f"--storage {inputs.uri}: {name}.json"
     try:
-        return Pack.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"--storage {inputs.uri}: {name}.json: {first_error(error)}") from None
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where} must be JSON ({type(error).__name__})", "Run the same command again"
+        ) from None
+    return parse(body, where)

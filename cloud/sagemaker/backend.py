@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cloud.aws import account as accounts
+from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
 from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
@@ -59,16 +60,27 @@ class SageMakerBackend:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.account = accounts.open_account()
         self.budget = Budget(where.max_cost)
         self.horizons: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
         self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
 
     @cached_property
+    def account(self) -> accounts.Account:
+        """The account of the settings, opened at its first use: estimates need none. Raises UserError."""
+        return accounts.open_account()
+
+    @cached_property
     def planner(self) -> RequestPlanner:
         """The planner of requests and their cost. Raises UserError."""
-        return RequestPlanner(self.store, self.machine, self.costs, self.where)
+        found = settings.read_settings()
+        return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
+
+    @property
+    def _offline(self) -> RequestPlanner:
+        """A planner that needs no account: placeholders stand for what is not set."""
+        found = settings.read_partial_settings()
+        return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Return one job per pack, the longest first, with its remaining seconds on one core."""
@@ -78,7 +90,11 @@ class SageMakerBackend:
         """Yield each request, validated against AWS's own model, and the estimated totals. Nothing is sent or
         written. Raises UserError for what AWS or the budget would refuse.
         """
-        yield from self.planner.preview(jobs)
+        yield from self._offline.preview(jobs)
+
+    def estimate(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield the hours, dollars and bytes of the jobs, and the totals. Raises UserError like `preview`."""
+        yield from self._offline.summary(jobs)
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing the
@@ -143,7 +159,7 @@ class SageMakerBackend:
     def submit(self, state: JobState) -> SubmitResult:
         """Submit the present training job of a managed job, as far as the budget allows."""
         price = self.planner.price(state)
-        seconds = self.budget.allowed_seconds(price.hourly, self.planner.max_seconds(state.managed_job))
+        seconds = self.budget.allowed_seconds(price.cost(3600), self.planner.max_seconds(state.managed_job))
         if not seconds:
             return SubmitResult("budget")
         if state.attempt > 1:  # continue from the local states, in case the bucket has lost its own
@@ -256,7 +272,7 @@ class SageMakerBackend:
 
     def _book(self, description: Mapping[str, Any], watched: bool) -> None:
         price = self.planner.estimator.price(description["ResourceConfig"]["InstanceType"])
-        self.budget.charge(description, price.hourly, watched)
+        self.budget.charge(description, price.cost(3600), watched)
 
     def _download(self, managed: ManagedJob) -> dict[str, str]:
         others = [trial for trial in managed.trials if trial.id not in self.horizons]

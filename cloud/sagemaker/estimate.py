@@ -10,7 +10,8 @@ from cloud.aws.settings import Settings
 from cloud.sagemaker.budget import STARTUP_SECONDS
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
-from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.core.formatting import format_bytes, format_duration, join_names, pluralize
+from psa.core.parsing import nearest
 from psa.execution.backend import Job, plan_jobs
 from psa.execution.cost_model import CostModel, trial_bytes
 from psa.execution.eta import loops_left
@@ -30,7 +31,9 @@ class CostEstimate:
 
 
 class CostEstimator:
-    """Prices of the instances in the settings, and estimates for managed jobs. limit: in USD."""
+    """Prices of the instances in the settings, and estimates for managed jobs. limit: in USD; only with one
+    does every instance type need a price.
+    """
 
     def __init__(
         self, table: PriceTable, settings: Settings, costs: CostModel, store: Store, limit: float | None
@@ -39,14 +42,17 @@ class CostEstimator:
         self.prices = [self.price(name) for name in settings.instances]
 
     def price(self, instance: str) -> Price:
-        """Return the price of an instance type. Raises UserError if the table has none."""
-        if instance not in self.table.instances:
-            known = ", ".join(sorted(self.table.instances))
+        """Return an instance type and its price. Raises UserError if there is a limit and it has no price."""
+        price = self.table.price_of(instance)
+        if price.hourly is None and self.limit is not None:
+            near = nearest(instance, self.table.instances, likeness=0.6)
+            guess = f"Did you mean {near}? " if near else ""
             raise UserError(
-                f"INSTANCE_TYPE must have a price, got {instance!r} ({self.table.description} have {known})",
-                "Choose one of these, or name a table that has it with --prices",
+                f"--max-cost needs a price of every instance type, got {instance!r}, which has none in the "
+                f"{self.table.description}",
+                f"{guess}Run `psa prices refresh`, or leave --max-cost out",
             )
-        return self.table.instances[instance]
+        return price
 
     def estimate(self, managed: ManagedJob) -> CostEstimate:
         """Estimate the rest of a managed job from this machine's speed, assuming equally fast cores."""
@@ -76,8 +82,7 @@ class CostEstimator:
             f"({self.table.description}), {stored} of states and records, {format_bytes(code)} of code; "
             "times are estimated from this machine's"
         )
-        if self.region_notice:
-            yield self.region_notice
+        yield from filter(None, (self.region_notice, self.price_notice))
         self.check(estimates)
 
     @property
@@ -87,12 +92,25 @@ class CostEstimator:
             return ""
         return (
             f"the prices are those of {self.table.region}, and jobs in {self.settings.region} may cost more: "
-            "--prices names a table of your own"
+            f"`psa prices refresh --region {self.settings.region}` reads theirs"
+        )
+
+    @property
+    def price_notice(self) -> str:
+        """A remark on instance types without a price, or ""."""
+        names = [price.instance for price in self.prices if price.hourly is None]
+        if not names:
+            return ""
+        return (
+            f"{join_names(names)} {'has' if len(names) == 1 else 'have'} no price in the "
+            f"{self.table.description}: run `psa prices refresh`, or set --prices"
         )
 
     def _dollars(self, estimates: Sequence[CostEstimate]) -> str:
         low, high = (sum(estimate.spot[end] for estimate in estimates) for end in (0, 1))
         demand = sum(estimate.dollars for estimate in estimates)
+        if self.prices[0].hourly is None:
+            return "without a price"
         return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
 
     def check(self, estimates: Sequence[CostEstimate], spent: float = 0.0) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import Price, price_table
+from cloud.aws.settings import Settings
 from cloud.sagemaker.budget import STARTUP_SECONDS
 from cloud.sagemaker.container.code import CodeArchive, build_archive
 from cloud.sagemaker.estimate import CostEstimator
@@ -19,6 +19,7 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob, partition_jobs
 from cloud.sagemaker.request import build_request, check_request
 from cloud.workspace import NO_ID, read_workspace_id
 from psa.core.errors import UserError
+from psa.core.formatting import join_names
 from psa.execution.backend import BackendOptions, Job
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
@@ -29,13 +30,19 @@ SLACK: Final = 2.0  # multiple of the estimate that a job may take from a budget
 
 
 class RequestPlanner:
-    """A planner of jobs and requests. Raises UserError if the settings or prices are invalid."""
+    """A planner of jobs and requests. found: the settings, which must be complete to submit anything.
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
+    Raises UserError if the settings, the options or the prices are invalid.
+    """
+
+    def __init__(
+        self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions, found: Settings
+    ) -> None:
         self.store, self.machine, self.where = store, machine, where
-        found = settings.read_settings()
-        self.settings = dataclasses.replace(found, spot=found.spot or where.spot)
-        self.estimator = CostEstimator(price_table(where.prices), self.settings, costs, store, where.max_cost)
+        jobs = found.jobs.overridden(vars(where))
+        self.settings = dataclasses.replace(found, spot=found.spot or where.spot, jobs=jobs)
+        table = price_table(where.prices, found.region)
+        self.estimator = CostEstimator(table, self.settings, costs, store, where.max_cost)
 
     @cached_property
     def code(self) -> CodeArchive:
@@ -46,18 +53,39 @@ class RequestPlanner:
         """Yield each request, validated by AWS's own model, and the estimated totals. Nothing is sent or
         written. Raises UserError for what AWS or the budget would refuse.
         """
-        self.check_device()
         workspace = read_workspace_id(self.store.models)
-        managed_jobs = self.managed_jobs(workspace, jobs)
-        for managed in managed_jobs:
-            request = self.request(JobState(managed, attempt=1), self.max_seconds(managed))
-            check_request(request)
+        for request in self._requests(workspace, jobs):
             yield json.dumps(request)
         if workspace == NO_ID:
             yield f"{NO_ID} in the names stands for the name that this folder gets with its first sweep"
-        yield from self.estimator.describe(
-            [self.estimator.estimate(managed) for managed in managed_jobs], self.code.size
-        )
+        yield from self._placeholders()
+        yield from self._estimates(workspace, jobs)
+
+    def summary(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield the estimates of `preview` without the requests, which are validated all the same."""
+        workspace = read_workspace_id(self.store.models)
+        for _ in self._requests(workspace, jobs):
+            pass
+        yield from self._placeholders()
+        yield from self._estimates(workspace, jobs)
+
+    def _requests(self, workspace: str, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        self.check_device()
+        for managed in self.managed_jobs(workspace, jobs):
+            request = self.request(JobState(managed, attempt=1), self.max_seconds(managed))
+            check_request(request)
+            yield request
+
+    def _placeholders(self) -> Iterator[str]:
+        if self.settings.missing:
+            yield (
+                f"placeholders stand for {join_names(self.settings.missing)}: set them in .env or the "
+                "environment before a submission, and run `psa check aws`"
+            )
+
+    def _estimates(self, workspace: str, jobs: Sequence[Job]) -> Iterator[str]:
+        estimates = [self.estimator.estimate(managed) for managed in self.managed_jobs(workspace, jobs)]
+        yield from self.estimator.describe(estimates, self.code.size)
 
     def check(self, managed_jobs: Sequence[ManagedJob], spent: float) -> None:
         """Raise UserError if the estimated cost exceeds the budget. spent: by earlier jobs, in USD."""

@@ -13,7 +13,6 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 
 DATA: Final = "data"
-VOLUME_GB: Final = 30
 SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to the training time
 _ACCOUNT: Final = "763104351884"
 
@@ -46,7 +45,7 @@ def build_request(
     if settings.spot:
         stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, RUN_SECONDS_LIMIT)
     channels = {"code": code.folder, "line": f"{managed.folder}/inputs", DATA: DATA}
-    return {
+    request: dict[str, Any] = {
         "TrainingJobName": managed.job_name(attempt),
         "RoleArn": settings.role,
         "AlgorithmSpecification": {
@@ -58,7 +57,7 @@ def build_request(
         "InputDataConfig": [_channel(name, bucket.under(folder)) for name, folder in channels.items()],
         "OutputDataConfig": {"S3OutputPath": bucket.under(f"{managed.folder}/output")},
         "CheckpointConfig": {"S3Uri": bucket.under(f"{managed.folder}/checkpoints")},
-        "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1, "VolumeSizeInGB": VOLUME_GB},
+        "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1},
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": settings.spot,
         "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
@@ -66,6 +65,8 @@ def build_request(
         "ProfilerConfig": {"DisableProfiler": True},
         "Tags": [{"Key": "psa", "Value": managed.workspace}],
     }
+    settings.jobs.add_to(request)
+    return request
 
 
 def _channel(name: str, uri: str) -> dict[str, Any]:

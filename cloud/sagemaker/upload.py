@@ -9,8 +9,7 @@ from cloud.aws.bucket import Bucket
 from cloud.sagemaker.container.code import ARCHIVE_NAME, CodeArchive
 from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from cloud.sagemaker.request import DATA
-from psa.data import download
-from psa.data.datasets import DATASETS
+from psa.data.files import data_files
 from psa.storage.store import Store
 
 
@@ -24,9 +23,9 @@ def upload_sweep_inputs(
     """
     if managed_jobs:
         yield _new(bucket, f"{code.folder}/{ARCHIVE_NAME}", code.content)
-    for name in sorted({trial.data.name for managed in managed_jobs for trial in managed.trials}):
-        for file, content in download.download_dataset(DATASETS[name], data_dir).items():
-            yield _new(bucket, f"{DATA}/{name}/{file}", content)
+    specs = [trial.data for managed in managed_jobs for trial in managed.trials]
+    for file, content in data_files(specs, data_dir).items():
+        yield _new(bucket, f"{DATA}/{file}", content)
     for managed in managed_jobs:
         yield from upload_inputs(managed, bucket, store)
 

@@ -6,12 +6,15 @@ below `spec`: together they cover every field of `psa.specs.trial.Trial`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 from psa.specs.activation import Activation
+from psa.specs.base import canonical_json
+from psa.specs.data.catalogue import CATALOGUE
 from psa.specs.training.settings import arm_label
 
 
@@ -24,8 +27,37 @@ def _digits_text(digits: list[int] | None) -> str | None:
     return None if digits is None else ",".join(map(str, digits))
 
 
-def _joined_text(parts: list[str] | None) -> str | None:
-    return None if parts is None else " ".join(parts)
+def _nested_text(value: Any) -> str | None:
+    """Return a part of a spec as one text; equal texts are equal settings. None for an empty part."""
+    return canonical_json(value) if value else None
+
+
+def _names_text(names: list[str]) -> str | None:
+    return " ".join(names) or None
+
+
+def _switch_text(switch: list[str] | None) -> str | None:
+    return None if switch is None else " ".join(switch)
+
+
+def _shape_text(shape: list[int] | None) -> str | None:
+    return None if shape is None else "x".join(map(str, shape))
+
+
+def _list_text(names: list[str] | None) -> str | None:
+    return None if names is None else canonical_json(names)
+
+
+def classes_and_shape(row: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Return the number of classes and the shape of a sample in a row of a frame; of MNIST where it has none.
+
+    row: dataset, digits, class_names and sample_shape, each None or NaN where it does not apply.
+    """
+    stored = {key: row.get(key) for key in ("dataset", "digits", "class_names", "sample_shape")}
+    dataset, digits, names, shape = (str(text) if isinstance(text, str) else "" for text in stored.values())
+    facts = CATALOGUE.get(dataset, CATALOGUE["mnist"])
+    classes = len(json.loads(names)) if names else len(digits.split(",")) if digits else len(facts.classes)
+    return classes, tuple(map(int, shape.split("x"))) if shape else facts.shape
 
 
 @dataclass(frozen=True)
@@ -33,8 +65,8 @@ class FrameColumn:
     """A column of a frame.
 
     label: its heading in tables. path: of its value in a record, "" for one that is computed. default: the
-    value where a record leaves the field out. convert: from the stored value. framed: False for a setting of
-    a trial that no frame holds.
+    value where a record leaves the field out. convert: from the stored value. observes: True for a setting
+    that changes no number of a trial, only what is observed of it.
     """
 
     name: str
@@ -43,7 +75,7 @@ class FrameColumn:
     label: str = ""
     default: Any = None
     convert: Callable[[Any], Any] | None = None
-    framed: bool = True
+    observes: bool = False
 
     @property
     def is_setting(self) -> bool:
@@ -90,7 +122,7 @@ TRIAL_FIELDS: Final = (
     _C("schedule", "category", "spec.intervention.schedule", "Schedule"),
     _C("schedule_loops", "Int64", "spec.intervention.schedule_loops", "Schedule loops"),
     _C("end_rate", "float64", "spec.intervention.end_rate", "End rate"),
-    _C("switch", "category", "spec.intervention.switch", "Switch", None, _joined_text),
+    _C("switch", "category", "spec.intervention.switch", "Switch", None, _switch_text),
     _C("regularizer", "category", "spec.intervention.regularizer", "Regularizer"),
     _C("seed", "Int64", "spec.seed", "Seed"),
     _C("status", "category", label="Status"),
@@ -107,16 +139,24 @@ TRIAL_FIELDS: Final = (
     _C("lr_rule", "category", "spec.method.lr_rule", "lr rule"),
     _C("dropout", "float64", "spec.model.dropout", "Dropout"),
     _C("dataset", "category", "spec.data.name", "Data set"),
+    _C("content_name", "category", "spec.data.content.name", "Content"),
+    _C("sha256", "category", "spec.data.content.sha256", "SHA-256"),
+    _C("sample_shape", "category", "spec.data.content.shape", "Sample shape", None, _shape_text),
+    _C("class_names", "category", "spec.data.content.classes", "Classes", None, _list_text),
+    _C("train_rows", "Int64", "spec.data.content.train", "Rows"),
+    _C("validation_rows", "Int64", "spec.data.content.validation", "Validation rows"),
+    _C("test_rows", "Int64", "spec.data.content.test", "Test rows"),
+    _C("stratified", "boolean", "spec.data.stratified", "Stratified", False),
     _C("scaling", "category", "spec.data.scaling", "Scaling"),
     _C("digits", "category", "spec.data.digits", "Digits", None, _digits_text),
     _C("val_size", "Int64", "spec.data.val_size", "Validation size"),
     _C("split_seed", "Int64", "spec.data.split_seed", "Split seed"),
-    _C("train_size", "Int64", "spec.data.train_size", "Training size", framed=False),
-    _C("subset_test_size", "Int64", "spec.data.test_size", "Test size", framed=False),
-    _C("memory", "category", "spec.memory", "Memory", framed=False),
-    _C("growth", "category", "spec.growth", "Growth", framed=False),
-    _C("probes", "category", "spec.probes", "Probes", (), framed=False),
-    _C("legs", "category", "spec.legs", "Earlier settings", (), framed=False),
+    _C("train_size", "Int64", "spec.data.train_size", "Training size"),
+    _C("subset_test_size", "Int64", "spec.data.test_size", "Test size"),
+    _C("memory", "category", "spec.memory", "Memory", None, _nested_text),
+    _C("growth", "category", "spec.growth", "Growth", None, _nested_text),
+    _C("probes", "category", "spec.probes", "Probes", (), _names_text, observes=True),
+    _C("legs", "category", "spec.legs", "Earlier settings", (), _nested_text),
     _C("loops", "Int64", "loops", "Meta-loops"),
     _C("diverged_loops", "Int64"),
     _C("stopped_early", "boolean", "finals.stopped_early"),
@@ -160,7 +200,7 @@ PROBE_FIELDS: Final = (
     _C("place", "category", label="Place"),
     _C("value", "float64", label="Value"),
 )
-TRIAL_COLUMNS: Final = tuple(each.name for each in TRIAL_FIELDS if each.framed)
+TRIAL_COLUMNS: Final = tuple(each.name for each in TRIAL_FIELDS)
 LOOP_COLUMNS: Final = tuple(each.name for each in LOOP_FIELDS)
 LABELS: Final = {each.name: each.label for each in TRIAL_FIELDS}
 # An arm is identified by all of these but its seed.
@@ -168,8 +208,8 @@ SPEC_FIELDS: Final = tuple(each for each in TRIAL_FIELDS if each.is_setting)
 
 
 def spec_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a spec that frames hold, under the names that grids use."""
-    found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS if each.framed}
+    """Return all settings of a spec, under the names that grids use."""
+    found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS}
     found["arm"] = arm_label(spec["intervention"], spec["method"])
     if found["simplex"] == "none":
         found["temperature"] = None  # has no effect

@@ -37,10 +37,9 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     rows = sorted(rows, key=_order)
     histories = [row.get("history") or _NO_LOOPS for row in rows]
     counts = [len(history["loop"]) for history in histories]
-    fields = [field for field in TRIAL_FIELDS if field.framed]
-    columns = {field.name: [row.get(field.name) for row in rows] for field in fields}
+    columns = {field.name: [row.get(field.name) for row in rows] for field in TRIAL_FIELDS}
     columns["arm"] = [row.get("arm") or row["mode"] for row in rows]
-    trials = _typed(columns, fields)
+    trials = _typed(columns, TRIAL_FIELDS)
     accuracy = [
         100 * _numbers(history["correct"]) / (row.get("validation_size") or np.nan)
         for row, history in zip(rows, histories, strict=True)

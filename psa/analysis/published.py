@@ -8,7 +8,7 @@ import csv
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from psa.analysis.frame_schema import build_frame
-from psa.analysis.stats import LEVEL, Summary
+from psa.analysis.stats import LEAST_N, LEVEL, Summary
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
@@ -30,10 +30,13 @@ _COLUMNS: Final = ("arch", "regime", "mode", "mean", "std_pop", "n")
 
 @dataclass(frozen=True)
 class Reference:
-    """Published numbers: the regime of each architecture, and its cells as n, mean and sample deviation."""
+    """Published numbers: the regime and the parameters of each architecture (where the table has them), and
+    its cells as n, mean and sample deviation.
+    """
 
     regimes: dict[str, str]
     cells: dict[tuple[str, str], Summary]
+    parameters: dict[str, int] = field(default_factory=dict)
 
 
 def read_reference(path: Path) -> Reference:
@@ -57,6 +60,8 @@ def read_reference(path: Path) -> Reference:
             arch = Arch.coerce(row["arch"]).label
             found.cells[arch, row["mode"]] = _summary(row)
             found.regimes[arch] = row["regime"]
+            if row.get("params"):
+                found.parameters[arch] = int(row["params"])
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}, line {number}: {error}", "Correct it") from None
     return found
@@ -65,11 +70,13 @@ def read_reference(path: Path) -> Reference:
 def _summary(row: dict[str, str]) -> Summary:
     """Return a published cell with its deviation, which divides by n, converted to n - 1 for intervals."""
     n, mean = int(row["n"]), float(row["mean"])
-    if n < 2:
+    if n < LEAST_N:
         return Summary(n, mean, math.nan, math.nan, math.nan, float(row["min"]), float(row["max"]))
     sd = float(row["std_pop"]) * math.sqrt(n / (n - 1))
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
-    return Summary(n, mean, sd, mean - half, mean + half, float(row["min"]), float(row["max"]))
+    return Summary(
+        n, mean, sd, max(mean - half, 0.0), min(mean + half, 100.0), float(row["min"]), float(row["max"])
+    )
 
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")

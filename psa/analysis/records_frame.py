@@ -20,7 +20,6 @@ from psa.analysis.probe_frame import build_probe_frame, probe_parts
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.specs.base import canonical_json
-from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged, diverged_loops
 from psa.storage.records.record import Record, reaches
@@ -131,7 +130,7 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     neither, and a trial that diverged has none.
     """
     kept = ["id", "source", "parameters", "diverged_loops", "arm"]
-    kept += [field.name for field in SPEC_FIELDS if field.framed]
+    kept += [field.name for field in SPEC_FIELDS]
     return {**{name: row[name] for name in kept}, "status": status}
 
 
@@ -170,7 +169,7 @@ def _with_results(record: Record) -> dict[str, Any]:
 
 def _absent(store: Store, trial: Trial) -> dict[str, Any]:
     """Return the row of a trial without a record: its settings, and why there is no result."""
-    parameters = shape_of(trial.model, trial.data.classes).parameters
+    parameters = trial.shape.parameters
     return {
         **spec_columns(trial.model_dump(mode="json")),
         "id": trial.id,

@@ -7,8 +7,8 @@ out of that comparison and of its counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +21,7 @@ from psa.core.rng import generator
 Values = NDArray[np.float64]
 LEVEL: Final = 0.95
 ALPHA: Final = 0.05
+LEAST_N: Final = 3  # trials or pairs from which there are intervals and tests: those of two say nothing
 TIE: Final = 0.01  # points between unrounded means within which arms share a win
 _RESAMPLES: Final = 5_000
 EXACT_PAIRS: Final = 13  # all 2^n sign flips are tried up to here, a sample of them beyond
@@ -68,12 +69,22 @@ def summary(values: ArrayLike) -> Summary:
 
 
 def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Return Student's interval of the mean; NaN below two values, a point where all are equal."""
+    """Return Student's interval of the mean; NaN below LEAST_N values, a point where all are equal."""
     found = present(values)
-    if len(found) < 2:
+    if len(found) < LEAST_N:
         return float("nan"), float("nan")
     half = float(scipy_stats.t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
     return float(found.mean()) - half, float(found.mean()) + half
+
+
+def share_summary(values: ArrayLike, total: float = 100.0) -> Summary:
+    """Return the summary of shares, such as percentages (total: 100) or counts of correct samples (total:
+    all samples), with the interval restricted to 0 .. total.
+
+    The true mean lies there, so the restricted interval covers it as often as Student's does.
+    """
+    found = summary(values)
+    return replace(found, low=float(np.maximum(found.low, 0)), high=float(np.minimum(found.high, total)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Paired:
 
 def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
     """Compare two arms whose values are in the order of the same seeds. Raises ValueError for lengths
-    that differ. Without any difference p is 1; below two pairs, only n and the difference are not NaN.
+    that differ. Without any difference p is 1; below LEAST_N pairs, only n and the difference are not NaN.
     """
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if first.shape != second.shape:
@@ -106,7 +117,7 @@ def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
     differences = present(first - second)
     n = len(differences)
     mean = float(differences.mean()) if n else float("nan")
-    if n < 2:
+    if n < LEAST_N:
         return Paired(n, mean, *[float("nan")] * 4)
     low, high = t_interval(differences)
     return Paired(n, mean, low, high, _sign_flip_p(differences, seed), _effect(differences))
@@ -147,11 +158,11 @@ class Difference:
 def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
     """Compare the means of two independent samples (Welch 1947); of each only n, mean and sd are used.
 
-    All but the difference is NaN below two values of either. Where neither varies the interval is a point,
-    and p is 1 for means not further apart than `alike`, else 0.
+    All but the difference is NaN below LEAST_N values of either. Where neither varies the interval is a
+    point, and p is 1 for means not further apart than `alike`, else 0.
     """
     value = one.mean - other.mean
-    if min(one.n, other.n) < 2:
+    if min(one.n, other.n) < LEAST_N:
         return Difference(value, *[float("nan")] * 3)
     parts = np.array([one.sd**2 / one.n, other.sd**2 / other.n])
     error = float(np.sqrt(parts.sum()))
@@ -190,7 +201,8 @@ def benjamini_hochberg(p_values: ArrayLike) -> Values:
 @dataclass(frozen=True)
 class Winners:
     """The arms with the greatest mean: those within a tolerance of it, and those that a paired test with
-    Holm's correction cannot tell from it. In the order in which the arms were given.
+    Holm's correction cannot tell from it (none where no other arm has LEAST_N pairs with the best). In the
+    order in which the arms were given.
     """
 
     best: tuple[str, ...]
@@ -210,70 +222,22 @@ def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float 
     best = next(arm for arm, mean in means.items() if mean == top)
     rivals = [arm for arm in means if arm != best]
     p_values = holm([paired(arms[best], arms[arm]).p for arm in rivals])
+    tested = bool(rivals) and not np.isnan(p_values).all()
     indistinct = {arm for arm, p in zip(rivals, p_values, strict=True) if not p < alpha} | {best}
     return Winners(
         tuple(arm for arm, mean in means.items() if top - mean <= _ROUNDING),
         tuple(arm for arm, mean in means.items() if top - mean <= tolerance + _ROUNDING),
-        tuple(arm for arm in means if arm in indistinct),
+        tuple(arm for arm in means if arm in indistinct) if tested else (),
     )
-
-
-def interquartile_mean(scores: ArrayLike) -> Values:
-    """Return the mean of the middle half of all scores [..., runs, tasks] (Agarwal et al. 2021)."""
-    found = np.asarray(scores, dtype=np.float64)
-    together = found.reshape(*found.shape[:-2], -1)
-    return np.asarray(scipy_stats.trim_mean(together, proportiontocut=0.25, axis=-1))
-
-
-def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> Values:
-    """Return the probability that a run of `one` beats one of `other` on a random task: the mean over tasks
-    of P(x > y) + P(x = y) / 2, for scores [..., runs, tasks] (Agarwal et al. 2021); run counts may differ.
-    """
-    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    wins = [  # task by task: all at once would be gigabytes in a bootstrap
-        np.sign(first[..., :, None, task] - second[..., None, :, task]).mean(axis=(-2, -1))
-        for task in range(first.shape[-1])
-    ]
-    return np.asarray((np.mean(wins, axis=0) + 1) / 2)
-
-
-def stratified_interval(
-    scores: Sequence[ArrayLike],
-    statistic: Callable[..., ArrayLike],
-    seed: int,
-    level: float = LEVEL,
-    resamples: int = 1_000,
-) -> tuple[float, float]:
-    """Return the percentile interval of statistic(*scores), with the runs of every task resampled separately.
-
-    scores: one matrix [runs, tasks] per argument; the statistic takes many at once, [resamples, runs, tasks].
-    """
-    matrices = [np.asarray(each, dtype=np.float64) for each in scores]
-    ends = np.cumsum([each.shape[1] for each in matrices])[:-1]
-
-    def of_columns(*columns: Values, axis: int) -> ArrayLike:
-        runs_last = [np.moveaxis(column, axis, -1) for column in columns]
-        parts = np.split(np.arange(len(columns)), ends)
-        return statistic(*[np.stack([runs_last[at] for at in part], axis=-1) for part in parts])
-
-    result = scipy_stats.bootstrap(
-        [column for each in matrices for column in each.T],
-        of_columns,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        rng=generator(seed, "bootstrap"),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def t_test(one: ArrayLike, other: ArrayLike) -> float:
     """Return the two-sided p of the paired t test of two arms with values in the order of the same seeds.
 
-    1 without any difference, 0 where all differences are one and the same; NaN below two pairs.
+    1 without any difference, 0 where all differences are one and the same; NaN below LEAST_N pairs.
     """
     differences = present(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
-    if len(differences) < 2:
+    if len(differences) < LEAST_N:
         return float("nan")
     if np.ptp(differences) <= _ROUNDING:
         return float(abs(differences[0]) <= _ROUNDING)

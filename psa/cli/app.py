@@ -9,33 +9,18 @@ import contextlib
 import functools
 import importlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, Group, Parameter
 
 from psa import __version__
-from psa.cli.shadowed import shadowed_library
+from psa.cli.output.failure import EXPECTED, print_failure
 from psa.core import process
 from psa.core.cloud_package import import_cloud
-from psa.core.errors import (
-    EXIT_USER_ERROR,
-    LONGEST,
-    RunFailure,
-    UserError,
-    cut,
-    lacks_memory,
-    memory_error,
-    one_line,
-)
-from psa.core.files import file_error
-
-EXIT_INTERNAL: Final = 1
-EXIT_FAILED: Final = 1
-EXIT_STOPPED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
-
+from psa.core.errors import UserError
 
 # Interruptions are handled here: cyclopts would end the process without a message.
 _SHARED: Final[dict[str, Any]] = {
@@ -70,13 +55,17 @@ _COMMANDS: Final = {
     "data": ("dataset", "Inspect"),
     "report": ("report", "Results"),
     "bundle": ("bundle", "Results"),
-    "export-gradients": ("export_gradients", "Results"),
+    "export-gradients": ("export", "Results"),
+    "export-model": ("export", "Results"),
     "clean": ("clean", "Results"),
+    "check": ("cloud.commands.check", "Remote"),
+    "prices": ("cloud.commands.prices", "Remote"),
     "rehearse": ("cloud.emulator.command", "Remote"),
     "fetch": ("fetch", "Remote"),
     "clean-all": ("clean", None),
     "analyze-dataset": ("dataset", None),
 }
+WATCH_SECONDS: Final = 2.0  # of `psa status --watch`
 _GROUPS: Final = {
     name: Group(name, sort_key=number)
     for number, name in enumerate(("Train", "Inspect", "Results", "Remote", "Options"))
@@ -150,6 +139,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return its exit code. A user error is one line on standard error and exit code 2."""
     tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
     tokens, foreign = _parted(app, tokens)
+    tokens = _with_seconds(tokens)
     if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
         for name in PSA:  # the list of commands has a line of each
             _ = PSA[name]
@@ -158,14 +148,32 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     if "train" not in (*app.name, *tokens[:1]):  # `train` has an option of that name, which says more
         tokens = [word for word in tokens if word != "--debug"]
     process.log_to_stderr(debug)
+    as_json = "--json" in tokens
     try:
-        code = app(tokens + foreign, exit_on_error=False, print_error=False, result_action="return_value")
+        with process.reserved_stdout() if as_json else contextlib.nullcontext():
+            result = app(
+                tokens + foreign, exit_on_error=False, print_error=False, result_action="return_value"
+            )
+        code = _end_code(result, as_json)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        if debug and not isinstance(error, _EXPECTED):
+        if debug and not isinstance(error, EXPECTED):
             raise
-        return _failed(error, app)
-    return code if isinstance(code, int) else 0
+        return print_failure(error, app, as_json)
+    return code
+
+
+def _end_code(result: object, as_json: bool) -> int:
+    """Return the exit code in the result of a command; print its document, if one was asked for."""
+    if isinstance(result, int) or result is None:
+        return result or 0
+    from psa.cli.output.document import Outcome, write_document
+
+    if not isinstance(result, Outcome):
+        return 0
+    if as_json and result.document is not None:
+        write_document(result.document)
+    return result.code
 
 
 def _without_separator(app: App, tokens: list[str]) -> list[str]:
@@ -184,23 +192,45 @@ def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
     return tokens, []
 
 
+def _with_seconds(tokens: list[str]) -> list[str]:
+    """Return the tokens with the default behind a `--watch` that no number follows."""
+    return [
+        f"{word}={WATCH_SECONDS:g}" if word == "--watch" and not _is_number(after) else word
+        for word, after in itertools.pairwise([*tokens, ""])
+    ]
+
+
+def _is_number(word: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(word)
+        return True
+    return False
+
+
 def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
     """Return the app and tokens to run: `train --study NAME` has the options of that study."""
     called = app is PSA and tokens[:1] == ["train"]
     if not called and "train" not in app.name:
         return app, tokens
-    named = [
-        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
-        for at, word in enumerate(tokens)
-        if word.partition("=")[0] == "--study"
-    ]
+    named = _values_of("--study", tokens)
     if not named or named[-1] == "ablation":
         return app, tokens
     from psa.cli.train_study import train_of
+    from psa.plugins.loading import load_plugins
 
     with contextlib.suppress(UserError):  # `train` itself rejects an unknown study
+        load_plugins(_values_of("--plugin", tokens))  # the study may be one of theirs
         return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
     return app, tokens
+
+
+def _values_of(option: str, tokens: list[str]) -> list[str]:
+    """Return the values that an option has on the command line."""
+    return [
+        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
+        for at, word in enumerate(tokens)
+        if word.partition("=")[0] == option
+    ]
 
 
 def _hyphened(word: str) -> str:
@@ -210,44 +240,6 @@ def _hyphened(word: str) -> str:
 
 
 _CARRIERS: Final = (["rehearse"],)  # what follows their `--` is another command
-_EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
-
-
-def _failed(error: BaseException, app: App) -> int:
-    """Print an error in one line. Return the exit code."""
-    if isinstance(error, MemoryError | ImportError | OSError | RuntimeError) and lacks_memory(error):
-        error = memory_error(error)
-    elif isinstance(error, Exception) and not isinstance(error, _EXPECTED):
-        error = shadowed_library() or error
-    match error:
-        case CycloptsError():
-            called = " ".join(dict.fromkeys((*app.name, *(error.command_chain or ()))))
-            return _print_error(f"error: {error} See `{called} --help`", EXIT_USER_ERROR)
-        case UserError():
-            failed = isinstance(error, RunFailure)
-            return _print_error(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
-        case KeyboardInterrupt():
-            return _print_error("stopped; nothing that was stored is lost", EXIT_STOPPED)
-        case BrokenPipeError():
-            process.discard_output()
-            return EXIT_BROKEN_PIPE
-        case OSError():
-            what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
-            process.discard_output()
-            return _print_error(f"error: {file_error(error, what)}", EXIT_USER_ERROR)
-        case _:
-            return _print_error(
-                f"unexpected {type(error).__name__}: {str(error)[:300]}. What was stored is untouched; "
-                "run the same command again with --debug to see where it happened",
-                EXIT_INTERNAL,
-            )
-
-
-def _print_error(message: str, code: int) -> int:
-    with contextlib.suppress(OSError, ValueError):  # no reader, or a full disk: the exit code still counts
-        sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
-        sys.stderr.flush()
-    return code
 
 
 def _end_of(app: App) -> NoReturn:

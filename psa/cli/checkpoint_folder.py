@@ -13,7 +13,8 @@ from psa.core.files import unreadable
 from psa.storage import locks
 
 FOLDER_LOCK: Final = ".train.lock"
-_LOCKS: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK})
+# locks, and the description of the folder that comes with a clone
+_KEPT: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK, "README.md"})
 # x.safetensors, the generations and arrays beside it, and partly written files that a killed process left
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
@@ -31,12 +32,18 @@ def lock_folder(folder: Path) -> AbstractContextManager[None]:
 
 
 def all_files(folder: Path) -> list[Path]:
-    """Return every file and link below the folder but its locks, in a fixed order. Links are not followed."""
+    """Return every file and link below the folder, in a fixed order. Links are not followed.
+
+    Left out are its locks and its README.md.
+    """
     return _sorted(folder.rglob("*")) if folder.is_dir() else []
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Return every file and link in the folder itself but its locks, in a fixed order. Raises UserError."""
+    """Return every file and link in the folder itself, in a fixed order. Raises UserError.
+
+    Left out are its locks and its README.md.
+    """
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -44,7 +51,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.name not in _LOCKS and (path.is_symlink() or path.is_file()))
+    return sorted(path for path in paths if path.name not in _KEPT and (path.is_symlink() or path.is_file()))
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -36,7 +36,10 @@ class _Console(Console):
         """Continue without output, or raise for psa.cli.app; rich would exit with code 1."""
         if not self.lasting:
             raise BrokenPipeError
-        discard_output()
+        if self.stderr:
+            self.quiet = True
+        else:
+            discard_output()
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the segments to print, escaped: stored text may contain control codes of terminals."""
@@ -44,14 +47,24 @@ class _Console(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
-def console(*, lasting: bool = False) -> Console:
+def console(*, lasting: bool = False, quiet: bool = False, stderr: bool = False) -> Console:
     """Return a console: styled on a terminal, plain unwrapped lines elsewhere.
 
-    lasting: when the reader of a pipe exits, the command continues without output.
+    lasting: when the reader of a pipe exits, the command continues without output. quiet: nothing is shown,
+    since a JSON document says it.
     """
-    terminal = _Console(highlight=False)
-    found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
+    terminal = _Console(highlight=False, quiet=quiet, stderr=stderr)
+    found = terminal
+    if not terminal.is_terminal:
+        found = _Console(highlight=False, quiet=quiet, stderr=stderr, width=_WIDE)
     found.lasting = lasting
+    return found
+
+
+def stderr_console() -> Console:
+    """Return a console on standard error for the progress of a command."""
+    found = _Console(highlight=False, stderr=True)
+    found.lasting = True
     return found
 
 
@@ -151,8 +164,7 @@ class TrainView:
             *([f"seed {state.trial.seed}"] if several else []),
             f"Loop {state.loops:>{width}}/{self.horizon}",
             "current diverged" if report.diverged else f"current {percent(report.correct, report.total)}",
-            f"LKG {percent(self._lkg(report), report.total)}{' (new)' if report.accepted else ''}",
-            f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})",
+            *self._standing(report),
         ]
         if self.debug:
             parts.append(f"loss {report.train_loss:.4f} train, {report.loss:.4f} validation")
@@ -166,10 +178,17 @@ class TrainView:
         return " | ".join(parts)
 
     @staticmethod
-    def _lkg(report: LoopReport) -> int:
-        """Return the correct validation samples of the LKG: without patience those of the bounty."""
-        found = lkg_correct(report.state.history)
-        return report.state.best_correct if found is None else found
+    def _standing(report: LoopReport) -> Iterator[str]:
+        """Yield the bounty, and the LKG where patience may have made it another state."""
+        state = report.state
+        if "accepted" in state.history:
+            lkg = percent(lkg_correct(state.history) or 0, report.total)
+            yield f"LKG {lkg}{' (new)' if report.accepted else ''}"
+            yield f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})"
+            return
+        # the bounty is the accuracy of the LKG, so one number stands for both
+        of = "new LKG" if report.kept else f"LKG of loop {state.lkg_loop}"
+        yield f"bounty {percent(state.best_correct, report.total)} ({of})"
 
     def stopped(self, reached: int, command: str) -> None:
         """Print the progress at a stop, and the command that resumes."""
@@ -228,7 +247,7 @@ def class_table(counts: ClassCounts) -> Table:
     for number, count in counts.counts.items():
         majority = number == counts.zero_r_class
         table.add_row(
-            str(number),
+            counts.names[number],
             f"{count:,}",
             f"{100 * count / counts.total:.2f}",
             "ZeroR" if majority else "",

@@ -1,19 +1,19 @@
 """Options that several commands share, and strict parsing of numbers: 1.5 images are rejected."""
 
-from __future__ import annotations
-
+# No deferred annotations here: cyclopts could not resolve those of a dataclass in a subclass elsewhere.
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter, Token
 
 from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName
 from psa.experiments.sweep import SweepOptions
+from psa.experiments.tracking.trackers import TrackerOptions
 from psa.storage.retention import KeepWeights
 
 # In the order in which `--help` shows them.
@@ -23,6 +23,7 @@ EXPERIMENT: Final = Group.create_ordered("Experiment")
 EXECUTION: Final = Group.create_ordered("Execution")
 RAY: Final = Group.create_ordered("Ray")
 SAGEMAKER: Final = Group.create_ordered("SageMaker")
+SLURM: Final = Group.create_ordered("Slurm")
 OUTPUT_FILES: Final = Group.create_ordered("Output")
 
 
@@ -36,9 +37,9 @@ def option_name(key: str) -> str:
     return f"--{key.replace('_', '-')}" * bool(key)
 
 
-def flag(group: Group, text: str) -> Parameter:
+def flag(group: Group, text: str, **more: Any) -> Parameter:
     """Return an option without a value."""
-    return option(group, text, negative="")
+    return option(group, text, negative="", **more)
 
 
 MAX_COUNT: Final = 100_000
@@ -87,10 +88,23 @@ CountOption = Annotated[int | None, Parameter(converter=_count)]
 Dollars = Annotated[float, Parameter(converter=_dollars)]
 NumberOption = Annotated[float, Parameter(converter=_number)]
 
-ModelDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR")]
+ModelDir = Annotated[
+    Path,
+    # a SageMaker container sets the variable; nobody else needs to know it
+    option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR", show_env_var=False),
+]
 ResultsDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the records, one per finished trial.")]
 DataDir = Annotated[Path, option(EXECUTION, "Folder of the data sets. Missing files are downloaded into it.")]
 
+PluginFiles = Annotated[
+    tuple[Path, ...],
+    option(
+        EXPERIMENT,
+        "Plugin to load: a Python file with modes, probes, networks or studies of your own. May be repeated.",
+        name="--plugin",
+        negative="",
+    ),
+]
 GridFileArgument = Annotated[
     Path, option(EXPERIMENT, "Grid file of the experiment, e.g. reproduction/smoke.toml.")
 ]
@@ -117,11 +131,12 @@ class SweepCommandOptions:
     """Options that select and configure a backend."""
 
     backend: Annotated[
-        Literal["local", "ray", "sagemaker"] | None,
+        str | None,
         option(
             EXECUTION,
-            "Run on this machine, as Ray Tune trials on a cluster, or as SageMaker training jobs. "
-            "[default: local; psa search: ray]",
+            "Run on this machine (local), as Ray Tune trials on a cluster (ray), as SageMaker training jobs "
+            "(sagemaker), as Slurm array tasks (slurm), or on the backend of a plugin. [default: local; psa "
+            "search: ray]",
         ),
     ] = None
     workers: Workers = None
@@ -151,7 +166,11 @@ class SweepCommandOptions:
         bool, flag(SAGEMAKER, "Use spot instances, which are cheaper and may be interrupted. [sagemaker]")
     ] = False
     detach: Annotated[
-        bool, flag(SAGEMAKER, "Submit as many jobs as the quota allows, then exit. [sagemaker]")
+        bool,
+        flag(
+            SAGEMAKER,
+            "Submit as many jobs as the quota allows, or all array tasks, then exit. [sagemaker, slurm]",
+        ),
     ] = False
     max_cost: Annotated[
         Dollars | None,
@@ -161,13 +180,38 @@ class SweepCommandOptions:
         ),
     ] = None
     prices: Annotated[
-        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/prices.toml. [sagemaker]")
+        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/pricing/prices.toml. [sagemaker]")
+    ] = None
+
+    partition: Annotated[
+        str | None, option(SLURM, "Partition of the tasks. [slurm] [default: the cluster's]")
+    ] = None
+    account: Annotated[
+        str | None, option(SLURM, "Account that is charged. [slurm] [default: the user's]")
+    ] = None
+    qos: Annotated[
+        str | None, option(SLURM, "Quality of service of the tasks. [slurm] [default: the account's]")
+    ] = None
+    time: Annotated[
+        str | None,
+        option(
+            SLURM,
+            "Time limit of a task: MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS. A task that reaches it "
+            "saves and returns to the queue. [slurm] [default: the partition's]",
+        ),
+    ] = None
+    gpus_per_task: Annotated[
+        str | None, option(SLURM, "GPUs per task: NUMBER or TYPE:NUMBER. [slurm] [default: none]")
+    ] = None
+    array_parallelism: Annotated[
+        CountOption, option(SLURM, "Maximum number of tasks at once. [slurm] [default: all that fit]")
     ] = None
 
     @property
     def where(self) -> BackendOptions:
         """The options of the backend."""
-        return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
+        names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
+        return BackendOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +237,30 @@ class Options:
             OUTPUT_FILES, "Log finished trials to this MLflow server: http://HOST:5000 or sqlite:///runs.db."
         ),
     ] = None
+    wandb: Annotated[
+        str | None,
+        option(OUTPUT_FILES, "Log finished trials to this Weights & Biases project: NAME or ENTITY/NAME."),
+    ] = None
+    trackio: Annotated[str | None, option(OUTPUT_FILES, "Log finished trials to this trackio project.")] = (
+        None
+    )
+    notify: Annotated[
+        str | None,
+        option(
+            EXECUTION,
+            "Run this command at the end of the sweep, with PSA_SWEEP, PSA_EXIT_CODE and PSA_SUMMARY in its "
+            "environment.",
+        ),
+    ] = None
+
+    tracker: Annotated[
+        tuple[str, ...],
+        option(
+            OUTPUT_FILES,
+            "Log finished trials with a tracker of a plugin: NAME or NAME=TARGET. May be repeated.",
+            negative="",
+        ),
+    ] = ()
 
     def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
         """Return the options of a sweep on the backend that `runs` selects."""
@@ -202,6 +270,7 @@ class Options:
             pack_size=self.pack_size,
             keep_weights=self.keep_weights,
             fail_fast=self.fail_fast,
-            tensorboard=self.tensorboard,
-            mlflow=self.mlflow,
+            targets=TrackerOptions(self.tensorboard, self.mlflow, self.wandb, self.trackio),
+            trackers=self.tracker,
+            notify=self.notify,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from psa.cli.console import console, print_line
 from psa.cli.options import ResultsDir
 from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
@@ -22,7 +23,7 @@ CONFIGURATIONS: Final = Path("reproduction/configurations.txt")
 ASYMMETRIC: Final = Path("reproduction/asymmetric.txt")
 REPORTS: Final = Path("results/reports")
 STUDY: Final = "ablation"
-FAMILY: Final = "simplemlp"
+FAMILY: Final[Family] = "simplemlp"
 
 FamilyOf = Annotated[
     Family | None, Parameter(help=f"Family of the networks. [default: the only one, or {FAMILY}]")
@@ -56,6 +57,28 @@ class Records:
         frame = load_records_frame(store, names, expected, None if grid is None else grid.horizons)
         return one_family(frame, self.family or only_family(frame["family"].unique()))
 
+    def frame_or_published(self) -> pd.DataFrame:
+        """Return the rows of the records or, where there are none, of the table of trials that
+        `sagemaker-results-parser` and the published study write. Raises UserError.
+        """
+        table = self.table("trials")
+        if table is None:
+            return self.frame()
+        print_line(console(), f"No record of {self.study or STUDY} in {self.results_dir}: reading {table}")
+        return published(table, family_in_name(table))
+
+    def table(self, kind: str) -> Path | None:
+        """Return `psa_FAMILY_KIND.md` in the results folder, if it is there and no record is."""
+        from psa.storage.layout import is_record_name
+
+        families = (self.family,) if self.family else (FAMILY, "resmlp")
+        paths = [self.results_dir / f"psa_{family}_{kind}.md" for family in families]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None or self.grid is not None:
+            return None
+        below = self.results_dir / (self.study or STUDY)
+        return None if any(is_record_name(path.name) for path in below.rglob("s*.json")) else found
+
 
 ALL: Final = Records()
 # As one parameter of a command, its fields as options.
@@ -67,6 +90,11 @@ def published(path: Path, family: Family | None) -> pd.DataFrame:
     from psa.analysis.published import published_trials
 
     return published_trials(path, family or FAMILY)
+
+
+def family_in_name(path: Path) -> Family:
+    """Return the family in the name of a published table."""
+    return "resmlp" if path.name.startswith("psa_resmlp") else FAMILY
 
 
 def only_family(families: Iterable[str]) -> Family:

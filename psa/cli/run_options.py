@@ -24,8 +24,10 @@ from psa.cli.options import (
     flag,
     option,
 )
+from psa.cli.output.activity import activity
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.machine import Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
@@ -69,13 +71,18 @@ class RunOptions:
         """The seeds, one for each run."""
         return range(self.seed, self.seed + self.num_runs)
 
+    def prepare(self, out: Console) -> Any:
+        """Load PyTorch, which takes seconds, and return the device to train on. Raises UserError."""
+        with activity(out, "loading PyTorch"):
+            return self.machine.prepare()
+
     @property
     def machine(self) -> Machine:
         """The machine to train on."""
         return Machine(self.data_dir, self.device, self.threads, self.num_workers)
 
 
-def in_range(option: str, value: float, low: int, high: int) -> None:
+def in_range(option: str, value: float, low: float, high: float) -> None:
     """Raise UserError for a number below `low` or above `high`."""
     if not low <= value <= high:
         raise UserError(
@@ -98,10 +105,10 @@ class PackRun:
 
 def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
     """Train a pack and show its progress. Return the exit code. Raises UserError."""
-    from psa.execution.worker.run import (
-        RunHooks,
-        run_pack,
-    )  # torch is imported here, not while options are read
+    with activity(out, "loading PyTorch"):  # here, and not while options are read
+        from psa.execution.worker.run import RunHooks, run_pack
+
+    keep_tables(plan.pack.trials, machine.data_dir)
 
     def started(states: Sequence[Any]) -> None:
         found = store.progress(plan.pack.trials, plan.pack.horizon)

@@ -7,20 +7,22 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 
 from psa.cli.console import print_first, print_line
-from psa.core.formatting import format_duration, pluralize
+from psa.cli.output.sweep_display import Pace, PackProgress, SweepFigures, sweep_display
+from psa.core.formatting import format_duration, join_names, pluralize
 from psa.execution.eta import EtaEstimator
+from psa.execution.packing import label
 from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.promotion import StageStatus
-from psa.experiments.sweep import RefreshCallback, StageProgress
-from psa.specs.trial import Pack
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress
 from psa.storage.sweep_registry import Describe
 
-STATUS_SECONDS: Final = 2.0
+STATUS_SECONDS: Final = 2.0  # between two reports for `psa status`
+LINE_SECONDS: Final = 60.0  # between two lines where there is no terminal and no pack ends
+_NAMED: Final = 4  # packs that such a line names
 
 
 class SweepView:
@@ -30,78 +32,109 @@ class SweepView:
         self, out: Console, name: str, total: int, time_left: EtaEstimator, report: Describe
     ) -> None:
         self.out, self.name, self.total, self.time_left, self.report = out, name, total, time_left, report
-        self.running: dict[int, tuple[Pack, int]] = {}
+        self.running: dict[int, PackProgress] = {}
         self.best: tuple[float, str] = (0.0, "")
         self.done = 0
-        self.doing = ""  # something else than training
-        self._reported_at = 0.0
+        self.doing = "preparing"  # something else than training
+        self.pace = Pace()
+        self._started, self._reported_at, self._printed_at = time.time(), 0.0, time.monotonic()
 
     def handle_event(self, event: WorkerEvent) -> None:
         """Process an event."""
-        pack = event.pack
+        pack, facts = event.pack, event.facts
         match event.kind:
             case "tick":
-                self._report()
+                self._tick()
             case "message":  # a message of the backend
-                self._line(event.facts["message"])
+                self._line(facts["message"])
             case "ready":  # a cluster has been counted
-                self.time_left.workers = event.facts["workers"]
+                self.time_left.workers = facts["workers"]
             case "begun":
-                self.time_left.start(pack, event.facts["left"])
+                self.time_left.start(pack, facts["left"])
+                self.pace.start()
+                self.running[id(pack)] = PackProgress.of(pack, facts["left"])
             case "loop":
-                self.time_left.advance(pack, event.facts["trained"])
-                self.running[id(pack)] = (pack, event.facts["loop"])
-                self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
+                self.time_left.advance(pack, facts["trained"])
+                self.pace.trained += facts["trained"]
+                self.running.setdefault(id(pack), PackProgress(pack, facts["loop"])).advance(facts)
+                self.best = max(self.best, (facts["best"], facts["trial"]))
             case "died":
                 self.running.pop(id(pack), None)
-                self._line(f"{label(pack)}: {event.facts['error']}; retrying its pack")
+                self._line(f"{label(pack)}: {facts['error']}; retrying its pack")
             case "done" | "failed":
                 self._over(event)
 
     def _over(self, event: WorkerEvent) -> None:
         """Count and print a pack that is done or has failed."""
-        self.running.pop(id(event.pack), None)
+        pack = self.running.pop(id(event.pack), None)
         self.time_left.finish(event.pack)
         name, trained = label(event.pack), event.facts.get("trained", 0)
         self.done += trained
         if trained:
-            self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()}")
+            best = "" if pack is None or not pack.best else f", best {100 * pack.best:.2f} %"
+            self._progress_line(f"{name}: {pluralize(trained, 'trial')} done{best}")
         for error in dict.fromkeys(failures_of(event).values()):
             self._line(f"FAILED {name}: {error}")
 
     def show_measuring(self, networks: int) -> None:
         """Show that `networks` networks are to be measured before the training starts."""
-        self.doing = f"measuring {pluralize(networks, 'network')} on this machine"
-        self._report()
+        first = not self.doing.startswith("measuring")
+        elapsed = "" if first else f" ({format_duration(time.time() - self._started)})"
+        training = format_duration(self.time_left.remaining() + self.time_left.costs.startup_seconds)
+        self.doing = (
+            f"measuring {pluralize(networks, 'network')} on this machine{elapsed}, then about {training}"
+        )
+        self._announce(first)
 
     def show_waiting(self, trials: int) -> None:
         """Show that the sweep waits for `trials` trials that other processes hold."""
         before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} of other processes"
         if self.doing != before:
-            self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
+            self._progress_line()
         self._report()
 
     def show_training(self) -> None:
         """Show that packs are being trained."""
-        self.doing = ""
+        first, self.doing = not self.pace.started, ""
+        self._announce(first)
+
+    def _announce(self, first: bool) -> None:
+        """Report what the sweep does; where there is no terminal, print it the first time."""
+        if first and not self.out.is_terminal:
+            self._progress_line()
+        self._tick()
+
+    def _tick(self) -> None:
+        self._report()
+        if not self.out.is_terminal and time.monotonic() - self._printed_at >= LINE_SECONDS:
+            loops = [f"{each.loop}/{each.pack.horizon}" for each in self.running.values()]
+            self._progress_line(f"training, meta-loop {join_names(loops, _NAMED)}" if loops else "")
 
     def _line(self, text: str) -> None:
+        self._printed_at = time.monotonic()
         print_line(self.out, text)
 
-    def _left(self) -> str:
-        return self.doing or f"{format_duration(self.time_left.remaining())} left"
+    def _progress_line(self, text: str = "") -> None:
+        """Print a line with the time, the counts, what has happened, the rate and the time left."""
+        clock = time.strftime("%H:%M:%S")
+        parts = [clock, f"{self.done:,}/{self.total:,} trials", text, self.pace.text, self.left]
+        self._line(" | ".join(filter(None, parts)))
 
-    def table(self) -> Table:
-        """Return the table of the live display."""
-        title = f"{self.done:,} of {self.total:,} trials done, {self._left()}"
-        table = Table(title=title, title_justify="left", min_width=min(len(title), self.out.width))
-        for heading in ("running pack", "trials", "meta-loop"):
-            table.add_column(heading)
-        for pack, loop in self.running.values():
-            table.add_row(label(pack), f"{len(pack.trials)}", f"{loop}/{pack.horizon}")
-        if self.best[1]:
-            table.caption = f"best so far {100 * self.best[0]:.2f} % validation, {self.best[1]}"
-        return table
+    @property
+    def left(self) -> str:
+        """The time left, or what else the sweep does."""
+        if self.doing:
+            return self.doing
+        seconds = self.time_left.remaining()
+        if self.running and not seconds:
+            return "finishing"
+        left = f"{format_duration(seconds)} left"
+        return left if self.time_left.startup_taken is not None else f"starting workers, {left}"
+
+    @property
+    def trials_done(self) -> float:
+        """The number of trials that are done, and of the running ones the share of their meta-loops."""
+        return self.done + sum(each.share for each in self.running.values())
 
     def _report(self) -> None:
         if time.monotonic() - self._reported_at < STATUS_SECONDS:
@@ -112,30 +145,29 @@ class SweepView:
                 "grid": self.name,
                 "done": self.done,
                 "total": self.total,
-                "left": self._left(),
+                "left": self.left,
                 "best": [100 * self.best[0], self.best[1]],
                 "running": [
-                    f"{label(pack)} loop {loop}/{pack.horizon}" for pack, loop in self.running.values()
+                    f"{label(each.pack)} loop {each.loop}/{each.pack.horizon}"
+                    for each in self.running.values()
                 ],
+                "started": self._started,
+                "written": time.time(),
+                "rate": self.pace.per_second,
+                "packs": [each.status(label(each.pack)) for each in self.running.values()],
             }
         )
 
 
-def label(pack: Pack) -> str:
-    """Return a short name of a pack: `simplemlp 1*16 seeds 0-9`."""
-    trial = pack.trials[0]
-    seeds = sorted({each.seed for each in pack.trials})
-    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
-    return f"{trial.model.family} {trial.model.arch.label} {shown}"
-
-
 class Refreshed:
-    """A live table where there is a terminal; nothing elsewhere."""
+    """A live display where there is a terminal; nothing elsewhere."""
 
     def __init__(self, view: SweepView) -> None:
         self.view = view
         self.display = (
-            Live(console=view.out, refresh_per_second=2, transient=True) if view.out.is_terminal else None
+            Live(console=view.out, refresh_per_second=2, transient=True, get_renderable=self._shown)
+            if view.out.is_terminal
+            else None
         )
 
     def __enter__(self) -> RefreshCallback:
@@ -147,9 +179,16 @@ class Refreshed:
         if self.display is not None:
             self.display.stop()
 
+    def _shown(self) -> RenderableType:
+        view = self.view
+        return sweep_display(
+            SweepFigures(view.name, view.trials_done, view.done, view.total, view.pace.text, view.left),
+            [(label(each.pack), each) for each in list(view.running.values())],
+            view.best,
+        )
+
     def _refresh(self) -> None:
-        if self.display is not None:
-            self.display.update(self.view.table())
+        """Do nothing: the display draws itself twice a second."""
 
 
 def waiting(stage: StageStatus) -> str:

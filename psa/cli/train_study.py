@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, print_line, summary_table
-from psa.cli.options import EXPERIMENT, TRAINING, WholeOption, option, option_name
+from psa.cli.options import EXPERIMENT, TRAINING, PluginFiles, WholeOption, option, option_name
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
@@ -20,10 +20,12 @@ from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.execution.machine import check_memory
 from psa.experiments.study import Study, parse_setting, study_named, unwrap_annotation
+from psa.plugins.loading import load_plugins
+from psa.plugins.registry import Registry
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import NetworkSpec
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_sizes
+from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 
 DEFAULT_EPOCHS: Final = 10
@@ -37,6 +39,7 @@ def train_of(name: str) -> Callable[..., int]:
 
     def train(**given: Any) -> int:
         run, epochs = given.pop("run", None) or RunOptions(), given.pop("epochs", _epochs(study))
+        load_plugins(given.pop("plugin", None) or ())
         given.pop("study", None)
         return _train(
             study, name, {key: text for key, text in given.items() if text is not None}, run, epochs
@@ -45,7 +48,7 @@ def train_of(name: str) -> Callable[..., int]:
     train.__signature__ = inspect.Signature([_keyword(*each) for each in _options(study, name)])  # type: ignore[attr-defined]
     train.__doc__ = f"""Train one network of the study {name}, and store it where a grid of the study would.
 
-    {(study.__doc__ or "").splitlines()[0]}
+    {(study.__doc__ or "").strip().partition(chr(10))[0]}
 
     Example: train --study {name} --epochs 2
     """
@@ -57,6 +60,7 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
     for key, field in study.Settings.model_fields.items():
         yield key, str | None, _option(key, field, study), None
     yield "study", str, option(EXPERIMENT, "Name of the study."), name
+    yield "plugin", PluginFiles, Parameter(), ()
     epochs = option(
         TRAINING,
         "Total number of epochs; a larger number continues the run.",
@@ -79,12 +83,15 @@ def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Pa
 
 def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
     """Return a setting as an option, with its aliases."""
-    names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
-    spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
+    aliases = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
+    spelled = tuple(f"--{name.replace('_', '-')}" for name in aliases)
     kind = unwrap_annotation(field.annotation)
-    choices = f" [choices: {', '.join(map(str, get_args(kind)))}]" if get_origin(kind) is Literal else ""
+    names = get_args(kind) if get_origin(kind) is Literal else ()
+    names = next((each.names for each in field.metadata if isinstance(each, Registry)), names)
+    choices = f" [choices: {', '.join(map(str, names))}]" if names else ""
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    text = f"{field.description}{choices}" + (f" [default: {default}]" if default is not None else "")
+    has_default = default is not None and not field.is_required()
+    text = f"{field.description}{choices}" + f" [default: {default}]" * has_default
     shown_type = "CHOICE" if choices else _TYPES.get(kind, "STR")  # the study itself parses the text
     return option(_SETTINGS, text, name=spelled, negative="", metavar=shown_type)
 
@@ -107,16 +114,18 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     run.check()
     in_range("--epochs", epochs, 1, 1_000_000)
     trials = _trials(study, name, given, run.seeds)
-    shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
+    check_sizes(trials[0])
+    shape, out = trials[0].shape, console()
     horizons = {trial.id: epochs for trial in trials}
     for warning in [*study.warnings(trials), *unreached(trials, horizons)]:
         print_line(out, f"note: {warning}")
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)
+    check_versions(trials, store)
     with lock_folder(run.model_dir):
         kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
-        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
+        check_memory(shape.parameters, len(trials), run.prepare(out), kept, bank)
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetworkSpec) else "ReLU"
         out.print(summary_table(model.family, str(model.arch), shape, activation))

@@ -18,6 +18,20 @@ def format_duration(seconds: float) -> str:
     return "less than 1 s" if 0 < seconds < 1 else f"{whole} s"
 
 
+def format_pace(seconds: float) -> str:
+    """Return the time of one meta-loop: `0.35 s`, `4.2 s`, `12 s`, `4 min 10 s`."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else format_duration(seconds)
+
+
+def format_rate(per_second: float) -> str:
+    """Return a number of meta-loops per second in the unit that fits: `3.2 loops/s`, `38 loops/min`."""
+    seconds, unit = 3600, "h"
+    if per_second >= 1 / 60:
+        seconds, unit = (1, "s") if per_second >= 1 else (60, "min")
+    count = per_second * seconds
+    return f"{count:,.0f} loops/{unit}" if count >= 9.95 else f"{count:.1f} loops/{unit}"
+
+
 def format_bytes(count: float) -> str:
     """Return bytes in the unit that fits: `17.8 GB`, `330 MB`, `94 kB`, `512 B`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

@@ -7,12 +7,14 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import Final, TextIO
 
 from psa.core.errors import printable
 
 _STREAMS: Final = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w"))
 _owned = False
+_document_stream: TextIO | None = None
 
 
 def take_over() -> None:
@@ -36,6 +38,23 @@ def escape_unencodable(stream: TextIO) -> None:
     """Write what a terminal cannot encode as an escape, in place of an error half-way."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Keep standard output free for documents within the block: all else printed goes to standard error."""
+    global _document_stream  # noqa: PLW0603 - a fact of the process, as standard output is
+    _document_stream = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _document_stream = None
+
+
+def document_stream() -> TextIO:
+    """Return the stream for documents: standard output, also where it is reserved."""
+    return _document_stream or sys.stdout
 
 
 class _Printable(logging.Formatter):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from psa.core.errors import UserError
 from psa.data.datasets import DATASETS
-from psa.data.download import DownloadProgress, download_dataset, quiet
-from psa.specs.shapes import PIXELS
+from psa.data.download import DownloadProgress, quiet
+from psa.data.parts import Indices, SampleFile, load_parts, split_indices
+from psa.data.scaling import SampleScaling, fitted, of_bytes
 
 if TYPE_CHECKING:
     from psa.specs.data import DataSpec
@@ -31,23 +30,14 @@ __all__ = [
     "zero_r",
 ]
 
-MEAN: Final = 0.1307  # of MNIST's training pixels; used for every data set, as the published studies did
-STD: Final = 0.3081
-SIMPLEX_SUM: Final = 100.0
-CLASSES: Final = 10
-_IMAGES_HEADER: Final = 16  # bytes before the first pixel of an IDX3 file
-_LABELS_HEADER: Final = 8
-
-Bytes = npt.NDArray[np.uint8]
-Indices = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Split:
-    """N images on one device. Equal rows of the four tensors belong together.
+    """N samples on one device. Equal rows of the four tensors belong together.
 
-    images: float32 [N, 784], scaled. labels: int64 [N] in 0..classes-1, what a network is trained on.
-    digits: int64 [N], the original label. index: int64 [N], the place in the original train or test file.
+    images: float32 [N, features], scaled; of images with channels one channel after the other. labels: int64
+    [N] in 0..classes-1, what a network is trained on. digits: int64 [N], the original class: of digits the
+    digit. index: int64 [N], the place in the original train or test file.
     """
 
     images: Tensor
@@ -93,12 +83,15 @@ class Splits:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """The class counts of a part of the data. counts: digit -> images, zeros included."""
+    """The class counts of a part of the data. counts: number of the class (of digits, the digit) -> samples,
+    zeros included. names: of all classes of the data set.
+    """
 
     title: str
     counts: dict[int, int]
     total: int
     zero_r_class: int
+    names: tuple[str, ...]
 
     @property
     def zero_r_percent(self) -> float:
@@ -120,13 +113,14 @@ def load_splits(
     workers: threads that read and check the files; 0 or 1 for none.
     Raises UserError (no source has the data, data_dir cannot be used, a split is empty) and CorruptFileError.
     """
-    train_file, test_file = _files(spec, data_dir, progress, workers)
-    train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
-    digits = _kept_digits(spec)
+    parts, digits = load_parts(spec, data_dir, progress, workers), _kept_digits(spec)
+    train = _filtered(parts.train_file, parts.train, digits)
+    published = spec.name in DATASETS and spec.content is None
+    scale = of_bytes(spec.scaling) if published else fitted(parts.train_file.samples[train], spec.scaling)
     return Splits(
-        train=_split(train_file, train, digits, spec.scaling).to(device),
-        val=_split(train_file, val, digits, spec.scaling).to(device),
-        test=_split(test_file, test, digits, spec.scaling).to(device),
+        train=_split(parts.train_file, train, digits, scale).to(device),
+        val=_split(parts.train_file, parts.val, digits, scale).to(device),
+        test=_split(parts.test_file, parts.test, digits, scale).to(device),
         classes=len(digits),
         digits=digits,
     )
@@ -135,58 +129,28 @@ def load_splits(
 def class_counts(
     spec: DataSpec, data_dir: Path, progress: DownloadProgress = quiet, *, workers: int = 4
 ) -> list[ClassCounts]:
-    """Return the class counts of the train file, the test file, the training and the validation split.
+    """Return the class counts of each file and split: of MNIST the train file, the test file, the training
+    and the validation split; of a set without a test split all samples and the three splits.
 
     Only the digits that spec keeps are counted. workers and exceptions: as for load_splits.
     """
-    train_file, test_file = _files(spec, data_dir, progress, workers)
-    train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
-    digits = _kept_digits(spec)
-    parts = [
-        _counted("Train file", train_file, np.arange(len(train_file.digits)), digits),
-        _counted("Test file", test_file, np.arange(len(test_file.digits)), digits),
-        _counted("Training split", train_file, train, digits),
-        _counted("Validation split", train_file, val, digits),
+    parts, digits = load_parts(spec, data_dir, progress, workers), _kept_digits(spec)
+
+    def counted(title: str, file: SampleFile, index: Indices) -> ClassCounts:
+        return _counted(title, file, index, digits, spec.facts.classes)
+
+    if parts.train_file is parts.test_file:
+        whole = [counted("All samples", parts.train_file, np.arange(len(parts.train_file)))]
+    else:
+        files = {"Train file": parts.train_file, "Test file": parts.test_file}
+        whole = [counted(title, file, np.arange(len(file))) for title, file in files.items()]
+    test = [counted("Test split", parts.test_file, parts.test)]
+    return [
+        *whole,
+        counted("Training split", parts.train_file, parts.train),
+        counted("Validation split", parts.train_file, parts.val),
+        *(test if len(whole) == 1 or spec.test_size is not None else []),
     ]
-    return parts if spec.test_size is None else [*parts, _counted("Test split", test_file, test, digits)]
-
-
-def split_indices(total: int, val_size: int, seed: int) -> tuple[Indices, Indices]:
-    """Return (train, val): places in the train file, int64 [total - val_size] and [val_size].
-
-    The order is that of torch.utils.data.random_split with a generator of that seed.
-    Raises UserError if val_size is not within 0..total.
-    """
-    if not 0 <= val_size <= total:
-        raise UserError(
-            f"val_size must be between 0 and {total:,}, got {val_size:,}", "Choose a smaller val_size"
-        )
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).numpy()
-    return order[: total - val_size], order[total - val_size :]
-
-
-def _indices(spec: DataSpec, train_images: int, test_images: int) -> tuple[Indices, Indices, Indices]:
-    """Return the places of the training and validation splits in the train file, and of the test split in the
-    test file.
-
-    Parts of them are the beginnings of permutations: the halves of MNIST's test file are not equally hard.
-    Raises UserError.
-    """
-    train, val = split_indices(train_images, spec.val_size, spec.split_seed)
-    if spec.train_size is not None:
-        if spec.train_size > len(train):
-            raise UserError(
-                f"train_size {spec.train_size:,}, and {len(train):,} images are left for training",
-                "Choose a smaller train_size or val_size",
-            )
-        train = train[: spec.train_size]
-    if spec.test_size is None:
-        return train, val, np.arange(test_images)
-    if spec.test_size > test_images:
-        raise UserError(
-            f"test_size must be at most {test_images:,}, got {spec.test_size:,}", "Choose a smaller test_size"
-        )
-    return train, val, split_indices(test_images, 0, spec.split_seed)[0][: spec.test_size]
 
 
 def zero_r(labels: Tensor) -> tuple[int, int, int]:
@@ -199,67 +163,24 @@ def zero_r(labels: Tensor) -> tuple[int, int, int]:
     return label, int(counts[label]), len(labels)
 
 
-@dataclass(frozen=True)
-class _File:
-    """A train or test file: images uint8 [N, 784] and digits int64 [N]."""
-
-    images: Bytes
-    digits: Indices
-
-
-def _files(spec: DataSpec, data_dir: Path, progress: DownloadProgress, workers: int) -> tuple[_File, _File]:
-    idx = download_dataset(DATASETS[spec.name], data_dir, progress, workers=workers)
-    return _file(idx, "train"), _file(idx, "t10k")
-
-
-def _file(idx: Mapping[str, bytes], part: str) -> _File:
-    # The headers need no reading: the MD5 of every file has been compared.
-    pixels = np.frombuffer(idx[f"{part}-images-idx3-ubyte"], np.uint8, offset=_IMAGES_HEADER)
-    digits = np.frombuffer(idx[f"{part}-labels-idx1-ubyte"], np.uint8, offset=_LABELS_HEADER)
-    return _File(pixels.reshape(-1, PIXELS), digits.astype(np.int64))
-
-
 def _kept_digits(spec: DataSpec) -> tuple[int, ...]:
-    return tuple(range(CLASSES)) if spec.digits is None else tuple(sorted(set(spec.digits)))
+    return tuple(range(len(spec.facts.classes))) if spec.digits is None else tuple(sorted(set(spec.digits)))
 
 
-def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
-    """Return the scaled value of each byte, float32 [256], as torchvision's ToTensor and Normalize have it.
-
-    A table, because a byte has 256 values: one look-up per pixel in place of three passes over 150 MB.
-    """
-    values = torch.arange(256, dtype=torch.uint8).to(torch.float32).div(255)
-    if scaling == "standard":
-        values = values.sub(torch.tensor(MEAN)).div(torch.tensor(STD))
-    return values.numpy()
-
-
-def _scaled(images: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
-    """Scale whole images after the table of pixel values: with `simplex` each becomes non-negative and sums
-    to 100; otherwise they are unchanged.
-    """
-    if scaling != "simplex":
-        return images
-    raised = images - images.min(axis=1, keepdims=True) + np.float32(1e-8)
-    total = raised.sum(axis=1, keepdims=True, dtype=np.float64)
-    return np.asarray(raised * (SIMPLEX_SUM / total), dtype=np.float32)
-
-
-def _split(file: _File, index: Indices, digits: tuple[int, ...], scaling: str) -> Split:
-    values = _pixel_values(scaling)
+def _split(file: SampleFile, index: Indices, digits: tuple[int, ...], scale: SampleScaling) -> Split:
     index = _filtered(file, index, digits)
-    original = file.digits[index]
+    original = file.classes[index]
     return Split(
-        images=torch.from_numpy(_scaled(values[file.images[index]], scaling)),
+        images=torch.from_numpy(scale(file.samples[index])),
         labels=torch.from_numpy(np.searchsorted(digits, original)),
         digits=torch.from_numpy(original),
         index=torch.from_numpy(index.copy()),
     )
 
 
-def _filtered(file: _File, index: Indices, digits: tuple[int, ...]) -> Indices:
+def _filtered(file: SampleFile, index: Indices, digits: tuple[int, ...]) -> Indices:
     """Return the places among `index` that show one of the digits. Raises UserError if there is none."""
-    kept = index[np.isin(file.digits[index], digits)]
+    kept = index[np.isin(file.classes[index], digits)]
     if not len(kept):
         shown = ", ".join(map(str, digits))
         raise UserError(
@@ -269,8 +190,10 @@ def _filtered(file: _File, index: Indices, digits: tuple[int, ...]) -> Indices:
     return kept
 
 
-def _counted(title: str, file: _File, index: Indices, digits: tuple[int, ...]) -> ClassCounts:
-    labels = torch.from_numpy(file.digits[_filtered(file, index, digits)])
+def _counted(
+    title: str, file: SampleFile, index: Indices, digits: tuple[int, ...], names: tuple[str, ...]
+) -> ClassCounts:
+    labels = torch.from_numpy(file.classes[_filtered(file, index, digits)])
     majority, _, total = zero_r(labels)
-    counts = torch.bincount(labels, minlength=CLASSES).tolist()
-    return ClassCounts(title, {digit: counts[digit] for digit in digits}, total, majority)
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    return ClassCounts(title, {digit: counts[digit] for digit in digits}, total, majority, names)

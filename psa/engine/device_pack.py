@@ -97,7 +97,7 @@ def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> 
     if trial.memory is None:
         return None
     site, began = trial.memory.site, trial.model.arch.widths
-    width = site_widths(trial.model)[position_of(site, len(began)).layer]
+    width = site_widths(trial.model, trial.data.shape[0])[position_of(site, len(began)).layer]
     memory = HiddenMemory(trial.memory, [state.trial.seed for state in states], width, net.classes, device)
     for row, state in enumerate(states):
         if state.memory:

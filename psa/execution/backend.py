@@ -6,18 +6,21 @@ The local backend gives each idle worker process the longest pack left; others a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.cost_model import CostModel
+from psa.execution.job_options import JOB_OPTIONS, TrainingJobOptions
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import Registry
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -31,12 +34,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class BackendOptions:
+class BackendOptions(TrainingJobOptions):
     """Options that select and configure a backend. A field that is None takes the backend's default.
 
     workers: packs trained at once (sagemaker: jobs at once). address, storage, gpus_per_pack: of a Ray
     cluster. jobs: total number of training jobs; spot: use spare capacity; detach: exit after the jobs are
-    submitted; max_cost: in dollars; prices: a price table.
+    submitted; max_cost: in dollars; prices: a price table. partition, account, qos, time, gpus_per_task: as
+    sbatch takes them; array_parallelism: array tasks at once. The others are those of a training job.
     """
 
     workers: int | None = None
@@ -48,6 +52,12 @@ class BackendOptions:
     detach: bool = False
     max_cost: float | None = None
     prices: Path | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    gpus_per_task: str | None = None
+    array_parallelism: int | None = None
 
 
 class Backend(Protocol):
@@ -140,8 +150,8 @@ class Backend(Protocol):
 
             begun: A worker has the pack. left: loops to train, summed over trials.
             loop: Progress of the pack. loop: loops of its least trained trial; trained: loops trained since
-                the last such event, summed over trials; best: best validation accuracy so far, a share;
-                trial: id of the trial that has it.
+                the last such event, summed over trials; best: best validation accuracy of its trials in that
+                loop, a share; mean: their mean, 0 for a diverged one; trial: id of the trial with the best.
             died: A worker or job ended too early, and the pack is retried. error: the reason.
             done: Records and states are stored here. trained: number of trials; elsewhere: number of trials
                 that another process holds; failed: the error of each failed trial, by id.
@@ -185,25 +195,86 @@ BACKENDS: Final = {
     "local": "psa.execution.local:LocalBackend",
     "ray": "cloud.ray.backend:RayBackend",
     "sagemaker": "cloud.sagemaker.backend:SageMakerBackend",
+    "slurm": "cloud.slurm.backend:SlurmBackend",
 }
+
+
+@runtime_checkable
+class PricedBackend(Protocol):
+    """A backend that costs money, and whose estimate can be read without the requests of `preview`."""
+
+    def estimate(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield lines with the hours, dollars and bytes of the jobs. Start nothing and write nothing."""
+
 
 # The fields of BackendOptions that each backend takes; an option of another backend is an error.
 BACKEND_OPTIONS: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
-    "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"}),
+    "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"} | JOB_OPTIONS),
+    "slurm": frozenset(
+        {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism", "detach"}
+    ),
 }
 
 
+@dataclass(frozen=True)
+class PluginBackend:
+    """A backend of a plugin: its class, and the fields of BackendOptions that it takes."""
+
+    make: type[Backend]
+    options: frozenset[str]
+
+
+BACKEND_PLUGINS: Final = Registry[PluginBackend]("backend", lambda: BACKENDS)
+
+
+def register_backend(name: str, make: type[Backend], options: Collection[str] = ("workers",)) -> None:
+    """Register a backend: a place where packs are trained. See `Backend`.
+
+    Args:
+        name: The name of the backend, given with --backend.
+        make: A class of the protocol `Backend`.
+        options: The fields of `BackendOptions` that it takes; any other option is an error.
+
+    Raises:
+        PluginError: The name is invalid, that of a backend of psa, or registered already; or an option is not
+            a field of `BackendOptions`.
+
+    Example:
+        >>> from psa.execution.local import LocalBackend
+        >>> class Careful(LocalBackend):
+        ...     stopped = "nothing is left running."
+        >>> def register():
+        ...     register_backend("careful", Careful)
+
+    """
+    for option in options:
+        if option not in BackendOptions.__dataclass_fields__:
+            raise PluginError(
+                f"the options of backend {name!r} must be fields of BackendOptions, got {option!r}",
+                f"Known: {', '.join(BackendOptions.__dataclass_fields__)}",
+            )
+    BACKEND_PLUGINS.add(name, PluginBackend(make, frozenset(options)))
+
+
 def backend_named(name: str, where: BackendOptions) -> type[Backend]:
-    """Return the class of a backend. Raises UserError for an option that it does not take."""
+    """Return the class of a backend.
+
+    Raises UserError for an unknown name, and for an option that the backend does not take.
+    """
+    BACKEND_PLUGINS.check_choice(name, "--backend")
+    plugin = BACKEND_PLUGINS.find(name)
+    taken = BACKEND_OPTIONS[name] if plugin is None else plugin.options
     for option, value in vars(where).items():
-        if value is not None and value is not False and option not in BACKEND_OPTIONS[name]:
+        if value is not None and value is not False and option not in taken:
             those = " or ".join(each for each, known in BACKEND_OPTIONS.items() if option in known)
             raise UserError(
                 f"--{option.replace('_', '-')} must be left out with --backend {name}",
                 f"It belongs to --backend {those}",
             )
+    if plugin is not None:
+        return plugin.make
     module, _, kind = BACKENDS[name].partition(":")
     found: type[Backend] = getattr(_imported(module), kind)
     return found

@@ -25,7 +25,7 @@ from psa.execution import gradient_storage
 from psa.specs.base import canonical_json
 from psa.specs.memory import footprint_bytes
 from psa.specs.memory_sites import position_of, site_widths
-from psa.specs.shapes import Shape, shape_of
+from psa.specs.shapes import Shape
 from psa.specs.trial import Trial, training_key
 from psa.storage.helper_files import STEP_TIMES, read_helper
 
@@ -45,6 +45,8 @@ _BANKS: Final = 4  # a memory, the copy that learns, one that a probe looks at, 
 _ON_THE_WAY: Final = 2  # copies of one trial's gradients as they are written to a file
 _CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score; 13 of 20 ms at 128 x 20,000
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
+_STARTUP: Final = "start of workers"  # the entry for the time until they train their first pack
+_STARTUP_SECONDS: Final = 6.0  # where it is not measured: torch is loaded and the data are read
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 
@@ -77,8 +79,9 @@ class CostModel:
 
     def __init__(self, path: Path) -> None:
         self.path, self._refused = path, False
-        table = read_helper(path, STEP_TIMES, "step times are measured again")
-        self.steps: dict[str, dict[int, float]] = table or {}
+        table = read_helper(path, STEP_TIMES, "step times are measured again") or {}
+        self.startup_seconds = table.pop(_STARTUP, {}).get(1, _STARTUP_SECONDS)
+        self.steps: dict[str, dict[int, float]] = table
 
     @classmethod
     def of_machine(cls, models: Path, device: str | None = None) -> CostModel:
@@ -91,11 +94,21 @@ class CostModel:
 
     def update(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
         """Store measured step times; if the file cannot be written, keep them for this process only."""
+        self._store({kind.key: seconds})
+
+    def update_startup(self, seconds: float) -> None:
+        """Store the measured time from the start of the workers to their first pack."""
+        self.startup_seconds = max(seconds, 1e-3)
+        self._store({})
+
+    def _store(self, measured: dict[str, dict[int, float]]) -> None:
         stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
-        self.steps = stored | self.steps | {kind.key: seconds}
+        stored.pop(_STARTUP, None)
+        self.steps = stored | self.steps | measured
         if self._refused:
             return
-        body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in self.steps.items()}
+        table = self.steps | {_STARTUP: {1: self.startup_seconds}}
+        body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in table.items()}
         try:
             write_atomically(self.path, canonical_json(body).encode() + b"\n")
         except UserError as error:
@@ -106,7 +119,7 @@ class CostModel:
         """Return the seconds of one step of a pack of `size` such trials."""
         known = self.steps.get(WorkloadKey.of(trial).key, {})
         if not known:
-            plain = _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
+            plain = _estimate(trial.shape, trial.method.batch_size, size)
             return plain + _search_seconds(trial) * size
         nearest = min(known, key=lambda measured: abs(measured - size))
         return (
@@ -135,7 +148,7 @@ def candidate_sizes(trial: Trial, available: int) -> list[int]:
     """Return the pack sizes of at most `available` such trials that are worth trying: one, and all that fit
     into each worker's share of the memory.
     """
-    row = 4 * shape_of(trial.model, trial.data.classes).parameters * _BUFFERS + _BANKS * bank_bytes(trial)
+    row = 4 * trial.shape.parameters * _BUFFERS + _BANKS * bank_bytes(trial)
     row += gradient_storage.epoch_bytes(trial)
     return [size for size in SIZES if size == 1 or (size <= available and size * row <= _PACK_BYTES)]
 
@@ -157,7 +170,7 @@ def _estimate(shape: Shape, batch_size: int, size: int) -> float:
 
 def _dims(trial: Trial) -> tuple[int, int]:
     """Return the maximum lengths of keys and values in a trial's memory; (0, 0) without a memory."""
-    widths = site_widths(trial.model)
+    widths = site_widths(trial.model, trial.data.shape[0])
     if trial.memory is None:
         return 0, 0
     width = widths[position_of(trial.memory.site, len(widths)).layer]
@@ -179,7 +192,7 @@ def _search_seconds(trial: Trial) -> float:
 
 def memory_bytes(trials: Sequence[Trial]) -> int:
     """Return the peak bytes of a worker that trains this pack: torch, data, parameters and activations."""
-    shape = shape_of(trials[0].model, trials[0].data.classes)
+    shape = trials[0].shape
     parameters = 4 * shape.parameters * _BUFFERS * len(trials)
     widths = sum(linear.outputs for linear in shape.linears)
     activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
@@ -190,7 +203,7 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 
 def trial_bytes(trial: Trial, meta_loops: int) -> int:
     """Return the bytes on disk of one finished trial: two states, record, sidecar and gradients."""
-    parameters = shape_of(trial.model, trial.data.classes).parameters
+    parameters = trial.shape.parameters
     copies = 1 + len(trial.method.carried)
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
     return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.gradient_bytes(trial, meta_loops)

@@ -16,6 +16,7 @@ from psa.specs.trial import Pack
 from psa.storage.checkpoint import trained_loops
 from psa.storage.store import Store
 
+_LATE_SHARE: Final = 0.25  # of the time that a late start has taken: expected to follow
 _TRUST_SECONDS: Final = 10.0  # of work after which the measurement counts as much as the estimate
 
 
@@ -28,15 +29,30 @@ def loops_left(store: Store, pack: Pack) -> int:
 
 @dataclass
 class _Share:
-    """The rest of one pack. seconds: estimate for one trial-loop; since: start time of its present loop."""
+    """The rest of one pack. seconds: estimate for one trial-loop; trials: of the pack; since: start time of
+    its present loop.
+    """
 
     seconds: float
     loops: int
+    trials: int
     since: float | None = None
 
     @property
     def work(self) -> float:
         return self.seconds * self.loops
+
+    @property
+    def loop_seconds(self) -> float:
+        return self.seconds * self.trials
+
+    @property
+    def elapsed(self) -> float:
+        return 0.0 if self.since is None else time.monotonic() - self.since
+
+    @property
+    def is_late(self) -> bool:
+        return self.loops > 0 and self.elapsed > self.loop_seconds
 
 
 class EtaEstimator:
@@ -50,16 +66,24 @@ class EtaEstimator:
         self.costs, self.workers = costs, workers
         self.shares: dict[int, _Share] = {}
         self.spent = self.done = 0.0  # seconds of workers, and the seconds estimated for the same work
+        self._launched, self._startup = 0.0, 0.0
+        self.startup_taken: float | None = 0.0  # seconds until the first pack started; None before that
 
     def plan(self, packs: Sequence[Pack], store: Store) -> None:
         """Set the packs that are to be trained."""
         self.shares = {
-            id(pack): _Share(self.costs.loop_seconds(pack.trials) / len(pack.trials), loops_left(store, pack))
+            id(pack): _Share(
+                self.costs.loop_seconds(pack.trials) / len(pack.trials),
+                loops_left(store, pack),
+                len(pack.trials),
+            )
             for pack in packs
         }
 
     def start(self, pack: Pack, loops: int) -> None:
         """Record that a worker has started a pack with `loops` trial-loops left."""
+        if self.startup_taken is None:
+            self.startup_taken = time.monotonic() - self._launched
         share = self.shares.get(id(pack))
         if share is not None:
             share.loops, share.since = loops, time.monotonic()
@@ -74,12 +98,30 @@ class EtaEstimator:
         self.done += share.seconds * loops
         share.loops, share.since = max(0, share.loops - loops), now
 
+    def launch(self, startup: float) -> None:
+        """Record that workers are being started now, which is expected to take `startup` seconds."""
+        self._launched, self._startup, self.startup_taken = time.monotonic(), startup, None
+
     def finish(self, pack: Pack) -> None:
         """Remove a pack that has ended."""
         self.shares.pop(id(pack), None)
 
     def remaining(self) -> float:
-        """Return the seconds left; at least those of the longest pack."""
+        """Return the seconds left; at least those of the longest pack.
+
+        The start of the workers counts until the first pack has started. A loop that already takes longer
+        than estimated counts as measured before it ends.
+        """
         work = [share.work for share in self.shares.values()]
-        slowness = (_TRUST_SECONDS + self.spent) / (_TRUST_SECONDS + self.done)
-        return slowness * max([sum(work) / self.workers, *work], default=0.0)
+        late = [share for share in self.shares.values() if share.is_late]
+        spent = self.spent + sum(share.elapsed for share in late)
+        done = self.done + sum(share.loop_seconds for share in late)
+        slowness = (_TRUST_SECONDS + spent) / (_TRUST_SECONDS + done)
+        return self._startup_left() + slowness * max([sum(work) / self.workers, *work], default=0.0)
+
+    def _startup_left(self) -> float:
+        """Return the seconds until the first pack starts; past the expected time a share of that elapsed."""
+        if self.startup_taken is not None or not self.shares:
+            return 0.0
+        elapsed = time.monotonic() - self._launched
+        return max(self._startup - elapsed, _LATE_SHARE * elapsed)

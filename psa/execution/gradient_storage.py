@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from psa.specs.data import IMAGES
 from psa.specs.probes import CHECKPOINT, GRADIENT_COLUMNS, ONLINE, parse_probe
-from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 
 
@@ -38,8 +36,8 @@ def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]
 
 def train_samples(trial: Trial) -> int:
     """Return the approximate number of training samples of a trial, as if all digits were equally common."""
-    images = trial.data.train_size or IMAGES - trial.data.val_size
-    return round(images * trial.data.classes / 10)
+    data = trial.data
+    return round((data.train_size or data.pool - data.val_size) * data.classes / len(data.facts.classes))
 
 
 def _files(trial: Trial) -> list[str]:
@@ -55,7 +53,7 @@ def _count(probe: str, epochs: int) -> int:
 
 def _file_bytes(trial: Trial, probe: str) -> int:
     """Return the bytes of a file: both factors of each layer per sample, without the images (first layer)."""
-    linears = shape_of(trial.model, trial.data.classes).linears
+    linears = trial.shape.linears
     layers = parse_probe(probe)[1].get("layers", tuple(linear.name for linear in linears))
     numbers = sum(
         linear.outputs + linear.inputs * (place > 0)

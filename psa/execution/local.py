@@ -10,7 +10,7 @@ from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes
 from psa.execution.devices import DeviceSlot, device_slots
 from psa.execution.machine import Machine
 from psa.execution.worker.pool import Task, WorkerPool
-from psa.execution.worker.protocol import WorkerEvent
+from psa.execution.worker.protocol import WorkerEvent, pack_body
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -69,6 +69,6 @@ class LocalBackend:
                 "task": task,
                 "models": str(self.store.models),
                 "results": str(self.store.results),
-                "pack": pack.model_dump(mode="json"),
+                "pack": pack_body(pack),
             }
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from psa.execution.cost_model import CostModel
-from psa.specs.training import MODES
+from psa.specs.training import mode_rank
 from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 _PER_ROW: Final = 2  # most trials of a pack per row that it trains
@@ -19,9 +19,7 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(pack_key(trial), []).append(trial)
     for group in groups.values():
-        group.sort(
-            key=lambda trial: (*training_key(trial), MODES.index(trial.intervention.mode), trial.digest)
-        )
+        group.sort(key=lambda trial: (*training_key(trial), mode_rank(trial.intervention.mode), trial.digest))
     return list(groups.values())
 
 
@@ -72,3 +70,16 @@ def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
             part += chunk
             rows += 1
     yield tuple(part)
+
+
+def label(pack: Pack) -> str:
+    """Return a short name of a pack: `simplemlp 1*16 6 modes seeds 0-9`."""
+    trial = pack.trials[0]
+    seeds, modes = (sorted(set(each)) for each in zip(*map(_seed_and_mode, pack.trials), strict=True))
+    of_seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    of_modes = modes[0] if len(modes) == 1 else f"{len(modes)} modes"
+    return f"{trial.model.family} {trial.model.arch.label} {of_modes} {of_seeds}"
+
+
+def _seed_and_mode(trial: Trial) -> tuple[int, str]:
+    return trial.seed, trial.intervention.mode

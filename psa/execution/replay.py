@@ -24,6 +24,8 @@ from psa.engine.policies import policy_for
 from psa.execution.machine import Machine, describe
 from psa.execution.worker.run import splits_of
 from psa.nn.dense import Dense
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import check_loaded
 from psa.specs.trial import Trial
 from psa.storage.checkpoint import CheckpointFile
 from psa.storage.layout import check_state
@@ -117,8 +119,9 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
 def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device) -> TrialState:
     """Train one loop of a trial again; return its state afterwards."""
     trial = stored.trial.at_loop(loop)
+    check_loaded(trial.plugins, stored.place)
     splits = splits_of(trial.data, machine, device)
-    net = Dense(trial.model, splits.classes)
+    net = Dense(trial.model, splits.classes, trial.data.shape)
     state = fresh_state(trial, net, loop) if stored.before is None else copy.deepcopy(stored.before)
     state.trial = trial
     # the engine would evaluate the test split at the end, which must not happen here
@@ -195,6 +198,8 @@ def _sound(path: Path, store: Store) -> TrialState | None:
         state = None if content is None else decode_state(content, str(path))
         if state is not None:
             check_state(path, store.models, state.trial)
+    except PluginError:
+        raise
     except UserError:
         return None
     return state

@@ -10,7 +10,7 @@ from dataclasses import fields
 from html import escape
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
 from psa.cli.sweep_view import ConsoleProgress
@@ -28,6 +28,9 @@ from psa.experiments.tracking.base import Tracker
 from psa.storage.retention import KeepWeights
 from psa.storage.store import Store
 
+if TYPE_CHECKING:
+    from psa.specs.data import DataContent
+
 Settings = Mapping[str, Any]
 
 
@@ -36,7 +39,11 @@ class Experiment:
 
     study: a study of psa (activations, ablation, ...), whose settings are the keys of `base`, `axes` and
     `variants`. name: under which results are stored. epochs: maximum epochs of each trial. seeds: their
-    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file.
+    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file. data: a data set of your own:
+    (X, y) or (X, y, split), with X [N, features], [N, height, width] or [N, height, width, channels], one
+    label per sample, and train, validation or test for each sample. If X is a pandas data frame, y and split
+    may be names of its columns. Other data sets are named by the setting `dataset`. plugins: Python files
+    with studies, modes and the like of your own (docs/extending.md), relative to the current folder.
     Raises UserError that names the key and the nearest valid one.
     """
 
@@ -51,16 +58,22 @@ class Experiment:
         epochs: int | None = None,
         seeds: int | Sequence[int] | str | None = None,
         stages: Sequence[Settings] | None = None,
+        data: Sequence[Any] | None = None,
+        plugins: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
+        settings = current_settings(_mapping(base, "base"), study, lists=False)
+        if data is not None:
+            settings["dataset"] = _content(data, settings)
         optional = {
             "name": name,
             "meta_loops": epochs if epochs is None else _plain(epochs),
             "seeds": _seeds(seeds),
             "stages": stages and list(stages),
+            "plugins": list(plugins) or None,
         }
         declared: dict[str, Any] = {
             "study": study,
-            "base": current_settings(_mapping(base, "base"), study, lists=False),
+            "base": settings,
             "axes": {
                 key: _values(each)
                 for key, each in current_settings(_mapping(axes, "axes"), study, lists=True).items()
@@ -186,6 +199,19 @@ def _backend_options(workers: Any, given: Mapping[str, Any]) -> BackendOptions:
     if most is not None and (type(most) not in (int, float) or not 0 < most < math.inf):
         raise UserError(f"max_cost must be a number of dollars above 0, got {quote(most)}")
     return BackendOptions(workers=_count(workers, "workers"), **given)
+
+
+def _content(data: Sequence[Any], settings: Settings) -> DataContent:
+    """Return the content of data given from Python. Raises UserError."""
+    from psa.data.own import content_of_arrays
+
+    if "dataset" in settings:
+        raise UserError("data and base['dataset'] must not both be given, got both", "Keep one of them")
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise UserError(
+            f"data must be (X, y) or (X, y, split), got {type(data).__name__}", "Write data=(X, y)"
+        )
+    return content_of_arrays(*data)
 
 
 def _seeds(seeds: Any) -> Any:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from psa.reports.activations.arms import Arm
     from psa.reports.rendering.tables import Table
 
-_LEAST: Final = 3  # seeds per row with an interval: that of two is too wide to be read (-90 to 224 %)
 # The columns to select or to plot by; True where a larger value is better.
 _SELECTION: Final = {"bounty": True, "train": True, "bounty_loop": False, "loops": False}
 _CURVES: Final = {
@@ -142,7 +141,7 @@ class Results:
 
         axes = self.experiment.axes or ("arch",)
         name, arms = self.experiment.name, self._arms(axes)
-        return results_table(arms, axes, caption=name, label="tab:experiment", least=_LEAST)
+        return results_table(arms, axes, caption=name, label="tab:experiment")
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
         """Return the arms in the order of the experiment, not of the records."""

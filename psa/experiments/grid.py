@@ -25,8 +25,7 @@ from psa.execution.gradient_storage import unreached
 from psa.experiments.grid_file import DeclaredStage, GridFile, Promotion
 from psa.experiments.study import parse_setting
 from psa.specs.base import Spec, first_error, parse_spec
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Trial, check_sizes
+from psa.specs.trial import Trial, check_shape, check_sizes
 
 MAX_TRIALS: Final = 200_000
 
@@ -165,7 +164,7 @@ def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
     try:
         trial = declared.study.from_settings(settings, seed, declared.name)
         check_sizes(trial)
-        shape_of(trial.model, trial.data.classes)
+        check_shape(trial)
     except ValidationError as error:
         raise UserError(f"{declared.where}: {first_error(error)}", "Correct that value") from None
     except UserError as error:

@@ -24,7 +24,9 @@ from psa.core.parsing import (
     split_top_level,
 )
 from psa.core.text_file import read_toml
+from psa.data import own
 from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
+from psa.plugins.loading import load_declared
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000
@@ -32,7 +34,9 @@ _GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
 _MAX_STAGES: Final = 100
 # Names become folders, and Windows, to which results may be copied, reserves these names.
 _RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-_KEYS: Final = {"study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages"}
+_KEYS: Final = {
+    "study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages", "plugins",
+}  # fmt: skip
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
 
@@ -79,8 +83,9 @@ class GridFile:
         else:
             self.title = str(source.get("name", source.get("study", "experiment")))
             body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
-        for key in body:
+        for key in (body := own.with_paths(body, self.folder)):
             check_choice(key, _KEYS | tables, self.where)
+        load_declared(body.get("plugins", []), self.folder, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}
         study = body.get("study", "ablation")
         self.study: Study = study_named(study, self.where)
@@ -256,15 +261,11 @@ class GridFile:
         return parse_values(value, self.folder, f"{self.where}: {key}")
 
 
-def _grids_in(folder: Path) -> list[Path]:
-    """Return the grid files of a folder, to suggest for a name that does not exist."""
-    return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
-
-
 def _read(path: Path) -> dict[str, Any]:
     content = read_bytes(path)
     if content is None:
-        grids = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
+        there = [other for folder in (_GRIDS, path.parent) for other in sorted(folder.glob("*.toml"))]
+        grids = {other.stem: other for other in there if other.name != "pyproject.toml"}
         near = nearest(path.stem, grids, likeness=0.75)
         hint = f"Did you mean {grids[near]}?" if near else "Name a .toml file, such as those in reproduction/"
         raise UserError(f"the grid {path} does not exist", hint)

@@ -15,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice, parse_values
+from psa.data import own
 from psa.experiments.grid_file import GridFile
 from psa.experiments.study import study_named
+from psa.plugins.loading import loaded_plugins
 from psa.specs.base import Spec, canonical_json, first_error, parse_spec
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Pack, check_sizes
+from psa.specs.trial import Pack, check_shape, check_sizes
 
 TABLES: Final = frozenset({"space", "search"})
 
@@ -83,13 +84,23 @@ class SearchStrategy(Spec):
 
 
 class SearchTemplate(Spec):
-    """The settings that all configurations of a search share; with sampled settings it becomes a pack."""
+    """The settings that all configurations of a search share; with sampled settings it becomes a pack.
+
+    plugins: names and versions of the plugins that were loaded with it, see psa.plugins.identity.PluginId.
+    """
 
     study: str
     name: str
     base: dict[str, Any]
     seeds: tuple[int, ...]
     meta_loops: int
+    plugins: tuple[tuple[str, str], ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out plugins where there are none, so that the digests of earlier searches stay the same."""
+        body: dict[str, Any] = handler(self)
+        return body if self.plugins else {key: value for key, value in body.items() if key != "plugins"}
 
     def pack(self, sampled: Mapping[str, Any]) -> Pack:
         """Return the configuration with these settings over all seeds. Raises UserError for invalid ones."""
@@ -98,7 +109,7 @@ class SearchTemplate(Spec):
         try:
             first = study.from_settings(settings, self.seeds[0], self.name)
             check_sizes(first)
-            shape_of(first.model, first.data.classes)
+            check_shape(first)
         except ValidationError as error:
             raise UserError(f"{self.name}: {first_error(error)}", "Correct that value") from None
         trials = tuple(first.changed(seed=seed) for seed in self.seeds)
@@ -136,6 +147,17 @@ class Search(Spec):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _with_content(base: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the content of a file in place of its path, which other machines do not have."""
+    if not own.is_file(base.get("dataset")):
+        return base
+    return base | {"dataset": own.content_of(base["dataset"]).model_dump(mode="json")}
+
+
 def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     """Read a search and apply `key=value` overrides of its base, seeds and meta-loops.
 
@@ -147,6 +169,8 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
             raise UserError(f"{path}: {table} must be left out of a search", "Write the choices into [space]")
     if declared.stages[0].name:
         raise UserError(f"{path}: stages must be left out of a search", "Its scheduler stops trials early")
+    if any(own.is_file(value) for value in _listed(declared.further["space"].get("dataset"))):
+        raise UserError(f"{path}: space.dataset must hold names, got a file", "Write the file into [base]")
     space = {key: _values(declared, key, value) for key, value in declared.further["space"].items()}
     if not space:
         raise UserError(
@@ -157,9 +181,10 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     template = SearchTemplate(
         study=declared.study_name,
         name=declared.name,
-        base=declared.base,
+        base=_with_content(declared.base),
         seeds=tuple(stage.seeds),
         meta_loops=stage.meta_loops,
+        plugins=tuple((plugin.name, plugin.version) for plugin in loaded_plugins()),
     )
     found = Search(template=template, space=space, strategy=strategy)
     _check(found, path)

@@ -1,8 +1,8 @@
 """The protocol of a study: its settings, their names, and the function that makes a trial of them.
 
 A study is a module of `psa.experiments.studies` with `Settings`, a Spec whose fields are the keys of its
-grids, `from_settings(settings, seed, name) -> Trial` and `warnings(trials)`. It is found by its file name and
-registered nowhere else.
+grids, `from_settings(settings, seed, name) -> Trial` and `warnings(trials)`, found by its file name; or a
+plugin registers it (`register_study`).
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_choice, nearest, parse_int, split_top_level, strip_brackets
-from psa.specs.base import Probability, Seed, Spec
+from psa.core.formatting import quote
+from psa.core.parsing import nearest, parse_int, split_top_level, strip_brackets
+from psa.data import own
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import Registry
+from psa.specs.base import Probability, Seed, Spec, first_error
 from psa.specs.data import (
     PRESETS,
-    DatasetName,
+    DataContent,
     DataSpec,
     Digits,
     Scaling,
     SubsetSize,
     ValidationSize,
+    checked_name,
+    default_sizes,
     resolved,
 )
-from psa.specs.probes import PROBES, ProbeName, parse_probe
+from psa.specs.data.catalogue import CATALOGUE
+from psa.specs.probes import PROBE_PLUGINS, ProbeName, parse_probe
 from psa.specs.training import (
     BatchSize,
     DropoutRate,
@@ -48,10 +55,10 @@ def _known_probes(names: Any) -> Any:
     """Check the names of probes before the pattern of the field does, whose error would suggest no name."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return names  # the type check reports any other value
-    unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
+    unknown = next((name for name in names if not PROBE_PLUGINS.accepts(name.partition("(")[0])), None)
     if unknown is not None:
-        near = nearest(unknown, PROBES)
-        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(PROBES)}"
+        near = nearest(unknown, PROBE_PLUGINS.names)
+        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(PROBE_PLUGINS.names)}"
         raise ValueError(f"unknown probe {unknown!r}. {hint}")
     for name in names:
         try:
@@ -68,10 +75,39 @@ Probes = Annotated[
 ]
 
 
+def _dataset(value: Any) -> Any:
+    """Check the name of a data set, or read the file that a setting names and return its content."""
+    if isinstance(value, DataContent | dict):
+        return value
+    if not isinstance(value, str):
+        must = f"dataset must be the name of a data set or {own.NOTATION}"
+        raise ValueError(f"{must}, got {quote(value)}")  # noqa: TRY004 (pydantic reports no other error)
+    if not own.is_file(value):
+        return checked_name(value)
+    try:
+        return own.content_of(value)
+    except UserError as error:  # pydantic reports a ValueError with its key
+        raise ValueError(str(error)) from error
+
+
+DATASET_HELP: Final = f"{', '.join(CATALOGUE)}; or a file of your own, {own.NOTATION}"
+DatasetSetting = Annotated[
+    DataContent | str, BeforeValidator(_dataset), Field(description=f"Data set: {DATASET_HELP}.")
+]
+
+
+def data_named(text: str) -> DataSpec:
+    """Return the data of a name or of a `file:` with the usual splits and scaling. Raises UserError."""
+    try:
+        return DataSettings.model_validate({"dataset": text}).data
+    except ValidationError as error:
+        raise UserError(first_error(error, lambda key: f"--{key}" if key == "dataset" else key)) from None
+
+
 class DataSettings(Spec):
     """The settings of every study that select its data."""
 
-    dataset: Annotated[DatasetName, Field(description="Data set.")] = "mnist"
+    dataset: DatasetSetting = "mnist"
     scaling: Scaling = "standard"
     digits: Annotated[
         Digits | None,
@@ -84,19 +120,29 @@ class DataSettings(Spec):
         SubsetSize | None, Field(description="Number of training images. [default: all]")
     ] = None
     test_size: Annotated[SubsetSize | None, Field(description="Number of test images. [default: all]")] = None
+    stratified: Annotated[
+        bool, Field(description="Draw splits that all have the same shares of the classes.")
+    ] = False
 
     @property
     def data(self) -> DataSpec:
         """The data that the settings select. Raises pydantic.ValidationError."""
-        return DataSpec(
-            name=self.dataset,
-            scaling=self.scaling,
-            digits=self.digits,
-            val_size=self.val_size,
-            split_seed=self.split_seed,
-            train_size=self.train_size,
-            test_size=self.test_size,
+        if self.dataset in ("mnist", "fashion-mnist"):
+            return self._data({"name": self.dataset})
+        content = self.dataset if isinstance(self.dataset, DataContent) else None
+        name = str(self.dataset)
+        usual = type(self).model_fields["val_size"].default
+        sizes = default_sizes(CATALOGUE[name] if content is None else content, usual, self.test_size)
+        given = self.model_fields_set
+        return self._data(
+            {"name": name, "content": content}
+            | {key: size for key, size in sizes.items() if key not in given or getattr(self, key) is None}
         )
+
+    def _data(self, chosen: dict[str, Any]) -> DataSpec:
+        """Return the data of these fields, and of the settings for all others."""
+        names = DataSpec.model_fields.keys() - {"name", "content"}
+        return DataSpec.model_validate({name: getattr(self, name) for name in names} | chosen)
 
 
 class TrainingSettings(DataSettings):
@@ -184,19 +230,70 @@ class Study(Protocol):
 
 
 def study_names() -> set[str]:
-    """Return the names of all studies."""
+    """Return the names of the studies of psa."""
     return {module.name for module in pkgutil.iter_modules([str(_STUDIES)])}
+
+
+STUDY_PLUGINS: Final = Registry[Study]("study", study_names)
+
+
+def register_study(
+    name: str,
+    settings: type[Spec],
+    from_settings: Callable[[Any, int, str], Trial],
+    *,
+    warnings: Callable[[Sequence[Trial]], list[str]] = lambda trials: [],
+    aliases: Mapping[str, str] | None = None,
+) -> None:
+    """Register a study: the settings of its grids, and the trial that they stand for. See `Study`.
+
+    Args:
+        name: The name of the study in grids and of `psa train --study`.
+        settings: A subclass of `DataSettings`; the first line of its docstring describes the study.
+        from_settings: Makes the trial of settings, a seed, and the name of the grid.
+        warnings: Returns a line per warning about the trials of a grid.
+        aliases: Other names of settings, each with the name it stands for.
+
+    Raises:
+        PluginError: The name is invalid, that of a study of psa, or registered already; or `settings` is not
+            a subclass of `DataSettings`.
+
+    Example:
+        >>> from psa.specs.model import NetworkSpec
+        >>> class Width(DataSettings):
+        ...     width: int = 8
+        >>> def trial(settings, seed, name):
+        ...     model = NetworkSpec(family="mlp", arch=f"1*{settings.width}")
+        ...     method = StandardTraining()
+        ...     return Trial(study=name, kind="activations", model=model, method=method, seed=seed)
+        >>> def register():
+        ...     register_study("widths", Width, trial)
+
+    """
+    if not _are_settings(settings):
+        raise PluginError(
+            f"the settings of study {name!r} must be a subclass of psa.experiments.study.DataSettings, got "
+            f"{quote(settings)}"
+        )
+    study = types.ModuleType(name, settings.__doc__ or f"The study {name}.")
+    contract = {"Settings": settings, "from_settings": from_settings, "warnings": warnings}
+    vars(study).update(contract, ALIASES=aliases or {})
+    STUDY_PLUGINS.add(name, cast(Study, study))
+
+
+def _are_settings(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, DataSettings)
 
 
 def study_named(name: Any, where: str) -> Study:
     """Return the study of that name. Raises UserError with the nearest name."""
-    known = study_names()
     if not isinstance(name, str):
-        raise UserError(
-            f"{where}: study must be the name of a study, got {name!r}", f"Known: {', '.join(sorted(known))}"
-        )
-    check_choice(name, known, where, "study")
-    return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
+        known = ", ".join(sorted(STUDY_PLUGINS.names))
+        raise UserError(f"{where}: study must be the name of a study, got {name!r}", f"Known: {known}")
+    STUDY_PLUGINS.check_choice(name, where)
+    if name in study_names():
+        return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
+    return STUDY_PLUGINS.get(name)
 
 
 def parse_setting(annotation: Any, text: str, where: str) -> Any:

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import Backend, BackendOptions, backend_named
 from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator
 from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
-from psa.execution.worker.protocol import WorkerEvent, failures_of
+from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
+from psa.experiments.notification import notified, parse_notify
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
-from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
+from psa.storage.plugin_versions import check_versions
 from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.sweep_registry import Describe, register_sweep
 
 FIRST_WAIT_SECONDS: Final = 1.0  # before trials of other processes are checked again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-RefreshCallback = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,46 +48,9 @@ class SweepOptions:
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
-    tensorboard: Path | None = None
-    mlflow: str | None = None
-    trackers: tuple[Tracker, ...] = ()
-
-
-class StageProgress(Protocol):
-    """The progress of one stage, updated by the events of its packs."""
-
-    done: int
-    time_left: EtaEstimator
-
-    def handle_event(self, event: WorkerEvent) -> None:
-        """Process an event."""
-
-    def show_measuring(self, networks: int) -> None:
-        """Show that `networks` networks are to be measured before the training starts."""
-
-    def show_waiting(self, trials: int) -> None:
-        """Show that the sweep waits for `trials` trials that other processes hold."""
-
-    def show_training(self) -> None:
-        """Show that packs are being trained."""
-
-
-class SweepProgress(Protocol):
-    """The messages of a sweep, and the progress of each of its stages."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def damaged(self, reasons: Mapping[str, str]) -> None:
-        """Name the records that cannot be read."""
-
-    def waiting(self, stage: StageStatus) -> None:
-        """Show what a stage that cannot start yet waits for."""
-
-    def stage(
-        self, name: str, total: int, time_left: EtaEstimator, report_status: Describe
-    ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
-        """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
+    targets: TrackerOptions = field(default_factory=TrackerOptions)
+    trackers: tuple[str | Tracker, ...] = ()
+    notify: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,15 +72,29 @@ class Sweep:
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
+        check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
         backend = kind(store, machine, costs, options.where)
-        named = trackers_for(declared.name, options.tensorboard, options.mlflow)
-        trackers = TrackerGroup([*named, *options.trackers], store)
+        if options.notify is not None:
+            parse_notify(options.notify)
+        named = trackers_for(declared.name, options.targets, store)
+        own = [each for each in options.trackers if not isinstance(each, str)]
+        names = tuple(each for each in options.trackers if isinstance(each, str))
+        trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
-        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
+        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.
+
+        At the end, whatever it is, trackers are closed and the command of `--notify` is run.
+        """
+        with closing(self.trackers), notified(self.options.notify, self.declared.name) as end:
+            end.exit_code = self._train(progress, stop, lambda line: progress.say(end.add(line)))
+        return end.exit_code
+
+    def _train(self, progress: SweepProgress, stop: StopRequest, say: Callable[[str], None]) -> int:
         locks.check_lockable(self.store)
+        keep_tables(self.declared.trials, self.machine.data_dir)
         with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
             work = _SweepRunner(self, progress, stop, report_status)
@@ -122,18 +102,18 @@ class Sweep:
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
         if stop():
-            progress.say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
+            say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
             return stop.exit_code
         if work.detached:
-            progress.say(work.detached)
+            say(work.detached)
             return 0
         stages = [stage for stage in stage_statuses(self.declared, self.store) if stage.stage.points]
-        complete = [_concluded(stage, work) for stage in stages]
+        complete = [_concluded(stage, work, say) for stage in stages]
         _drop(stages, self.store, self.options.keep_weights)
         return 0 if all(complete) else 1
 
 
-def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
+def _concluded(stage: StageStatus, work: _SweepRunner, say: Callable[[str], None]) -> bool:
     """Show the progress of a stage. Return True if it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)
@@ -141,7 +121,7 @@ def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
     survey = work.sweep.store.progress(stage.trials, stage.meta_loops)
     work.progress.damaged(survey.damaged)
     failed = sum(trial.id in work.failed for trial in survey.pending)
-    work.progress.say(f"{stage.title}{survey.counts}, {failed:,} failed")
+    say(f"{stage.title}{survey.counts}, {failed:,} failed")
     return not survey.pending and not survey.damaged
 
 
@@ -184,6 +164,7 @@ class _SweepRunner:
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
+                time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
@@ -249,19 +230,27 @@ class _SweepRunner:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
+        view.time_left.launch(self.sweep.costs.startup_seconds)
         view.show_training()
         with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
             for event in events:
+                starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
+                if starting and isinstance(self.sweep.backend, LocalBackend):
+                    self._measure_startup(view.time_left.startup_taken)
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
                 _booked(self.sweep.store, event, self.keep)
-                if event.kind == "done":
-                    self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
+                self.sweep.trackers.log_event(event)
                 if self.ends():
                     return
+
+    def _measure_startup(self, seconds: float | None) -> None:
+        """Store the time that the workers took to start, once it is known, for the next estimate."""
+        if seconds is not None:
+            self.sweep.costs.update_startup(seconds)
 
     def ends(self) -> bool:
         """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,
@@ -279,10 +268,6 @@ class _SweepRunner:
 
 def _booked(store: Store, event: WorkerEvent, keep: KeepWeights) -> None:
     """Store the failures of a pack that has ended, and delete its checkpoints if none are kept."""
-    errors = failures_of(event)
-    failed = [trial for trial in event.pack.trials if trial.id in errors]
-    # a worker that died over one trial may have stored the records of others: those are done, not failed
-    for trial in store.progress(failed, event.pack.horizon).pending:
-        store.write_failure(trial, errors[trial.id])
+    store_failures(store, event)
     if event.kind == "done" and keep == "none":
         delete_checkpoints(store, store.progress(event.pack.trials, event.pack.horizon).done, keep)

@@ -8,27 +8,20 @@ carries such a unit: the column is that of the next linear layer only, as in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
 
+from psa.core.errors import UserError
+from psa.core.formatting import quote
 from psa.core.rng import generator
 from psa.nn.stacked import Layout, StackedParams
-from psa.specs.shapes import Shape
-from psa.specs.training import Mode
+from psa.specs.shapes import ChooseUnit, Shape, Unit
+from psa.specs.training import MODE_PLUGINS, Mode
 
-
-@dataclass(frozen=True)
-class Unit:
-    """A neuron: the linear layer that computes it, its number in that layer, and whether the weights that
-    read it are zeroed too.
-    """
-
-    layer: int
-    number: int
-    outgoing: bool
+__all__ = ["CHOICES", "Unit", "ablate", "choose_unit"]  # a unit is what is ablated, and part of a shape
 
 
 def _nothing(shape: Shape, draws: np.random.Generator) -> None:
@@ -53,7 +46,7 @@ def _hidden(shape: Shape, draws: np.random.Generator) -> Unit:
     return Unit(layer, place - int(ends[which]) + shape.linears[layer].outputs, outgoing=True)
 
 
-CHOICES: dict[Mode, Callable[[Shape, np.random.Generator], Unit | None]] = {
+CHOICES: Final[dict[Mode, ChooseUnit]] = {
     "none": _nothing,
     "decay": _nothing,
     "dropout": _nothing,
@@ -70,7 +63,29 @@ def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
     """
     if loop == 1:
         return None
-    return CHOICES[mode](shape, generator(seed, "ablate", loop))
+    draws = generator(seed, "ablate", loop)
+    if mode in CHOICES:
+        return CHOICES[mode](shape, draws)
+    return _checked(MODE_PLUGINS.get(mode)(shape, draws), shape, mode)
+
+
+def _checked(unit: object, shape: Shape, mode: Mode) -> Unit | None:
+    """Return what a plugin has chosen. Raises UserError unless it is a neuron of the network, or None."""
+    if unit is None:
+        return None
+    last = len(shape.linears) - 1
+    if (
+        isinstance(unit, Unit)
+        and 0 <= unit.layer <= last
+        and 0 <= unit.number < shape.linears[unit.layer].outputs
+        and not (unit.outgoing and unit.layer == last)
+    ):
+        return unit
+    raise UserError(
+        f"mode {mode!r} of plugin {MODE_PLUGINS.origin(mode)} must choose a Unit of the network or None, "
+        f"got {quote(unit)}",
+        f"Layers are 0 to {last}, and no weights read the last one",
+    )
 
 
 def ablate(copy: StackedParams, layout: Layout, units: Sequence[Unit | None]) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from psa.core.rng import generator
 from psa.specs.growth import EpochResult, GrowthEvent, growth_events
-from psa.specs.shapes import PIXELS
 from psa.storage.trial_state import TrialState
 
 
@@ -36,7 +35,9 @@ def growth_due(state: TrialState, steps_per_epoch: int, validation: int) -> Grow
         EpochResult(loop, loop * steps_per_epoch, correct / validation)
         for loop, correct in enumerate(state.history["correct"], start=1)
     ]
-    found = growth_events(trial.growth, trial.model.arch.widths, history, PIXELS, trial.data.classes)
+    found = growth_events(
+        trial.growth, trial.model.arch.widths, history, math.prod(trial.data.shape), trial.data.classes
+    )
     return found[-1] if found and found[-1].epoch == state.loops else None
 
 

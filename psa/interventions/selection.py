@@ -39,7 +39,7 @@ def select_units(
     """
     stream = 0 if ablation.choice == "fixed" else loop
     if not ablation.several and ablation.choice in ("random", "fixed"):
-        unit = None if loop == 1 else choose_unit(mode, shape, seed, stream)  # type: ignore[arg-type]
+        unit = None if loop == 1 else choose_unit(mode, shape, seed, stream)
         return () if unit is None else (unit,)
     if loop == 1 or mode == "none":
         return ()

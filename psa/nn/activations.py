@@ -68,6 +68,11 @@ def activate(x: Tensor, setting: ActivationParams) -> Tensor:
     return torch.cat([function(x[row : row + 1], setting.of(row)) for row in range(len(x))])
 
 
+def activate_samples(x: Tensor, setting: ActivationParams) -> Tensor:
+    """Apply the activation to x, [B, width], of one network; its threshold is a number or None."""
+    return _FUNCTIONS[setting.kind.name](x.unsqueeze(2), setting).squeeze(2)
+
+
 def scales(kind: Activation, loops: Sequence[int], device: torch.device) -> Tensor | None:
     """Return the scale in each trial's epoch, [T, 1, 1], None if it is the same in all epochs."""
     if not kind.decays:
@@ -125,6 +130,8 @@ def _fixed_threshold(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _jump(x: Tensor, setting: ActivationParams) -> Tensor:
+    if not torch.is_grad_enabled():  # an exported program has no place for a function of Python
+        return x * (x >= setting.clamped)
     jumped: Tensor = _Jump.apply(x, setting.clamped, setting.kind.number("window"))
     return jumped
 

@@ -19,13 +19,15 @@ _KERNEL: Final = 3
 
 
 def first_patches(x: Tensor, side: int, rows: Rows) -> tuple[Tensor, Rows]:
-    """Return patches [T, B x side x side, 9] of shared images [S, B, side x side], and a group per trial.
+    """Return patches [T, B x side x side, 9 x channels] of images [S, B, channels x side x side], and a group
+    per trial.
 
     Not one product for all trials of a group: with so many columns its rounding depends on its rows.
     """
-    groups, batch, _ = x.shape
-    cut = torch.nn.functional.unfold(x.reshape(-1, 1, side, side), _KERNEL, padding=1)
-    cut = cut.transpose(1, 2).reshape(groups, batch * side * side, _KERNEL**2)
+    groups, batch, size = x.shape
+    channels = size // side**2
+    cut = torch.nn.functional.unfold(x.reshape(-1, channels, side, side), _KERNEL, padding=1)
+    cut = cut.transpose(1, 2).reshape(groups, batch * side * side, _KERNEL**2 * channels)
     trials = [group for group, run in enumerate(rows) for _ in range(run.start, run.stop)]
     each = cut.expand(len(trials), -1, -1) if groups == 1 else cut[trials]
     return each, tuple(slice(row, row + 1) for row in range(len(trials)))

@@ -20,7 +20,7 @@ from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.memory_sites import SitePosition
 from psa.specs.model import NetworkSpec, PublishedModelSpec
-from psa.specs.shapes import Linear, Shape, shape_of
+from psa.specs.shapes import IMAGE, Linear, Shape, shape_of
 
 # A function of a hidden layer's number, and of [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
@@ -32,11 +32,13 @@ _CUT_STD: Final = 0.87962566103423978  # of a standard normal cut off at two dev
 class Dense:
     """One architecture for any number of trials; the parameters live outside, as rows of a buffer."""
 
-    def __init__(self, model: PublishedModelSpec | NetworkSpec, classes: int) -> None:
-        self.model, self.classes = model, classes
+    def __init__(
+        self, model: PublishedModelSpec | NetworkSpec, classes: int, sample: tuple[int, ...] = IMAGE
+    ) -> None:
+        self.model, self.classes, self.sample = model, classes, sample
         self.family, self.arch = model.family, model.arch
         self.activation = model.activation if isinstance(model, NetworkSpec) else Activation("ReLU")
-        self.shape: Shape = shape_of(model, classes)
+        self.shape: Shape = shape_of(model, classes, sample)
         self.layout = Layout(self.shape.linears)
 
     def grown(self, widths: Sequence[int]) -> Dense:
@@ -44,7 +46,7 @@ class Dense:
         if tuple(widths) == self.arch.widths:
             return self
         arch = Arch.of_stacks([(1, width) for width in widths])
-        return Dense(self.model.model_copy(update={"arch": arch}), self.classes)
+        return Dense(self.model.model_copy(update={"arch": arch}), self.classes, self.sample)
 
     def described(self) -> dict[str, object]:
         """Return a description of the network as built, for the record."""

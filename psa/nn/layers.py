@@ -220,8 +220,11 @@ def _shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
     """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
     trials, outputs, samples = delta.shape
     matrix = delta.reshape(-1, samples)
-    if len(matrix) < FEWEST_ROWS:
-        matrix = torch.cat([matrix, matrix.new_zeros(FEWEST_ROWS - len(matrix), samples)])
-        into.copy_(torch.mm(matrix, x)[: trials * outputs].view_as(into))
+    if x.shape[1] == 1:  # of one column the kernel depends on the number of rows
+        x = x.expand(-1, 2)
+    if len(matrix) < FEWEST_ROWS or not into.is_contiguous():
+        matrix = torch.cat([matrix, matrix.new_zeros(max(0, FEWEST_ROWS - len(matrix)), samples)])
+        found = torch.mm(matrix, x)[: trials * outputs, : into.shape[2]]
+        into.copy_(found.reshape(into.shape))
         return
     torch.mm(matrix, x, out=into.view(trials * outputs, -1))

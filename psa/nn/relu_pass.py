@@ -29,6 +29,7 @@ from psa.nn.layers import (
     weight_gradients,
 )
 from psa.nn.stacked import LANES, aligned
+from psa.nn.unit_chain import UnitChain, find_chain
 
 _ROLES: Final = {"hidden", "enter", "leave", "output"}
 _ALIVE: Final = 3  # buffers that take turns: a block's input is read again behind its second layer
@@ -70,6 +71,19 @@ class ReluPass:
                 some = [layer for layer, _ in self.layers[chunk]]
                 self.covered.update(range(chunk.start, chunk.stop))
                 self.narrow[chunk.start] = _NarrowLayers.of(some, inputs, deltas, batch)
+        self.chain, self.parts = None, dict[int, _ChainPart]()  # the parts by the last of their layers
+        run = find_chain(self.layers)
+        if run is not None and (batch % LANES == 0 or not training):
+            self.chain = UnitChain(self.layers, run, batch)
+            rows = (-1, trials, aligned(batch))
+            begin, end = (starts[run.start], ends[run.stop]) if training else (starts[run.stop - 1], 0)
+            self.chain_outputs = flat[begin : end or begin + trials * rows[2]].view(rows)
+            for turn, chunk in enumerate(chunks):
+                if run.start <= chunk.start and chunk.stop <= run.stop:
+                    outputs = flat[ends[chunk.start] : ends[chunk.stop]].view(rows)
+                    deltas = turns[turn % _ALIVE][: ends[chunk.stop] - ends[chunk.start]].view(rows)
+                    below = self.deltas[chunk.start - 1].as_strided(rows[1:], (rows[2], 1))
+                    self.parts[chunk.stop - 1] = _ChainPart(chunk, outputs, deltas, below)
         self.inputs: Inputs | None = None
         self.dropout: Dropout | None = None
 
@@ -88,6 +102,11 @@ class ReluPass:
         h = inputs.x
         skip: Tensor | None = None
         for (layer, role), y in zip(self.layers, self.outputs, strict=True):
+            if self.chain is not None and self.chain.start <= layer.number < self.chain.stop:
+                if layer.number == self.chain.start:
+                    self.chain.forward(h, self.chain_outputs, dropout)
+                h = y
+                continue
             if layer.number == 0:
                 layer.rows = inputs.rows
             if role == "enter":
@@ -113,7 +132,17 @@ class ReluPass:
             raise RuntimeError("backward must follow forward")
         self.deltas[len(self.layers) - 1] = gradient
         skip_gradient = gradient  # of a block's second layer, which the block's input gets too
-        for number in reversed(range(len(self.layers))):
+        number = len(self.layers)
+        while number:
+            number -= 1
+            if self.chain is not None and number in self.parts:
+                part = self.parts[number]
+                if skip_gradient is not self.chain.skip and self.layers[number][1] == "enter":
+                    self.chain.skip.copy_(skip_gradient)
+                self.chain.backward(part.layers, part.outputs, part.deltas, part.below)
+                skip_gradient, number = self.chain.skip, part.layers.start
+                self.narrow[number].write_gradients()
+                continue
             (layer, role), delta = self.layers[number], self.deltas[number]
             if role != "output":
                 through_relu(delta, self.outputs[number], None if role == "leave" else self.dropout, delta)
@@ -132,6 +161,18 @@ class ReluPass:
         elif layer.number not in self.covered:
             below = self.outputs[layer.number - 1] if layer.number else self.inputs.x  # type: ignore[union-attr]
             weight_gradients(layer, layer.rows, below, delta)
+
+
+@dataclass(frozen=True)
+class _ChainPart:
+    """Some layers of a chain, whose gradients are computed at once: their outputs and their deltas, [layers,
+    T, C], and the delta of the layer before, [T, C].
+    """
+
+    layers: slice
+    outputs: Tensor
+    deltas: Tensor
+    below: Tensor
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Layout:
         self.weight_at: list[int] = [0]
         self.bias_at: list[int] = []
         self.threshold_at: dict[int, int] = {}
-        # 784 inputs are whole vectors, so that only rows of convolutions have a gap between them
+        # 784 inputs are whole vectors; of other data, and of convolutions, rows may have a gap between them
         self.first_size = aligned(self.linears[0].inputs * self.linears[0].outputs)
         size = 0
         for linear in self.linears[1:]:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
+from psa.plugins.report_kinds import REPORT_PLUGINS
 from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Table
 from psa.storage.store import Store
@@ -155,11 +156,14 @@ def load_runs(report: Report) -> Runs | None:
 
 def report_of(kind: str) -> Report:
     """Return the report of a kind of study. Raises UserError if there is none."""
+    if (plugin := REPORT_PLUGINS.find(kind)) is not None:
+        return cast(Report, plugin)
     name = f"psa.reports.{kind}.report"
     try:
         known = importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # raised for the package that would contain it
         known = False
     if not known:
-        raise UserError(f"studies of kind {kind!r} have no report", f"Write it: a module {name}")
+        hint = "Name the plugin that has it with --plugin, or write one with psa.register_report"
+        raise UserError(f"studies of kind {kind!r} have no report", hint)
     return cast(Report, importlib.import_module(name))

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from psa.analysis.stats import Interval, t_interval
+from psa.analysis.stats import Interval, share_summary
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
 from psa.reports.plotting.panels import draw_legend, panel_grid
-from psa.reports.plotting.style import GREY, empty, footnote, plot_style
+from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.style import GREY, footnote, plot_style
 from psa.reports.rendering.tables import Cell, Column, Table
 
 _ONE_PAGE: Final = 40  # rows
@@ -58,7 +59,8 @@ def format_configuration(value: Any) -> str | None:
 
 def _result(each: Configuration) -> tuple[Cell, ...]:
     found = each.finite
-    accuracy = Interval(fmean(found), *t_interval(found)) if found else None
+    of = share_summary(found)
+    accuracy = Interval(of.mean, of.low, of.high) if found else None
     return len(found), accuracy, each.loops, each.outcome
 
 
@@ -83,9 +85,14 @@ def _note(log: SearchLog) -> str:
 
 
 def search_figure(log: SearchLog) -> Figure:
-    """Plot the mean accuracy of each configuration over the meta-loops, and a panel per setting."""
+    """Plot the mean accuracy of each configuration over the meta-loops, and a panel per setting.
+
+    Raises ValueError if no configuration that has ended has an accuracy.
+    """
     keys = list(log.search.space)
     ended = [each for each in log.ended if each.finite]
+    if not ended:
+        raise ValueError("a figure of a search must have a configuration with an accuracy")
     count = 1 + len(keys)
     with plot_style():
         figure, axes = panel_grid(
@@ -93,9 +100,7 @@ def search_figure(log: SearchLog) -> Figure:
             left=0.55, bottom=1.5, top=0.55, gap=(0.6, 0.7), width=1.75,
         )  # fmt: skip
         for at, ax in enumerate(axes):
-            if not ended:
-                empty(ax, "no configuration\nhas ended")
-            elif at == 0:
+            if at == 0:
                 plot_search_curves(ax, ended)
             else:
                 acting = [each for each in ended if log.search.acts(each.settings, keys[at - 1])]
@@ -145,8 +150,10 @@ def plot_setting(
         ax.set_xticks(range(len(names)), map(str, names))
         ax.set_xlim(-0.5, len(names) - 0.5)
     elif isinstance(values, RANGES):
-        ax.set_xscale("log" if values.log else "linear")
         ax.set_xlim(values.low, values.high)
+        if values.log:
+            ax.set_xscale("log")
+            log_axis(ax.xaxis, values.low, values.high, 5)
     ax.set(xlabel=key, ylabel="validation accuracy (%)")
     return ax
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import pandas as pd
 
 from psa.analysis.frame_columns import LABELS
-from psa.core.formatting import pluralize
+from psa.analysis.pooling import (
+    comparable_parts,
+    file_name_part,
+    label_settings,
+)
+from psa.analysis.stats import LEAST_N, Summary
+from psa.core.formatting import join_names, pluralize
 
-# Columns that are settings, in the order in which tables show them.
+# Columns that are settings of an arm, in the order in which tables show them.
 SETTINGS: Final = (
-    "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "optimizer", "lr",
+    "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "policy", "optimizer", "lr",
     "momentum", "batch_size", "weight_decay", "patience", "stop_after", "optimizer_state", "lr_rule",
     "mode", "units", "share", "target", "choice", "change", "amount", "rate", "schedule", "schedule_loops",
-    "end_rate", "switch", "regularizer", "dataset", "scaling", "digits", "val_size", "split_seed",
+    "end_rate", "switch", "regularizer", "dataset", "scaling", "digits", "val_size",
+    "split_seed", "train_size", "subset_test_size", "memory", "growth", "legs",
 )  # fmt: skip
 
 
@@ -40,6 +47,36 @@ def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
     )
 
 
+def pages_of(name: str, rows: pd.DataFrame, besides: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a page, called `name`, or one for each of the settings other than `besides` in which the trials
+    differ.
+    """
+    for apart, part in comparable_parts(rows, besides):
+        part.attrs["apart"] = apart  # which the page cannot tell from its own rows
+        yield f"{name}_{file_name_part(apart)}" if apart else name, part
+
+
+def other_lengths(frame: pd.DataFrame) -> str | None:
+    """Return a note on trials of another number of loops, which are on pages of their own; None without "
+    "any.
+    """
+    if "loops" not in frame.attrs.get("apart", {}):
+        return None
+    here = int(frame.attrs["apart"]["loops"])
+    others = [f"{count:,} of {loops:,}" for loops, count in frame.attrs["lengths"].items() if loops != here]
+    return (
+        f"This page is of trials of {here:,} meta-loops. Those of another length ({join_names(others)}) "
+        "are on "
+        "pages of their own, and nothing is compared across lengths."
+    )
+
+
+def apart_text(frame: pd.DataFrame) -> str:
+    """Return `, lr 0.001` for the settings that set a page of `pages_of` apart; "" for none."""
+    apart = label_settings(frame.attrs.get("apart", {}))
+    return f", {apart}" if apart else ""
+
+
 def origin(rows: pd.DataFrame, beside: str) -> str:
     """Describe the records behind a page, from rows of one per trial. beside: the detail in the files beside
     the page.
@@ -50,6 +87,24 @@ def origin(rows: pd.DataFrame, beside: str) -> str:
         f"All numbers come from {pluralize(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
         f"file per trial, trained on: {devices}. rows.parquet and rows.csv beside it hold {beside}; each "
         "table can be downloaded below it."
+    )
+
+
+def interval_text(found: Summary) -> str:
+    """Return `95 % interval 91.20 to 92.80, n = 5`, or the number of trials alone where they are too few."""
+    if found.n < LEAST_N:
+        return f"n = {found.n}"
+    return f"95 % interval {found.low:.2f} to {found.high:.2f}, n = {found.n}"
+
+
+def few_trials(most: int) -> str | None:
+    """Return why nothing is concluded from at most `most` trials per arm; None if they are enough."""
+    if most >= LEAST_N or not most:
+        return None
+    return (
+        f"No arm has more than {pluralize(most, 'trial')}: below {LEAST_N} there are means alone, no "
+        "interval, "
+        "no test and no verdict, since the scatter of so few cannot be estimated."
     )
 
 
@@ -65,16 +120,6 @@ def absence(rows: pd.DataFrame) -> str | None:
         return None
     named = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
     return f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named})"
-
-
-def unequal_lengths(lengths: Sequence[int], unit: str) -> str | None:
-    """Return a note on finished trials of these lengths, ascending; None if there is one length."""
-    if len(lengths) < 2:
-        return None
-    return (
-        f"The trials were not trained equally long: {lengths[0]} to {lengths[-1]} {unit}. Name the grid with "
-        "--grid, and what is shorter than it asks for is left out of every mean."
-    )
 
 
 def several_devices(rows: pd.DataFrame) -> str | None:

@@ -14,8 +14,8 @@ MAX_WIDTH: Final = 65_536
 MAX_DEPTH: Final = 10_000
 _MAX_TEXT: Final = 4_000  # longer strings are refused without parsing
 _MAX_DIGITS: Final = 9
-_SEGMENT: Final = re.compile(r"\s*([0-9]+)\s*\*\s*([0-9]+)\s*", re.ASCII)
-_HELP: Final = 'Write count*width segments in brackets, e.g. --arch "[4*4, 2*8, 1*16]"'
+_SEGMENT: Final = re.compile(r"\s*([0-9]+)\s*[*xX]\s*([0-9]+)\s*", re.ASCII)
+_HELP: Final = 'Write count*width segments, e.g. --arch "4*4, 2*8, 1*16" or 4x8'
 _LIMITS: Final = f"At most {MAX_DEPTH:,} hidden layers of at most {MAX_WIDTH:,} units"
 
 
@@ -27,16 +27,18 @@ class Arch:
 
     @classmethod
     def parse(cls, text: str) -> Arch:
-        """Read `[4*4, 2*8]`: four hidden layers of width 4, then two of width 8.
+        """Read `4*4, 2*8`, `[4*4, 2*8]` or `4x4, 2x8`: four hidden layers of width 4, then two of width 8.
 
         Raises UserError for anything else, and for sizes that no machine could hold.
         """
         if len(text) > _MAX_TEXT:
             raise UserError(f"arch must have at most {_MAX_TEXT:,} characters, got {len(text):,}", _HELP)
         inner = text.strip(string.whitespace)
-        if not (inner.startswith("[") and inner.endswith("]")) or len(inner) < 2:
-            raise UserError(f"arch must be in brackets, got {quote(text)}", _HELP)
-        return cls.of_stacks([_stack(segment) for segment in inner[1:-1].split(",")])
+        if inner.startswith("[") != inner.endswith("]") or inner == "[":
+            raise UserError(f"arch must have both brackets or none, got {quote(text)}", _HELP)
+        return cls.of_stacks(
+            [_stack(segment) for segment in inner.removeprefix("[").removesuffix("]").split(",")]
+        )
 
     @classmethod
     def of_stacks(cls, stacks: list[tuple[int, int]]) -> Arch:
@@ -58,12 +60,12 @@ class Arch:
 
     @classmethod
     def coerce(cls, value: object) -> Arch:
-        """Return an Arch unchanged, or parse `[4*8]` or the short form `4*8` that grids and tables use."""
+        """Return an Arch unchanged, or parse a string. Raises UserError."""
         if isinstance(value, Arch):
             return value
         if not isinstance(value, str):
             raise UserError(f"arch must be a string, got {quote(value)}", _HELP)
-        return cls.parse(value if value.lstrip().startswith("[") else f"[{value}]")
+        return cls.parse(value)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from psa.core.errors import UserError
-from psa.specs.model import IMAGE_SIDE, NetworkSpec, PublishedModelSpec
+from psa.specs.growth import Growth
+from psa.specs.memory import Memory, check_query
+from psa.specs.model import NetworkSpec, PublishedModelSpec
+from psa.specs.training import Method, StandardTraining
+
+_PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:
@@ -30,13 +36,16 @@ class SitePosition:
     dropped: bool
 
 
-def site_widths(model: PublishedModelSpec | NetworkSpec) -> tuple[int, ...]:
-    """Return the length of the hidden vector behind each layer; of a convolution, before pooling."""
+def site_widths(model: PublishedModelSpec | NetworkSpec, side: int) -> tuple[int, ...]:
+    """Return the length of the hidden vector behind each layer; of a convolution, before pooling.
+
+    side: of the images in pixels, which only convolutions ask for.
+    """
     widths = model.arch.widths
     if model.family != "cnn":
         return widths
-    sides = [IMAGE_SIDE >> number for number in range(len(widths) - 1)]
-    return *(width * side**2 for width, side in zip(widths, sides, strict=False)), widths[-1]
+    sides = [side >> number for number in range(len(widths) - 1)]
+    return *(width * here**2 for width, here in zip(widths, sides, strict=False)), widths[-1]
 
 
 def sites(depth: int) -> tuple[str, ...]:
@@ -54,3 +63,30 @@ def position_of(site: str, depth: int, now: int | None = None) -> SitePosition:
     if name == "penultimate":
         return SitePosition((now or depth) - 1, dropped=True)
     return SitePosition(int(name.removeprefix("hidden_")), dropped=False)
+
+
+def check_changes(
+    model: PublishedModelSpec | NetworkSpec,
+    method: Method,
+    memory: Memory | None,
+    growth: Growth | None,
+    side: int,
+) -> None:
+    """Raise ValueError for a memory or a growth that does not fit the network and its training.
+
+    side: of the images that a convolution reads.
+    """
+    if model.family not in _PLAIN and (growth is not None or model.family != "cnn"):
+        families = "mlp, simplemlp or cnn with a memory" if growth is None else "mlp or simplemlp to grow"
+        raise ValueError(f"family must be {families}, got {model.family}")
+    if not isinstance(method, StandardTraining) or method.patience is not None:
+        raise ValueError("policy must be keep and patience left out with a memory or growth")
+    widths = model.arch.widths
+    if memory is not None:
+        check_query(memory, site_widths(model, side)[position_of(memory.site, len(widths)).layer])
+    if growth is None:
+        return
+    if isinstance(model, NetworkSpec) and not (model.activation.is_relu and model.simplex == "none"):
+        raise ValueError("growth must have activation ReLU and simplex none")
+    if growth.grown(widths) == widths:
+        raise ValueError(f"max_width and max_depth must leave room to grow, got arch {model.arch}")

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
+from psa.plugins.registry import Registry
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import Probability, Spec
@@ -40,8 +41,11 @@ def _activation(value: object) -> Activation:
 
 
 ActivationField = Annotated[Activation, BeforeValidator(_activation), PlainSerializer(str)]
-NetworkFamily = Literal["mlp", "residual", "glonet", "cnn"]
-IMAGE_SIDE: Final = 28  # pixels of an image
+FAMILIES: Final = ("mlp", "residual", "glonet", "cnn")
+FAMILY_PLUGINS: Final = Registry[Any]("family", lambda: FAMILIES, get_args(Family))  # see psa.specs.shapes
+NetworkFamily = Annotated[
+    str, BeforeValidator(lambda value: FAMILY_PLUGINS.check(value, "family")), FAMILY_PLUGINS
+]
 _CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]
@@ -125,8 +129,12 @@ class NetworkSpec(Spec):
 
 def _kind_of_model(value: Any) -> str:
     """Return the kind of a model; one without a family is of the published study."""
+    if isinstance(value, NetworkSpec):  # its family may be that of a plugin that is not loaded
+        return "named"
     family = value.get("family") if isinstance(value, dict) else getattr(value, "family", None)
-    return "named" if family in get_args(NetworkFamily) else "published"
+    if isinstance(family, str) and family in get_args(Family):
+        return "published"
+    return "named" if FAMILY_PLUGINS.accepts(family) else "published"
 
 
 Model = Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 from pydantic import (
     Field,
@@ -11,6 +13,7 @@ from pydantic import (
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice
+from psa.plugins.registry import Registry
 
 # With its options where it has any: `gradients_online(epochs=1+3,layers=output)`.
 ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]{1,200}\))?$")]
@@ -37,12 +40,27 @@ PROBES: Final = {
     "retrieval": "psa.probes.memory:RetrievalProbe",
 }
 
+
+@dataclass(frozen=True)
+class PluginProbe:
+    """A probe of a plugin. make: its class, see psa.probes.register_probe; options: the names of its options;
+    follows: it follows the steps of an epoch.
+    """
+
+    make: Callable[..., Any]
+    options: tuple[str, ...]
+    follows: bool
+
+
+PROBE_PLUGINS: Final = Registry[PluginProbe]("probe", lambda: PROBES)
+
 # The type of each option, for probes with options.
 OPTIONS: Final = {
     "gradients": {"layers": "names of layers"},
     "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
 }
 _VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
+_ANY_VALUE: Final = "[a-z0-9_.]+"  # of an option of a plugin
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 
 # Probes that follow the steps of an epoch.
@@ -58,18 +76,27 @@ def parse_probe(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     if match is None:
         raise UserError(f"a probe must be NAME or NAME(key=value), got {text!r}", _example())
     name, options = match[1], dict[str, tuple[str, ...]]()
-    check_choice(name, set(PROBES), "probes", "probe")
+    PROBE_PLUGINS.check_choice(name, "probes")
+    plugin = PROBE_PLUGINS.find(name)
+    kinds = OPTIONS.get(name, {}) if plugin is None else dict.fromkeys(plugin.options, _ANY_VALUE)
     for part in match[2].split(",") if match[2] is not None else ():
         key, _, values = part.partition("=")
-        check_choice(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
+        check_choice(key, set(kinds), f"probe {text!r}", "option")
         if key in options:
             raise UserError(f"probe {text!r}: {key} must be given once, got it twice", "Join values with +")
         options[key] = tuple(values.split("+"))
-        if not all(re.fullmatch(_VALUES[key], value) for value in options[key]):
-            raise UserError(f"probe {text!r}: {key} must be {OPTIONS[name][key]}, got {values!r}", _example())
+        pattern = _ANY_VALUE if plugin is not None else _VALUES[key]
+        if not all(re.fullmatch(pattern, value) for value in options[key]):
+            raise UserError(f"probe {text!r}: {key} must be {kinds[key]}, got {values!r}", _example())
         if len(set(options[key])) < len(options[key]):
             raise UserError(f"probe {text!r}: {key} must have each value once, got {values!r}", _example())
     return name, options
+
+
+def follows_training(name: str) -> bool:
+    """Return True for a probe that follows the steps of an epoch. name: without its options."""
+    plugin = PROBE_PLUGINS.find(name)
+    return name in TRAINING_PROBES or (plugin is not None and plugin.follows)
 
 
 def _example() -> str:

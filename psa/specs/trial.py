@@ -7,27 +7,39 @@ the machine (device, threads, folders) are not part of it, so a longer run conti
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from psa.core.errors import UserError
+from psa.plugins.identity import PluginUse
+from psa.plugins.registry import claimed, joined_uses, uses_among
 from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
-from psa.specs.data import IMAGES, DataSpec
+from psa.specs.data import DataSpec
 from psa.specs.growth import Growth
-from psa.specs.memory import Memory, check_query
-from psa.specs.memory_sites import position_of, site_widths
+from psa.specs.memory import Memory
+from psa.specs.memory_sites import check_changes
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
-from psa.specs.probes import TRAINING_PROBES, ProbeName, parse_probe
-from psa.specs.shapes import shape_of
+from psa.specs.probes import ProbeName, follows_training
+from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import (
-    MODES,
+    PLAIN_MODES,
     Ablation,
     Method,
     RatchetTraining,
     StandardTraining,
+    check_contamination,
     effective_weight_decay,
+    mode_rank,
 )
 from psa.specs.training.settings import arm_label, arm_slug, check_targets
 
@@ -37,8 +49,9 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-_PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
-_LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
+_LATER: Final[dict[str, Any]] = {
+    "kind": "ablation", "probes": [], "memory": None, "growth": None, "plugins": [],
+}  # fmt: skip
 
 
 class Leg(Spec):
@@ -55,7 +68,8 @@ class Trial(Spec):
 
     study: the name under which it is stored; kind: the study whose report covers it. probes: observations
     beside its scores (see psa.probes). memory, growth: further interventions on a plain network under
-    standard training, in the forward pass and between epochs.
+    standard training, in the forward pass and between epochs. plugins: what it uses of plugins, found by its
+    names; of a stored trial, what it used when it was made.
     """
 
     study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
@@ -69,6 +83,27 @@ class Trial(Spec):
     probes: Annotated[tuple[ProbeName, ...], AfterValidator(_sorted)] = ()
     seed: Seed = 0
     legs: tuple[Leg, ...] = ()
+    plugins: tuple[PluginUse, ...] = ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _names_are_known(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Accept the names that a stored trial has from plugins, and note what this one uses of them."""
+        stored = values.get("plugins", ()) if isinstance(values, dict) else ()
+        with claimed(stored):
+            trial = handler(values)
+        if not isinstance(values, Trial):
+            trial.__dict__["plugins"] = uses_among(trial._names, trial.plugins)
+        return trial
+
+    @property
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """The names that may come from plugins, each with its kind. A study or a report trains nothing."""
+        parts: list[Leg | Trial] = [*self.legs, self]
+        for part in parts:
+            yield "mode", part.intervention.mode
+            yield "family", part.model.family
+        yield from (("probe", probe.partition("(")[0]) for probe in self.probes)
 
     @model_serializer(mode="wrap")
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -82,30 +117,13 @@ class Trial(Spec):
 
         Two published data sets had to be discarded because every arm silently had one or the other.
         """
-        if isinstance(self.method, RatchetTraining):
-            regularizers = self.intervention.regularizers  # beside an ablating mode the arm is named so
-            if self.method.weight_decay and "decay" not in regularizers:
-                raise ValueError(
-                    f"weight_decay must be 0 outside mode decay, got it in mode {self.intervention.mode}"
-                )
-            if self.model.dropout and "dropout" not in regularizers:
-                raise ValueError(
-                    f"dropout must be 0 outside mode dropout, got it in mode {self.intervention.mode}"
-                )
-            if "decay" in regularizers and not self.method.weight_decay:
-                raise ValueError("weight_decay must be above 0 in mode decay, got 0. Use mode none")
-            if "dropout" in regularizers and not self.model.dropout:
-                raise ValueError("dropout must be above 0 in mode dropout, got 0. Use mode none")
-        elif self.intervention.mode in ("full", "hidden", "output"):
-            raise ValueError(
-                f"policy must be ratchet in mode {self.intervention.mode}, which ablates a copy of the LKG"
-            )
+        check_contamination(self.method, self.model, self.intervention)
         return self
 
     @model_validator(mode="after")
     def _what_is_zeroed_is_gone(self) -> Self:
         simplex = isinstance(self.model, NetworkSpec) and self.model.simplex != "none"
-        if simplex and self.intervention.mode in ("full", "hidden", "output"):
+        if simplex and self.intervention.mode not in PLAIN_MODES:
             raise ValueError(
                 f"simplex must be none in mode {self.intervention.mode}: its weights cannot be set to 0"
             )
@@ -122,37 +140,17 @@ class Trial(Spec):
         return self
 
     @model_validator(mode="after")
-    def _targets_are_there(self) -> Self:
+    def _interventions_fit(self) -> Self:
         if self.intervention.switch or self.intervention.several:
-            shape = shape_of(self.model, self.data.classes)
-            check_targets(shape, self.model, self.method, self.intervention.modes, self.intervention)
+            check_targets(self.shape, self.model, self.method, self.intervention.modes, self.intervention)
+        if self.memory is not None or self.growth is not None:
+            check_changes(self.model, self.method, self.memory, self.growth, self.data.shape[0])
         return self
 
-    @model_validator(mode="after")
-    def _memory_and_growth_fit(self) -> Self:
-        if self.memory is None and self.growth is None:
-            return self
-        if self.model.family not in _PLAIN and (self.growth is not None or self.model.family != "cnn"):
-            families = (
-                "mlp, simplemlp or cnn with a memory" if self.growth is None else "mlp or simplemlp to grow"
-            )
-            raise ValueError(f"family must be {families}, got {self.model.family}")
-        if not isinstance(self.method, StandardTraining) or self.method.patience is not None:
-            raise ValueError("policy must be keep and patience left out with a memory or growth")
-        widths = self.model.arch.widths
-        if self.memory is not None:
-            check_query(
-                self.memory, site_widths(self.model)[position_of(self.memory.site, len(widths)).layer]
-            )
-        if self.growth is None:
-            return self
-        if isinstance(self.model, NetworkSpec) and not (
-            self.model.activation.is_relu and self.model.simplex == "none"
-        ):
-            raise ValueError("growth must have activation ReLU and simplex none")
-        if self.growth.grown(widths) == widths:
-            raise ValueError(f"max_width and max_depth must leave room to grow, got arch {self.model.arch}")
-        return self
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the network as it begins. Raises UserError (see `shape_of`)."""
+        return shape_of(self.model, self.data.classes, self.data.shape)
 
     @cached_property
     def digest(self) -> str:
@@ -188,6 +186,7 @@ class Trial(Spec):
 
     def changed(self, **changes: object) -> Trial:
         """Return this trial, validated anew, with some fields changed; dict() would include the digest."""
+        # what later settings no longer use is left out of `plugins` by validation
         return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
 
     @property
@@ -219,6 +218,7 @@ class Trial(Spec):
                     _difference(what, mine, asked),
                     "Use another --model-dir, or remove the checkpoint with `clean`",
                 )
+        plugins = joined_uses(self.plugins, later.plugins)
         if later._settings == self._settings:
             return self
         if loops == 0:
@@ -230,7 +230,7 @@ class Trial(Spec):
             legs += (Leg(until=loops, model=model, method=method, intervention=intervention),)
         if legs and (legs[-1].model, legs[-1].method, legs[-1].intervention) == later._settings:
             legs = legs[:-1]
-        return later.changed(study=self.study, legs=legs)
+        return later.changed(study=self.study, legs=legs, plugins=plugins)
 
 
 def _difference(what: str, mine: object, asked: object) -> str:
@@ -270,12 +270,11 @@ def training_key(trial: Trial) -> tuple[object, ...]:
     """Return values that trials of one pack share if every loop trains them alike, so that one result serves
     them all (see psa.engine.deduplication). A memory, and a probe that follows training, are of one trial.
     """
-    alone = trial.memory is not None or any(parse_probe(name)[0] in TRAINING_PROBES for name in trial.probes)
+    alone = trial.memory is not None or any(follows_training(name.partition("(")[0]) for name in trial.probes)
     method, mode = trial.method, trial.intervention.mode
-    ablating = mode not in ("none", "decay", "dropout")
     return (
         trial.seed,
-        MODES.index(mode) if ablating else 0,
+        (0, "") if mode in PLAIN_MODES else mode_rank(mode),
         trial.model.dropout,
         method.lr,
         effective_weight_decay(method),
@@ -287,13 +286,26 @@ def training_key(trial: Trial) -> tuple[object, ...]:
 
 
 def check_sizes(trial: Trial) -> None:
-    """Raise UserError where the splits need more images than the data set has.
+    """Raise UserError where the splits need more samples than the data set has.
 
     With some digits alone there are fewer; how many is known once the data are loaded.
     """
-    train, validation = trial.data.train_size or 0, trial.data.val_size
-    if train + validation > IMAGES:
+    data = trial.data
+    most = data.facts.test or data.facts.train - 2
+    if (data.test_size or 0) > most:
         raise UserError(
-            f"train_size and val_size must be at most {IMAGES:,} together, got {train:,} and {validation:,}",
+            f"test_size must be at most {most:,}, got {data.test_size:,}", "Choose a smaller test_size"
+        )
+    train, validation = data.train_size or 1, data.val_size
+    if train + validation > data.pool:
+        raise UserError(
+            f"train_size and val_size must be at most {data.pool:,} together, got {train:,} "
+            f"and {validation:,}",
             "Choose fewer of one of them",
         )
+
+
+def check_shape(trial: Trial) -> None:
+    """Raise UserError where a network cannot be built: of too many parameters, or a cnn without images."""
+    if not trial.shape.linears:
+        raise ValueError("a network has layers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NotRequired, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # below Python 3.12 pydantic takes this one alone
@@ -20,14 +20,31 @@ _Whole = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 # Limits of what can have been measured: pack sizes, and steps from a tick of the clock to a day.
 _PackSize = Annotated[int, Field(ge=1, le=100_000)]
 _Seconds = Annotated[float, Field(strict=True, ge=1e-9, le=1e5, allow_inf_nan=False)]
+_Time = Annotated[float, Field(strict=True, ge=0, le=1e11, allow_inf_nan=False)]
+_Rate = Annotated[float, Field(strict=True, ge=0, le=1e12, allow_inf_nan=False)]
 
 _Content = TypeVar("_Content")
 # The key of a workload (see psa.execution.cost_model) -> pack size -> seconds of a training step.
 STEP_TIMES: Final = TypeAdapter(dict[str, Annotated[dict[_PackSize, _Seconds], Field(min_length=1)]])
 
 
+class PackStatus(TypedDict):
+    """The progress of a pack in training. started: Unix time; reached: meta-loops when it started."""
+
+    label: _Text
+    trials: _Whole
+    loop: _Whole
+    horizon: _Whole
+    reached: _Whole
+    started: _Time
+
+
 class SweepStatus(TypedDict):
-    """The progress of a running sweep. best: validation accuracy in percent, and the id of its trial."""
+    """The progress of a running sweep. best: validation accuracy in percent, and the id of its trial.
+
+    started, written: Unix times; rate: meta-loops per second, summed over trials. An earlier psa writes none
+    of the last four.
+    """
 
     __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # of a TypedDict
     host: _Text
@@ -37,6 +54,10 @@ class SweepStatus(TypedDict):
     left: _Text
     best: tuple[Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)], _Text]
     running: Annotated[list[_Text], Field(max_length=10_000)]
+    started: NotRequired[_Time]
+    written: NotRequired[_Time]
+    rate: NotRequired[_Rate]
+    packs: NotRequired[Annotated[list[PackStatus], Field(max_length=10_000)]]
 
 
 class TrackerProgress(TypedDict):

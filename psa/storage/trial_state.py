@@ -22,6 +22,8 @@ from safetensors.numpy import save as encode_tensors
 from typing_extensions import TypedDict
 
 from psa.core.errors import CorruptFileError, UserError
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import check_loaded, plugin_uses
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json, first_error
 from psa.specs.model import NetworkSpec, PublishedModelSpec
@@ -179,6 +181,9 @@ def decode_state(content: bytes, where: str) -> TrialState:
         state = _state(facts, tensors)
         sound = digest == _digest(facts, tensors) and encode_state(state) == content
         fits = _consistent(state)
+    except PluginError as error:  # whether its weights fit its family, only the plugin knows
+        check_loaded(plugin_uses(facts["spec"]), where)
+        raise PluginError(f"{where}: {error.message}", error.hint) from None
     except _NOT_AS_WRITTEN as error:
         reason = first_error(error) if isinstance(error, ValidationError) else type(error).__name__
         raise CorruptFileError(f"{where} is damaged ({reason})") from error
@@ -276,7 +281,7 @@ def _is_history(history: dict[str, list[Any]]) -> bool:
 def _consistent(state: TrialState) -> bool:
     """Return True if the parts fit each other, as they always do in a file that psa wrote."""
     sizes: dict[str, tuple[int, ...]] = {}
-    for linear in shape_of(model_now(state), state.trial.data.classes).linears:
+    for linear in shape_of(model_now(state), state.trial.data.classes, state.trial.data.shape).linears:
         sizes |= linear.tensors
     return (
         all(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import files_below, read_stored
+from psa.plugins.identity import PluginError
 from psa.specs.trial import Trial
 from psa.storage import array_file, layout
 from psa.storage.checkpoint import arrays_beside
@@ -76,6 +77,8 @@ class Check:
             return
         except Misplaced as error:
             yield Finding(path, str(error), misplaced=True)
+        except PluginError:  # not a fault of the file
+            raise
         except UserError as error:
             yield Finding(path, error.message)
         else:

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, get_args
-
 import pytest
-from pydantic import BaseModel
+from spec_fields import FIELDS
 
 from psa.analysis.frame_columns import LABELS, SPEC_FIELDS, TRIAL_COLUMNS, FrameColumn, spec_columns
-from psa.reports.glonet.networks import SHARED_SETTINGS
+from psa.analysis.pooling import POOLED_SETTINGS
 from psa.reports.wording import SETTINGS
 from psa.specs.trial import Trial
-
-
-def specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The specs that an annotation holds, also as members of a union or in a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [spec for part in get_args(annotation) for spec in specs_in(part)]
-
-
-def fields_of(spec: type[BaseModel], place: str) -> Iterator[str]:
-    """The dotted place of every field that is not a spec itself, such as `spec.method.lr`."""
-    for name, field in spec.model_fields.items():
-        inner = specs_in(field.annotation)
-        if not inner:
-            yield f"{place}.{name}"
-        for each in inner:
-            yield from fields_of(each, f"{place}.{name}")
-
-
-FIELDS = sorted(set(fields_of(Trial, "spec")))
 
 
 def covers(column: FrameColumn, field: str) -> bool:
@@ -65,19 +42,19 @@ def test_a_field_that_a_spec_leaves_out_has_its_default() -> None:
     assert (found["temperature"], found["digits"], found["batch_size"]) == (None, None, 256)
 
 
-def test_fields_outside_the_frame_are_read_too() -> None:
+def test_the_size_of_a_subset_is_a_setting() -> None:
     """The training size distinguishes arms of the memory study."""
     size = next(column for column in SPEC_FIELDS if column.path == "spec.data.train_size")
     spec = Trial.model_validate({"data": {"train_size": 500}}).model_dump(mode="json")
-    assert (size.read({"spec": spec}), size.framed) == (500, False)
+    assert (size.read({"spec": spec}), spec_columns(spec)["train_size"]) == (500, 500)
 
 
 def test_the_settings_of_reports_are_those_of_the_table() -> None:
-    """Every setting of the frame but what names the study; the depth study varies its networks."""
-    framed = {column.name for column in SPEC_FIELDS if column.framed}
-    assert {*SETTINGS} == framed - {"study", "kind", "policy", "seed"}
-    assert {*SHARED_SETTINGS} == framed - {"kind", "family", "arch", "seed", "temperature"}
-    assert all(LABELS[name] for name in framed)
+    """Every setting but what names the study; only a probe changes no number of a trial."""
+    settings = {column.name for column in SPEC_FIELDS}
+    assert settings - {*POOLED_SETTINGS} == {"seed", "probes"}
+    assert {*SETTINGS} == {*POOLED_SETTINGS} - {"study", "kind"}
+    assert all(LABELS[name] for name in settings)
 
 
 def test_names_of_columns_are_unique() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -11,6 +12,11 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from psa.analysis import stats
+from psa.analysis.aggregate_stats import (
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_interval,
+)
 from psa.core.rng import generator
 
 NAN = float("nan")
@@ -32,7 +38,7 @@ def test_a_summary_says_what_it_divides_by() -> None:
 
 def test_what_is_missing_shifts_nothing() -> None:
     """NaN is left out everywhere, and nothing at all gives n = 0 and no numbers."""
-    assert stats.summary([5, NAN, 5, NAN]) == stats.summary([5, 5])
+    assert stats.summary([5, NAN, 5, NAN, 5]) == stats.summary([5, 5, 5])
     assert stats.summary([NAN]).n == 0
     assert math.isnan(stats.summary([]).mean)
     assert math.isnan(stats.summary([3.0]).sd)
@@ -52,7 +58,7 @@ def test_the_sign_flip_test_counts_all_flips() -> None:
     """By hand for three pairs: of 8 flips of (1, 2, 3) only +++ and --- reach the mean."""
     assert stats.paired([1, 2, 3], [0, 0, 0]).p == pytest.approx(2 / 8)
     assert stats.paired([1, 2, -3], [0, 0, 0]).p == 1
-    assert stats.paired([4, 4], [4, 4]).p == 1
+    assert stats.paired([4, 4, 4], [4, 4, 4]).p == 1
     assert stats.paired([4, 4], [4, 4]).effect == 0
 
 
@@ -143,12 +149,12 @@ def test_the_aggregates_are_those_of_rliable() -> None:
         from rliable import metrics
     for seed in range(5):
         one, other = draws(seed, 10, 6), draws(seed + 100, 8, 6)
-        assert stats.interquartile_mean(one) == pytest.approx(metrics.aggregate_iqm(one))
+        assert interquartile_mean(one) == pytest.approx(metrics.aggregate_iqm(one))
         expected = metrics.probability_of_improvement(one, other)
-        assert stats.probability_of_improvement(one, other) == pytest.approx(expected)
+        assert probability_of_improvement(one, other) == pytest.approx(expected)
     ties = np.round(draws(3, 10, 4) / 10)
     expected = metrics.probability_of_improvement(ties, ties[::-1])
-    assert stats.probability_of_improvement(ties, ties[::-1]) == pytest.approx(expected)
+    assert probability_of_improvement(ties, ties[::-1]) == pytest.approx(expected)
 
 
 @pytest.mark.slow
@@ -159,12 +165,12 @@ def test_stratified_intervals_draw_runs_within_each_task() -> None:
     found = []
     for _ in range(2000):
         columns = [generator.choice(scores[:, task], 10) for task in range(8)]
-        found.append(stats.interquartile_mean(np.stack(columns, axis=1)))
+        found.append(interquartile_mean(np.stack(columns, axis=1)))
     expected = np.quantile(found, [0.025, 0.975])
-    interval = stats.stratified_interval([scores], stats.interquartile_mean, seed=0, resamples=2000)
+    interval = stratified_interval([scores], interquartile_mean, seed=0, resamples=2000)
     assert interval == pytest.approx(expected, abs=0.3)
-    assert interval == stats.stratified_interval([scores], stats.interquartile_mean, seed=0, resamples=2000)
-    both = stats.stratified_interval([scores, scores - 100], stats.probability_of_improvement, seed=0)
+    assert interval == stratified_interval([scores], interquartile_mean, seed=0, resamples=2000)
+    both = stratified_interval([scores, scores - 100], probability_of_improvement, seed=0)
     assert both == (1.0, 1.0)
 
 
@@ -186,3 +192,41 @@ def test_arms_without_any_spread_are_compared_as_printed() -> None:
     found = stats.welch(arms[0], arms[2], alike=0.0006)
     assert found.p == 0
     assert found.low == found.high == found.value
+
+
+def test_nothing_is_concluded_from_fewer_than_three() -> None:
+    """Two values have a mean and a difference; an interval, a test or an effect of them would say nothing."""
+    for two in (stats.summary([1.0, 2.0]), stats.share_summary([1.0, 2.0])):
+        assert (two.n, two.mean) == (2, 1.5)
+        assert np.isnan([two.low, two.high]).all()
+    pair = stats.paired([5.0, 7.0], [4.0, 4.0])
+    assert (pair.n, pair.difference) == (2, 2.0)
+    assert np.isnan([pair.low, pair.high, pair.p, pair.effect]).all()
+    assert math.isnan(stats.t_test([5.0, 7.0], [4.0, 4.0]))
+    apart = stats.welch(stats.summary([1.0, 2.0]), stats.summary([5.0, 6.0, 7.0]))
+    assert apart.value == -4.5
+    assert np.isnan([apart.low, apart.high, apart.p]).all()
+    assert stats.winners({"a": [5.0, 5.0], "b": [1.0, 1.0]}).by_test == ()
+    three = stats.paired([5.0, 7.0, 9.0], [4.0, 4.0, 4.0])
+    assert not np.isnan([three.low, three.high, three.p, three.effect]).any()
+
+
+@pytest.mark.parametrize("values", [[99.0, 99.9, 99.9], [0.0, 0.1, 2.0], [0.0, 100.0, 50.0], [100.0] * 3])
+def test_the_interval_of_shares_stays_within_them(values: list[float]) -> None:
+    """It is Student's, restricted to 0 to 100, and contains the mean."""
+    found, free = stats.share_summary(values), stats.summary(values)
+    assert 0 <= found.low <= found.mean <= found.high <= 100
+    assert (found.low, found.high) == (max(free.low, 0), min(free.high, 100))
+
+
+def test_the_probability_of_improvement_takes_little_memory() -> None:
+    """Ranks give the share of all pairs; 980 x 980 pairs in each of 1,000 resamples would be gigabytes."""
+    one, other = draws(5, 40, 2).round(), draws(6, 30, 2).round()
+    pairs = [np.sign(one[:, None, at] - other[None, :, at]).mean() for at in range(2)]
+    assert probability_of_improvement(one, other) == pytest.approx((np.mean(pairs) + 1) / 2)
+    many = [draws(7, 980, 1), draws(8, 980, 1)]
+    tracemalloc.start()
+    stratified_interval(many, probability_of_improvement, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6

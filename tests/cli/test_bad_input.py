@@ -58,13 +58,13 @@ def assert_one_line(err: str) -> None:
 
 
 WRONG_VALUES = [
-    ("--arch", "4*4", "Write count*width segments in brackets"),
+    ("--arch", "4", "Write count*width segments"),
     ("--arch", "[]", "must be segments COUNT*WIDTH, got ''"),
     ("--arch", "[0*4]", "arch must have counts and widths from 1, got "),
     ("--arch", "[1*99999999999999999999]", "At most 10,000 hidden layers of at most 65,536 units"),
     ("--arch", "[9999*60000]", "arch must have at most 1,000,000,000 parameters, got "),
     ("--arch", "[4*4]\n[2*8]", "--arch"),
-    ("--arch", "\x1b[31m[4*4]", "arch must be in brackets, got "),
+    ("--arch", "\x1b[31m[4*4]", "arch must have both brackets or none, got "),
     ("--hidden-layers", "0", "arch must have counts and widths from 1, got "),
     ("--hidden-layers", "70000", "At most 10,000 hidden layers"),
     ("--hidden-layers", "x", 'must be a whole number, got "x"'),
@@ -85,7 +85,7 @@ WRONG_VALUES = [
     *(("--num-workers", value, "--num-workers") for value in ("-1", "99999", "x")),
     ("--ablation-mode", "hiden", 'Choose from: "none", "decay", "dropout", "full", "hidden", "output"'),
     ("--model", "cnn", 'Choose from: "simplemlp", "resmlp"'),
-    ("--dataset", "cifar", 'Choose from: "mnist", "fashion-mnist"'),
+    ("--dataset", "cifar", "--dataset: unknown name 'cifar'. Did you mean cifar10?"),
     ("--device", "tpu", 'Choose from: "cpu", "cuda", "mps"'),
     ("--device", "\x07\n", "--device"),
 ]
@@ -123,7 +123,7 @@ def test_a_rate_is_judged_in_its_own_mode_as_well(mode: str, refused: Run) -> No
         (["--no-such\noption\x1b[2J"], "no-such"),
         (["[4*4]"], "[4*4]"),
         (["train"], "train"),
-        (["--arch"], "--arch requires an argument"),
+        (["--arch"], "--arch needs a value"),
         (["--hidden-layers"], "--hidden-layers"),
         (["--lr", "1e-3", "--lr", "1e-4"], "--lr"),
         (["--arch", "[1*4]", "--hidden-layers", "4"], "train needs --arch or --hidden-layers, got both"),
@@ -372,7 +372,7 @@ def process(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [["--arch", "[4x4]"], ["--lr", "nan"], ["--device", "cuda:7"], ["--model-dir", "/proc/x"], ["extra"]],
+    [["--arch", "[4x4"], ["--lr", "nan"], ["--device", "cuda:7"], ["--model-dir", "/proc/x"], ["extra"]],
 )
 def test_the_same_holds_for_a_process(arguments: list[str], place: Path) -> None:
     """One line, exit code 2, nothing on standard output, no traceback."""

@@ -86,6 +86,14 @@ def outside(place: Path) -> bool:
     return all((place / name).read_bytes() == b"content" for name in names)
 
 
+@pytest.mark.parametrize("command", [("clean", "--all", "--yes"), ("clean-all",)])
+def test_the_readme_of_the_folder_stays(command: tuple[str, ...], place: Path, run: Run) -> None:
+    """It comes with a clone; everything else goes."""
+    put(place / "models/README.md", *generations(place / "models", "mnist_lkg"))
+    assert run(*command)[0] == 0
+    assert left(place) == {"README.md"}
+
+
 def test_clean_takes_the_checkpoint_of_train_with_its_generations_and_does_not_ask(
     place: Path, run: Run
 ) -> None:
@@ -203,7 +211,7 @@ def test_a_person_at_a_terminal_is_asked(place: Path) -> None:
 def test_all_takes_everything_in_the_folder_without_asking(command: list[str], place: Path, run: Run) -> None:
     """Files, hidden files, folders that become empty; what links point to stays, and so do empty folders."""
     models = place / "models"
-    put(*generations(models, "mnist_lkg"), models / "notes.txt", models / "train" / "x" / "lkg.safetensors")
+    put(*generations(models, "mnist_lkg"), models / "notes.txt", models / "train" / "x" / "other.safetensors")
     (models / "kept").mkdir()
     (models / "link.md").symlink_to(place / "README.md")
     (models / "linked").symlink_to(place / "psa")
@@ -212,6 +220,24 @@ def test_all_takes_everything_in_the_folder_without_asking(command: list[str], p
     assert left(place) == set()
     assert {path.name for path in models.iterdir()} == {".train.lock", "kept"}
     assert outside(place)
+
+
+@pytest.mark.parametrize("command", [["clean", "--all"], ["clean-all"]])
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("", False)])
+def test_all_asks_before_it_removes_states_of_sweeps(
+    command: list[str], answer: str, removed: bool, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names what would be lost; without an answer nothing is removed, and --yes asks nothing."""
+    trial = place / "models/smoke/simplemlp-1x2/none/s00-123456/lkg.safetensors"
+    put(trial, place / "models/mnist_lkg.safetensors")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    code, out, _ = run(*command)
+    assert code == (0 if answer else 2)
+    assert "1 trial of sweeps (smoke) could not be resumed or extended any more" in out
+    assert trial.exists() != removed
+    if not removed:
+        assert run(*command, "--yes")[0] == 0
+        assert not trial.exists()
 
 
 @pytest.mark.parametrize("folder", [".", "..", "/", "../..", "models/.."])
@@ -285,15 +311,18 @@ def test_what_lies_elsewhere_is_not_removed(name: str, place: Path, run: Run) ->
     assert outside(place)
 
 
-def test_a_name_that_is_not_there_removes_nothing_at_all(place: Path, run: Run) -> None:
-    """One wrong name among several: none of the others goes either."""
+def test_a_name_that_is_not_there_is_listed_and_the_others_go(place: Path, run: Run) -> None:
+    """As in the published study's own `clean`; if nothing is there, it is an error."""
     put(place / "models" / "a.safetensors")
+    code, out, err = run("clean", "a.safetensors", "b.safetensors")
+    assert (code, err) == (1, "")
+    assert "Not found in models: b.safetensors" in out
+    assert left(place) == set()
     code, _, err = run("clean", "a.safetensors", "b.safetensors")
     assert (code, err) == (
         2,
-        "error: b.safetensors does not exist in models. List the files with clean --all --dry-run\n",
+        "error: a.safetensors does not exist in models. List the files with clean --all --dry-run\n",
     )
-    assert left(place) == {"a.safetensors"}
     assert run("clean", "--all", "a.safetensors")[2] == (
         "error: clean needs --all or names of files, got both. Give one of them\n"
     )

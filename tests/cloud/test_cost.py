@@ -18,7 +18,7 @@ from cloud.aws.pricing import job_cost, price_table
 from cloud.commands.cost_report import make_bill
 from psa.core.errors import UserError
 
-SHIPPED = ROOT / "cloud/aws/prices.toml"
+SHIPPED = ROOT / "cloud/aws/pricing/prices.toml"
 
 
 def test_the_bill_of_the_original_study() -> None:
@@ -131,8 +131,8 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("dated = 2025-06-01", 'dated = "June"', "dated must be a date, got 'June'"),
-        ("dated = 2025-06-01", "", "dated must be a date, got None"),
+        ("dated = 2026-09-27", 'dated = "June"', "dated must be a date, got 'June'"),
+        ("dated = 2026-09-27", "", "dated must be a date, got None"),
         ('region = "us-east-1"', "region = 3", "region must be the name of a region, got 3"),
         ("storage = 0.023", "storage = -1", "storage must be a price in USD, got -1"),
         ("storage = 0.023", "storages = 0.023", "unknown key 'storages'. Did you mean storage?"),
@@ -161,7 +161,9 @@ def test_a_wrong_table_is_told(old: str, new: str, said: str, tmp_path: Path) ->
 
 def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     """With what it should look like."""
-    with pytest.raises(UserError, match=r"the table of prices .* does not exist.*cloud/aws/prices\.toml"):
+    with pytest.raises(
+        UserError, match=r"the table of prices .* does not exist.*cloud/aws/pricing/prices\.toml"
+    ):
         price_table(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="must be UTF-8 text, got UTF-16"):

@@ -31,6 +31,14 @@ from cloud.emulator.s3_server import S3
 from cloud.legacy.logs import parse_runs
 from psa.analysis.published import published_trials
 from psa.cli import app
+from psa.cli.output.document import Document
+from psa.cli.output.sagemaker_schema import (
+    CostDocument,
+    JobResultsDocument,
+    LogDownloadDocument,
+    LogTablesDocument,
+    StorageDocument,
+)
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.reports.ablation.markdown import read_summary
@@ -98,6 +106,15 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
+def document(done: tuple[int, str, str], model: type[Document]) -> dict[str, Any]:
+    """The document that a command printed, alone, with exactly the fields of its model."""
+    code, out, err = done
+    assert (code, err) == (0, "")
+    found = model.model_validate_json(out, strict=True).model_dump(mode="json")
+    assert found == json.loads(out)
+    return found
+
+
 def put(client: Any, files: dict[str, bytes]) -> None:
     """Store files below the prefix."""
     for name, content in files.items():
@@ -153,7 +170,7 @@ def test_the_cost_of_the_study(home: Path, run: Run) -> None:
         "sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--by", "status", "arch", "mode", "both"
     )
     assert (code, err) == (0, "")
-    assert "588 jobs, 869.5 billed hours: $640.32 (prices of us-east-1, 2025-06-01)" in out
+    assert "588 jobs, 869.5 billed hours: $640.32 (prices of us-east-1, 2026-09-27)" in out
     assert "27 h 54 min" in out
     for title in ("by status", "by arch", "by mode", "by arch and mode"):
         assert f"Cost {title} " in out
@@ -161,6 +178,8 @@ def test_the_cost_of_the_study(home: Path, run: Run) -> None:
     assert report["total"]["dollars"] == 640.3198
     assert len(report["by_arch_and_mode"]) == len(report["details"]) == 588
     assert report["by_status"][0]["name"] == "Completed"
+    shown = document(run("sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--json"), CostDocument)
+    assert shown == report | {"report": "results/sagemaker_cost_report.json"}
     code, _, err = run("sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--region", "eu-west-1")
     assert (code, "--jobs-file must list jobs of --region eu-west-1, got none" in err) == (2, True)
 
@@ -276,6 +295,8 @@ def test_storage_by_kind_and_job(home: Path, run: Run, bucket: Any, clients: dic
     rows = [line for line in out.splitlines() if "psa-1x8-none-2025-08-04" in line]
     assert len(rows) == 1
     assert "10.3 kB" in rows[0]
+    shown = document(run("sagemaker-estimate-storage", "--json"), StorageDocument)
+    assert shown == report | {"report": None}
 
 
 def test_storage_of_named_jobs(home: Path, run: Run, bucket: Any, clients: dict[str, Any]) -> None:
@@ -351,6 +372,8 @@ def test_logs_are_fetched_once(home: Path, run: Run, cloudwatch: Any) -> None:
     assert [file["lines"] for file in summary["log_files"]] == [len(log(3, 2).splitlines()), 12_000]
     done = json.loads((home / "results/logs/download_summary.json").read_text())
     assert (done["downloaded"], done["skipped"], done["without_log"]) == (1, 0, ["psa-1x8-full-1"])
+    shown = document(run("sagemaker-get-training-logs", "--json"), LogDownloadDocument)
+    assert (shown["downloaded"], shown["skipped_jobs"]) == (0, ["psa-1x8-none-1"])
     (folder / "algo-1-100.log").touch()
     assert "0 jobs fetched, 0 B; 1 were here already" in run("sagemaker-get-training-logs")[1]
     assert "1 job fetched" in run("sagemaker-get-training-logs", "--force")[1]
@@ -436,6 +459,9 @@ def test_logs_become_convergence_and_growth(home: Path, run: Run) -> None:
     assert rows["1*8", "Hidden"][2:] == ["N/A"] * 5
     growth = {tuple(row[:2]): row for row in table(home / "results/psa_simplemlp_trials_lkg_growth.md")}
     assert growth["1*8", "None (n=2)"][2:] == ["0.00", "0.00", "1.00", "0.00", "91.75"]
+    shown = document(run("sagemaker-logs-parser", "--json"), LogTablesDocument)
+    assert (shown["jobs"], shown["complete"], shown["trials"]) == (3, 5, 6)
+    assert all((home / path).is_file() for path in shown["tables"])
 
 
 def table(path: Path) -> list[list[str]]:
@@ -529,6 +555,10 @@ def test_results_of_the_study(home: Path, run: Run, bucket: Any, clients: dict[s
     assert "leads out of the archive" in out
     assert "6 trials in 3 cells" in out
     assert ("1 job of psa's own sweeps left out: `psa fetch GRID`" in out) == (place == "s3")
+    again = run("sagemaker-results-parser", "--order", "order.txt", *where, "--json")
+    shown = document(again, JobResultsDocument)
+    assert (shown["trials"], shown["cells"], shown["sweep_jobs"]) == (6, 3, int(place == "s3"))
+    assert shown["without_results"]["ARTIFACT_REFUSED"] == 2
 
 
 def test_only_sweeps_of_our_own(run: Run, bucket: Any, clients: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ pytest.importorskip("dotenv", reason="the extra aws is not installed")
 from buckets import bucket
 from managed_jobs import HOME, LOOPS, A, B, C, left, line, state, store
 
-from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import price_table
 from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
@@ -333,14 +332,12 @@ def test_spot_is_waited_for_some_hours(seconds: int, wait: int) -> None:
     ],
 )
 def test_a_device_that_an_instance_lacks_is_refused(
-    device: Any, instances: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: Any, instances: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     """Before anything is paid."""
-    monkeypatch.setattr(settings, "read_settings", lambda: dataclasses.replace(SETTINGS, instances=instances))
-    here = store(tmp_path)
-    planner = RequestPlanner(
-        here, Machine(tmp_path, device), CostModel(tmp_path / "costs.json"), BackendOptions()
-    )
+    found = dataclasses.replace(SETTINGS, instances=instances)
+    here, costs = store(tmp_path), CostModel(tmp_path / "costs.json")
+    planner = RequestPlanner(here, Machine(tmp_path, device), costs, BackendOptions(), found)
     if said:
         with pytest.raises(UserError, match=re.escape(said)):
             planner.check_device()
@@ -348,20 +345,23 @@ def test_a_device_that_an_instance_lacks_is_refused(
         planner.check_device()
 
 
-def test_a_dry_run_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_names_no_folder(tmp_path: Path) -> None:
     """It shows a stand-in, says so, and writes nothing."""
-    monkeypatch.setattr(settings, "read_settings", lambda: SETTINGS)
     here, costs = store(tmp_path), CostModel(tmp_path / "costs.json")
     packs = [Pack(trials=(A, B), horizon=LOOPS)]
     said = list(
-        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).preview(plan_jobs(packs, costs))
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions(), SETTINGS).preview(
+            plan_jobs(packs, costs)
+        )
     )
     assert f"psa-{NO_ID}-" in said[0]
     assert said[1].startswith(f"{NO_ID} in the names stands for")
     assert not list(tmp_path.iterdir())
     name = workspace_id(here.models)
     said = list(
-        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).preview(plan_jobs(packs, costs))
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions(), SETTINGS).preview(
+            plan_jobs(packs, costs)
+        )
     )
     assert f"psa-{name}-" in said[0]
     assert NO_ID not in "".join(said)

@@ -12,7 +12,7 @@ from paths import ROOT
 from torch.utils.data import random_split
 
 from psa.core.errors import UserError
-from psa.data import splits
+from psa.data import parts
 from psa.data.datasets import DATASETS
 from psa.data.download import download_dataset
 from psa.data.splits import Splits, class_counts, load_splits, split_indices, zero_r
@@ -160,7 +160,7 @@ def test_the_threads_asked_for_read_the_files(
         asked.append(kwargs["workers"])
         return download_dataset(*args, **kwargs)
 
-    monkeypatch.setattr(splits, "download_dataset", noted)
+    monkeypatch.setattr(parts, "download_dataset", noted)
     assert torch.equal(load_splits(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
     class_counts(DataSpec(), data_dir, workers=workers)
     assert asked == [workers, workers]

@@ -20,9 +20,14 @@ from psa.storage.sweep_registry import active_sweeps
 PACKS = ("--pack-size", "6")
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "slurm" else name for name in sorted(BACKENDS)]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Each of them; SageMaker in a rehearsal, whose containers reach no network."""
+    """Each of them; SageMaker in a rehearsal, whose containers reach no network; Slurm with two nodes."""
+    if request.param == "slurm":
+        request.getfixturevalue("slurm").clear()
     if request.param == "ray":
         pytest.importorskip("ray", reason="the extra ray is not installed")
     if request.param != "sagemaker":
@@ -179,11 +184,11 @@ SISTERS = {
         {"local"},
     ),
     "gradients": (
-        'arch = "1*5"\nprobes = ["gradients_online", "gradients"]', {"local", "ray", "sagemaker"},
+        'arch = "1*5"\nprobes = ["gradients_online", "gradients"]', {"local", "ray", "sagemaker", "slurm"},
     ),
     # two of the four diverge, which is said at the end
     "diverged": (DIVERGED, {"local"}),
-    "diverged-remote": (DIVERGED, {"ray", "sagemaker"}),
+    "diverged-remote": (DIVERGED, {"ray", "sagemaker", "slurm"}),
     "memory": (
         'train_size = 300\nval_size = 300\ntest_size = 200\narch = "2*6"\n'  # all of them are searched
         'grow_depth = 1\ngrow_width = 2\nmax_width = 12\n'

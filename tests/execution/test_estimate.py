@@ -10,7 +10,7 @@ from helpers import trial
 from made_up import some_state
 
 from psa.core.formatting import format_bytes, format_duration, pluralize
-from psa.execution.cost_model import CostModel
+from psa.execution.cost_model import CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator, loops_left
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
@@ -172,3 +172,48 @@ def test_sizes(count: float, said: str) -> None:
 def test_counted_things() -> None:
     """One trial, two trials."""
     assert [pluralize(count, "trial") for count in (0, 1, 5880)] == ["0 trials", "1 trial", "5,880 trials"]
+
+
+def test_the_start_of_the_workers_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the first pack starts; a start that takes longer than expected goes on for a while."""
+    clock = [100.0]
+    monkeypatch.setattr("psa.execution.eta.time.monotonic", lambda: clock[0])
+    pack = pack_of(range(1), 10)
+    left = left_of(tmp_path, [pack])
+    left.launch(startup=20.0)
+    assert left.remaining() == 10 * SECONDS + 20
+    clock[0] += 15
+    assert left.remaining() == 10 * SECONDS + 5
+    clock[0] += 45
+    assert left.remaining() == 10 * SECONDS + 15
+    left.start(pack, 10)
+    assert left.remaining() == 10 * SECONDS
+    assert left.startup_taken == 60
+
+
+def test_a_loop_that_takes_too_long_counts_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the first loop of a slow machine shows the estimate for as long as it takes."""
+    clock = [100.0]
+    monkeypatch.setattr("psa.execution.eta.time.monotonic", lambda: clock[0])
+    pack = pack_of(range(1), 10)
+    left = left_of(tmp_path, [pack])
+    left.start(pack, 10)
+    clock[0] += SECONDS
+    before = left.remaining()
+    clock[0] += 9 * SECONDS
+    assert left.remaining() > before
+    left.advance(pack, 1)
+    assert left.remaining() > 9 * SECONDS
+
+
+def test_the_measured_start_is_kept(tmp_path: Path) -> None:
+    """Beside the step times of the machine, which stay as they are."""
+    costs = CostModel(tmp_path / "costs.json")
+    kind = WorkloadKey("net", 64, 10)
+    costs.update(kind, {1: 0.5})
+    costs.update_startup(12.5)
+    again = CostModel(tmp_path / "costs.json")
+    assert again.startup_seconds == 12.5
+    assert again.steps == {kind.key: {1: 0.5}}

@@ -153,6 +153,17 @@ def test_variants_are_run_with_every_combination(tmp_path: Path) -> None:
     assert {trial.method.batch_size for trial in load_grid(path, only="variant=fast").trials} == {512}
 
 
+@pytest.mark.parametrize("spelling", ["4*8", "[4*8]", "4x8", "[4x8]", " 4 X 8 "])
+def test_an_architecture_is_the_same_in_every_notation(spelling: str, tmp_path: Path) -> None:
+    """In a grid, in an override and in --only: four layers of eight, and the same trial."""
+    path = tmp_path / "grid.toml"
+    path.write_text(GOOD)
+    wanted = [trial.id for trial in load_grid(path, ["arch=4*8"]).trials]
+    assert [trial.id for trial in load_grid(path, [f"arch={spelling}"]).trials] == wanted
+    path.write_text(GOOD.replace('["1*4", "2*3"]', f'["1*4", "{spelling}"]'))
+    assert [trial.id for trial in load_grid(path, only=f"arch={spelling.replace(' ', '')}").trials] == wanted
+
+
 BAD = {
     "unknown key at the top": GOOD.replace("meta_loops", "metaloops"),
     "unknown key in base": GOOD.replace("lr =", "lrr ="),
@@ -166,7 +177,7 @@ BAD = {
     "nan": GOOD.replace("1e-3", "nan"),
     "infinity": GOOD.replace("1e-3", "inf"),
     "empty axis": GOOD.replace('["1*4", "2*3"]', "[]"),
-    "bad arch": GOOD.replace('"1*4"', '"1x4"'),
+    "bad arch": GOOD.replace('"1*4"', '"1-4"'),
     "arch of nothing": GOOD.replace('"1*4"', '""'),
     "zero width": GOOD.replace('"1*4"', '"1*0"'),
     "huge arch": GOOD.replace('"1*4"', '"10000*65000"'),
@@ -174,6 +185,7 @@ BAD = {
     "unknown family": GOOD.replace('"simplemlp"', '"cnn"'),
     "the same value twice": GOOD.replace('["none", "hidden"]', '["none", "none"]'),
     "the same arch in two spellings": GOOD.replace('["1*4", "2*3"]', '["1*4", "[1*4]"]'),
+    "the same arch with another sign": GOOD.replace('["1*4", "2*3"]', '["1*4", "1x4"]'),
     "key in base and axes": GOOD.replace("[axes]", "[axes]\nlr = [1e-3, 1e-4]"),
     "the same variant twice": GOOD + "[variants]\na = { batch_size = 64 }\nb = { batch_size = 64 }\n",
     "variant that is no table": GOOD + "[variants]\na = 3\n",
@@ -291,7 +303,7 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
         "lrr=3",
         "batch_size=1.5",
         "mode=hiden",
-        "arch=2x3",
+        "arch=2-3",
         "seeds=x",
         "digits=a",
         "digits=0",

@@ -1,30 +1,34 @@
-"""TensorBoard and MLflow are told what stands in the records: once, all of it, and only if asked for."""
+"""Trackers are told what stands in the records: once, all of it, and only if asked for."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import some_record, some_state
 from paths import ROOT
+from processes import psa
 
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.tracking.base import curves
-from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, trackers_for
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
 TRIAL = some_state().trial
 GRID = ("arch=1*4", "mode=none,hidden", "seeds=0", "val_size=58000")
+TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
 Sweep = Callable[..., tuple[int, str]]
 
 
@@ -122,7 +126,8 @@ def test_tensorboard_has_a_run_of_each_trial(told: Path) -> None:
 def test_mlflow_has_a_run_of_each_trial(told: Path) -> None:
     """In the experiment of the grid; told once, and of a longer horizon only what is new."""
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{told}/runs.db")
-    runs = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
+    found = client.search_runs([client.get_experiment_by_name("smoke").experiment_id])
+    runs = [each for each in found if "psa.id" in each.data.tags]
     records = stored(told)
     assert {each.info.run_name for each in runs} == set(records)
     for each in runs:
@@ -137,14 +142,147 @@ def test_mlflow_has_a_run_of_each_trial(told: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_packs_in_training_are_shown(told: Path) -> None:
+    """TensorBoard and MLflow have a run of them, with best and mean accuracy per loop."""
+    seen = board(told / "runs", "live")
+    names = seen.Tags()["scalars"]
+    (pack,) = {name.rsplit("/", 2)[0] for name in names}
+    assert pack.startswith("simplemlp 1x4 seed 0 ")
+    assert sorted(names) == [f"{pack}/validation/{kind}" for kind in ("best", "mean")]
+    best, mean = (seen.Scalars(name) for name in sorted(names))
+    assert all(0 < low.value <= high.value <= 100 for low, high in zip(mean, best, strict=True))
+    client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{told}/runs.db")
+    runs = client.search_runs(
+        [client.get_experiment_by_name("smoke").experiment_id], "tags.`psa.live` = 'true'"
+    )
+    assert len(runs) == 2  # the sweep in the middle had nothing to train
+    assert all(set(each.data.metrics) == set(names) for each in runs)
+    assert {each.info.status for each in runs} == {"FINISHED"}
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The records of an offline run: a header of 7 bytes, then LevelDB's log format, blocks of 32 KiB."""
+    data, at, record = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (rest := 32768 - at % 32768) < 7:
+            at += rest
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
+def offline(folder: Path) -> dict[str, dict[str, Any]]:
+    """The offline runs of Weights & Biases in a folder: settings, points by step, and summary, by name."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        points: list[dict[str, Any]] = []
+        summary: dict[str, Any] = {}
+        name = ""
+        for content in blocks(path):
+            record = Record()
+            record.ParseFromString(content)
+            name = record.run.display_name or name
+            point = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            points += [point] if point else []
+            summary |= {
+                "/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update
+            }
+        found[name] = {"points": points, "summary": summary}
+    return found
+
+
+@pytest.mark.slow
+def test_weights_and_biases_has_a_run_of_each_trial(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline: the curves of the record, its results, a run of the packs in training; each trial once."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert sweep("meta_loops=2", "--wandb", "studies") == (0, "")
+    runs, records = offline(tmp_path), stored(tmp_path)
+    live = runs.pop("smoke live")
+    assert set(runs) == set(records)
+    assert any(key.endswith("/validation/mean") for point in live["points"] for key in point)
+    for name, record in records.items():
+        counts = [
+            point["validation/accuracy"] / 100 * record["samples"]["validation"]
+            for point in runs[name]["points"]
+        ]
+        assert counts == pytest.approx(record["history"]["correct"])
+        assert runs[name]["summary"]["test_accuracy"] == pytest.approx(percent_of_test(record))
+    assert sweep("meta_loops=2", "--wandb", "studies") == (0, "")
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == len(records) + 2  # one more of the second sweep
+
+
+@pytest.mark.slow
+def test_trackio_has_a_run_of_each_trial(tmp_path: Path, data_dir: Path) -> None:
+    """The curves of the record, its results, and a run of the packs in training."""
+    pytest.importorskip("trackio")
+    folder = {"TRACKIO_DIR": str(tmp_path / "runs")}
+    process = psa(tmp_path, *words(data_dir, "meta_loops=2", "--trackio", "studies"), **folder)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "rackio" not in out
+    script = (
+        "import json\nfrom trackio.sqlite_storage import SQLiteStorage as S\n"
+        "print(json.dumps({run: S.get_logs('studies', run) for run in S.get_runs('studies')}, default=str))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **folder},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runs, records = json.loads(done.stdout.splitlines()[-1]), stored(tmp_path)
+    assert set(runs) == {*records, "smoke live"}
+    for name, record in records.items():
+        points = [point for point in runs[name] if "validation/accuracy" in point]
+        counts = [point["validation/accuracy"] / 100 * record["samples"]["validation"] for point in points]
+        assert counts == pytest.approx(record["history"]["correct"])
+        assert runs[name][-1]["final/test_accuracy"] == pytest.approx(percent_of_test(record))
+
+
+@pytest.mark.slow
+def test_the_end_is_notified(tmp_path: Path, sweep: Sweep) -> None:
+    """The command gets the name, the exit code and the last lines; when it fails, that is a warning."""
+    script = tmp_path / "tell.sh"
+    script.write_text(
+        '#!/bin/sh\necho "$PSA_SWEEP $PSA_EXIT_CODE $PSA_SUMMARY" > told\ncat > summary\nexit $1\n'
+    )
+    script.chmod(0o755)
+    code, said = sweep("meta_loops=1", "--notify", f"{script} 3")
+    assert code == 0
+    assert said == ("WARNING: the command of --notify failed (exit code 3: ); the sweep is not affected\n")
+    assert (tmp_path / "told").read_text() == "smoke 0 2 of 2 trials done, 0 failed\n"
+    assert (tmp_path / "summary").read_text() == "2 of 2 trials done, 0 failed\n"
+
+
+@pytest.mark.parametrize("command", ["", "nowhere/script.sh x", "'open"])
+def test_a_command_that_cannot_be_run_is_refused(command: str, sweep: Sweep, tmp_path: Path) -> None:
+    """Before anything is trained."""
+    code, said = sweep("meta_loops=1", "--notify", command)
+    assert code == 2
+    assert said.startswith("error: --notify must ")
+    assert not stored(tmp_path)
+
+
+@pytest.mark.slow
 def test_nobody_is_told_unasked(tmp_path: Path, sweep: Sweep) -> None:
     """No folder, no import, and no look at the records of what is done."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("mlflow", "tensorboard")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in TRACKERS]:
         sys.modules.pop(name)
     assert sweep("meta_loops=1") == (0, "")
     assert {path.name for path in tmp_path.iterdir()} == {"models", "results"}
-    assert not {"mlflow", "tensorboard"} & set(sys.modules)
-    assert trackers_for("smoke", None, None) == []
+    assert not set(TRACKERS) & set(sys.modules)
+    assert trackers_for("smoke", TrackerOptions(), Store(tmp_path / "models", tmp_path / "results")) == []
 
 
 class Failing:
@@ -155,6 +293,9 @@ class Failing:
     def __init__(self) -> None:
         self.told: list[str] = []
 
+    def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
+        self.told.append(pack)
+
     def logged_loops(self, trial: Trial) -> int:
         return -1
 
@@ -162,6 +303,9 @@ class Failing:
         if self.told:
             raise ConnectionError("the server\nhttp://me:secret@host has gone")
         self.told.append(trial.id)
+
+    def close(self) -> None:
+        raise ConnectionError("and stays away")
 
 
 def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -172,7 +316,7 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
         store.write(trial, some_record(3, trial), {})
     failing, folder = Failing(), tmp_path / "runs"
     pytest.importorskip("tensorboard")
-    trackers = TrackerGroup([failing, *trackers_for("x", folder, None)], store)
+    trackers = TrackerGroup([failing, *trackers_for("x", TrackerOptions(tensorboard=folder), store)], store)
     with caplog.at_level(logging.WARNING):
         trackers.log_finished(trials, 3)
     assert failing.told == [trials[0].id]
@@ -183,7 +327,7 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
     assert all((folder / trial.id / "psa.json").is_file() for trial in trials)
 
 
-@pytest.mark.parametrize(("module", "option"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
+@pytest.mark.parametrize(("module", "option"), [(name, name) for name in TRACKERS])
 def test_an_extra_that_is_not_there_is_named(
     module: str, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -193,9 +337,13 @@ def test_an_extra_that_is_not_there_is_named(
     for name in (f"psa.experiments.tracking.{option}", "torch.utils.tensorboard"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
-    asked: dict[str, Any] = {"tensorboard": None, "mlflow": None, option: tmp_path / "x"}
-    with pytest.raises(UserError, match=rf"--{option} needs .*{re.escape(how_to_install(option))}"):
-        trackers_for("x", **asked)
+    asked: dict[str, Any] = {option: tmp_path / "x"}
+    store = Store(tmp_path / "models", tmp_path / "results")
+    hint = (
+        "Install it into the environment of psa with pip" if option == "trackio" else how_to_install(option)
+    )
+    with pytest.raises(UserError, match=rf"--{option} needs .*{re.escape(hint)}"):
+        trackers_for("x", TrackerOptions(**asked), store)
 
 
 @pytest.mark.slow

@@ -50,6 +50,8 @@ PLACES: dict[type, list[str]] = {
     Tracker: [
         "psa.experiments.tracking.mlflow:MLflow",
         "psa.experiments.tracking.tensorboard:TensorBoard",
+        "psa.experiments.tracking.trackio:Trackio",
+        "psa.experiments.tracking.wandb:WeightsAndBiases",
     ],
 }
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):\n((?:    .*\n|\n)+)", re.MULTILINE)
@@ -249,7 +251,7 @@ def test_the_example_of_a_tracker_is_told_once(tmp_path: Path) -> None:
 LETTERS = {"begun": "b", "loop": "l", "died": "x", "done": "D", "failed": "F"}
 ORDER = re.compile(r"((bl*)?x)*(bl*)?[DF]")
 FACTS = {
-    "begun": {"left"}, "loop": {"loop", "trained", "best", "trial"}, "died": {"error"},
+    "begun": {"left"}, "loop": {"loop", "trained", "best", "mean", "trial"}, "died": {"error"},
     "done": {"trained", "elsewhere", "failed"}, "failed": {"error"}, "tick": set(),
 }  # fmt: skip
 

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from paths import ROOT
 from reader import Reader
 
 from psa.cli import app as cli
+from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
@@ -110,7 +112,7 @@ def test_a_notebook_runs_from_top_to_bottom(notebook: Path, ready: Reader) -> No
     if notebook.name == "gradients.ipynb":
         assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
     else:
-        assert len(list((ready.folder / "results/first").rglob("s*-*[0-9a-f].json"))) == 9
+        assert len(list((ready.folder / "results/first").rglob("s*.machine.json"))) == 9
 
 
 @pytest.mark.slow
@@ -162,6 +164,7 @@ PLAIN_SHELL = {
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built
+SLURM = {"sinfo", "squeue"}  # tests/cloud/test_slurm.py runs that page on a cluster
 SHELL_LINES = [
     (page, line)
     for page in (*DOCS, ROOT / "README.md")
@@ -193,6 +196,8 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
             [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True
         )
         assert all(word in shown.stdout for word in words if word.startswith("--"))
+    elif words[0] in SLURM:
+        assert page.name == "slurm.md"
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line
@@ -259,6 +264,7 @@ SUCCESSORS = [
     code
     for row in re.findall(r"^\| .+? \| (.+) \|$", TABLE, re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", row)
+    if "/psa_" not in code
 ]
 GIVEN = {"FILE": "some.safetensors"}
 ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python, and a family of commands
@@ -268,16 +274,27 @@ ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python,
 def test_what_took_the_place_of_an_earlier_command_is_one(command: str) -> None:
     """It is installed, and its options and values are understood; they are bound, not run."""
     words = [GIVEN.get(word, word) for word in shlex.split(command)]
+    if words[0].startswith("scripts/"):
+        assert (ROOT / words[0]).is_file()
+        return
     assert Path(sys.executable).with_name(words[0]).exists()
     if words[0].startswith(("make-", "generate-", "sagemaker-", "analyze-")) and len(words) == 1:
         return  # without options there is nothing more to understand
     assert understood(words)
 
 
+def named_app(name: str) -> App:
+    """Return the app of a command of its own, such as make-convergence-plots."""
+    function = name.replace("-", "_")
+    module = figures if hasattr(figures, function) else tables
+    return cli.command(name, getattr(module, function))
+
+
 def understood(words: list[str]) -> bool:
     """Bind the options and values of a command, without running it."""
     name, tokens = (words[1], words[2:]) if words[0] == "psa" else (words[0], words[1:])
-    app, tokens = cli._of_study(cli.app_of(name), tokens)
+    known = name in cli._COMMANDS
+    app, tokens = cli._of_study(cli.app_of(name), tokens) if known else (named_app(name), tokens)
     _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     return bool(bound.arguments or not tokens)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,14 +127,19 @@ class Checkout:
         self.root, self.wheel, self.monkeypatch = root, wheel, monkeypatch
         self.venv = root / ".venv"
 
-    def set_up(self) -> ModuleType:
-        """Do as `make` does in this folder, from the stamps on; returns tools/environment.py."""
+    def tool(self) -> ModuleType:
+        """Return tools/environment.py for this folder."""
         tool = load_tool("environment")
         self.monkeypatch.setattr(tool, "ROOT", self.root)
         self.monkeypatch.setattr(tool, "BUILD", self.root / ".build")
         self.monkeypatch.setattr(tool, "run_poetry", Poetry(self.root, self.wheel))
         self.monkeypatch.setattr(tool, "run", quick(tool.run))
         (self.root / ".build").mkdir(exist_ok=True)
+        return tool
+
+    def set_up(self) -> ModuleType:
+        """Do as `make` does in this folder, from the stamps on; returns tools/environment.py."""
+        tool = self.tool()
         tool.lay_venv(tool.Environment(self.venv), {"plain"}, same_python=False)
         return tool
 
@@ -217,7 +223,8 @@ def test_a_checkout_behind_a_link_is_the_same_checkout(original: Path, tmp_path:
     shutil.copytree(original.parents[0] / "original/small", tmp_path / "real/tools")
     (tmp_path / "link").symlink_to("real")
     shutil.copy(load_tool("environment").__file__ or "", tmp_path / "real/tools")
-    shutil.copy(load_tool("installed").__file__ or "", tmp_path / "real/tools")
+    for name in ("basics", "installed", "phases", "torch_build"):
+        shutil.copy(load_tool(name).__file__ or "", tmp_path / "real/tools")
     ask = "import environment; print(environment.ROOT)"
     said = subprocess.run(
         [sys.executable, "-c", ask], cwd=tmp_path / "link/tools", capture_output=True, text=True, check=True
@@ -346,6 +353,142 @@ def test_an_unknown_extra_is_refused_before_anything_is_made(
         "set-up: EXTRAS must name extras of psa (ray, aws) or be all, got rey. Did you mean ray?\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
+
+
+REQUIREMENTS = """\
+numpy==2.4.6 ; python_version >= "3.11" \\
+    --hash=sha256:aa
+nvidia-cublas==13.4 ; platform_system == "Linux" \\
+    --hash=sha256:bb
+cuda-toolkit[cublas]==13.2 \\
+    --hash=sha256:cc
+torch==2.15.0 ; python_version >= "3.11" \\
+    --hash=sha256:dd \\
+    --hash=sha256:ee
+torchvision==0.29.2 \\
+    --hash=sha256:ff
+triton==3.8.0 ; platform_system == "Linux"
+tritonclient==1.0
+"""
+
+
+def test_the_cpu_build_takes_the_place_of_the_lock_s() -> None:
+    """In the versions of the lock; what only CUDA needs is left out, and every other hash is kept."""
+    kept, wheels = load_tool("torch_build").split(REQUIREMENTS)
+    assert wheels == ["torch==2.15.0+cpu", "torchvision==0.29.2+cpu"]
+    assert re.findall(r"^(\S+?)==", kept, re.MULTILINE) == ["numpy", "tritonclient"]
+    assert kept.count("--hash") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "before", "gpu", "available", "cpu"),
+    [
+        ("1", set(), True, False, True),
+        ("0", {"plain", "--torch=cpu"}, False, True, False),
+        ("", {"plain", "--torch=cpu"}, True, False, True),
+        ("", {"plain"}, False, True, False),
+        ("", set(), False, True, True),
+        ("", set(), False, False, False),
+        ("", set(), True, True, False),
+    ],
+)
+def test_which_build_is_installed(
+    setting: str, before: set[str], gpu: bool, available: bool, cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CPU says; else that of the environment; in a new one CPU without a device and with the index."""
+    tool = load_tool("torch_build")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(tool, "has_gpu", lambda: gpu)
+    assert tool.wants_cpu(setting, before, lambda: available) == cpu
+
+
+class CpuPoetry(Poetry):
+    """Poetry for a lock that names PyTorch beside the one dependency."""
+
+    def __call__(self, command: str, *options: str) -> None:
+        """Run `export` or `install --only-root`."""
+        super().__call__(command, *options)
+        if command == "export":
+            (output,) = (Path(option.partition("=")[2]) for option in options if "output=" in option)
+            output.write_text(f"{output.read_text()}torch==2.0\ntorchvision==1.0\nnvidia-cublas==13.4\n")
+
+
+def torch_wheel(folder: Path, name: str, version: str) -> None:
+    """Write a wheel of PyTorch's CPU build into a folder that serves as an index."""
+    place = folder / name
+    place.mkdir(parents=True)
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(place / f"{name}-{version}-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}/__init__.py", "")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        lines = [f"{part.filename},{digest(file.read(part))},{part.file_size}\n" for part in file.infolist()]
+        file.writestr(f"{info}/RECORD", "".join([*lines, f"{info}/RECORD,,\n"]))
+    (place / "index.html").write_text(
+        "".join(f'<a href="{each.name}">{each.name}</a>' for each in place.iterdir())
+    )
+
+
+@pytest.mark.slow
+def test_the_cpu_build_is_installed_from_its_index(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default without a device and with the index; kept afterwards, and replaced with CPU=0."""
+    root = tmp_path / "checkout"
+    shutil.copytree(original, root, symlinks=True, ignore=shutil.ignore_patterns(".venv"))
+    made = checkout(root, original, monkeypatch)
+    tool = made.tool()
+    monkeypatch.setattr(tool, "run_poetry", CpuPoetry(root, made.wheel))
+    monkeypatch.setattr(tool.torch_build, "has_gpu", lambda: False)
+    for name, version in (("torch", "2.0+cpu"), ("torchvision", "1.0+cpu")):
+        torch_wheel(tmp_path / "index", name, version)
+    monkeypatch.setenv("TORCH_INDEX", (tmp_path / "index").as_uri())
+    venv = tool.Environment(made.venv)
+    tool.lay_venv(venv, {"plain"}, same_python=False)
+    assert {"torch-2.0+cpu.dist-info", "needed-1.0.dist-info"} <= {path.name for path in venv.packages()}
+    assert venv.extent() == {"plain", "--torch=cpu"}
+    out = capsys.readouterr().out
+    assert re.search(
+        r"^set-up: the packages of poetry.lock, into .venv \(about 1 GB\) ... \d+ s$", out, re.MULTILINE
+    )
+    before = made.state()
+    tool.lay_venv(venv, {"plain"}, same_python=False)
+    assert made.state() == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_without_the_index_the_locked_build_is_installed(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default; with CPU=1 it is an error that names the way out, and an environment is left as it is."""
+    root = tmp_path / "checkout"
+    shutil.copytree(original, root, symlinks=True, ignore=shutil.ignore_patterns(".venv"))
+    made = checkout(root, original, monkeypatch)
+    made.set_up()
+    tool = made.tool()
+    monkeypatch.setattr(tool, "run_poetry", CpuPoetry(root, made.wheel))
+    monkeypatch.setenv("TORCH_INDEX", (tmp_path / "nothing").as_uri())
+    before = {path: facts for path, facts in made.state().items() if ".venv" in path}
+    with pytest.raises(tool.SetUpError, match=r"CPU=1 needs PyTorch's CPU build from file:.*TORCH_INDEX=URL"):
+        tool.lay_venv(tool.Environment(made.venv), {"plain"}, same_python=False, cpu="1")
+    assert {path: facts for path, facts in made.state().items() if ".venv" in path} == before
+    assert made.works()
+
+
+def test_a_failed_phase_names_the_log_and_its_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for the phase, and what the command printed is in the file and in the error."""
+    tool = load_tool("phases")
+    monkeypatch.setattr(tool, "LOG", tmp_path / "logs/set-up.log")
+    shout = "import sys; print('\\n'.join(map(str, range(40)))); sys.exit('no space left')"
+    with pytest.raises(tool.SetUpError, match="no space left") as failure, tool.phase("packages"):
+        tool.run(sys.executable, "-c", shout)
+    assert re.fullmatch(r"set-up: packages ... failed after \d+ s\n", capsys.readouterr().out)
+    assert str(tmp_path / "logs/set-up.log") in str(failure.value)
+    assert str(failure.value).count("\n") == 15
+    assert len((tmp_path / "logs/set-up.log").read_text().splitlines()) == 42
 
 
 def test_the_active_environment_can_be_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

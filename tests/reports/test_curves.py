@@ -15,9 +15,11 @@ from psa.analysis.frame_schema import build_frame, trials_of
 from psa.core.errors import UserError
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
-from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
+from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
+from psa.reports.ablation.figures.curves import convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
-from psa.reports.plotting.style import MODE_LOOKS
+from psa.reports.ablation.numbers import regimes
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_NUMERALS, notes_in
 from psa.specs.training import MODES
 
 
@@ -32,8 +34,9 @@ def lines(figure: Figure, name: str) -> list[Line2D]:
 
 
 def texts(figure: Figure) -> str:
-    """Everything that is written, without the breaks of lines."""
-    return " | ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+    """Everything that is written, without the breaks of lines, and the notes of the caption."""
+    drawn = [" ".join(text.get_text().split()) for text in figure.findobj(Text)]
+    return " | ".join([*drawn, *notes_in(figure)])
 
 
 def test_a_band_is_the_t_interval_of_the_mean_at_each_loop() -> None:
@@ -148,27 +151,69 @@ def test_zero_r_is_a_line_where_it_is_near_and_a_word_where_not() -> None:
     rows = frame()
     figure = next(convergence(rows, ["1*1024", "18*18"]))[1]
     found = lines(figure, "zero_r")
-    assert [list(line.get_ydata()) for line in found] == [[11.02, 11.02]]
+    assert [list(line.get_ydata()) for line in found] == [[11.02, 11.02]] * 6
     assert "ZeroR 11.02 %, below the axis" in texts(figure)
     assert "| ZeroR 11.02 % |" in texts(figure)
+
+
+def test_every_mode_has_a_panel_on_axes_that_the_architecture_shares() -> None:
+    """With one ribbon each, beside mode none in grey; twelve lines in one panel could not be followed."""
+    figure = next(convergence(frame(), ["1*1024", "18*18"]))[1]
+    main = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left") for ax in main] == [*MODES, *MODES]
+    for block in (main[:6], main[6:]):
+        assert len({(ax.get_xlim(), ax.get_ylim()) for ax in block}) == 1
+        for ax, mode in zip(block, MODES, strict=True):
+            drawn = [line.get_gid() for line in ax.lines if str(line.get_gid()).startswith("mean")]
+            assert drawn == [f"mean {mode}"]
+            assert [part.get_gid() for part in ax.collections] == [f"interval {mode}"]
+            assert [line.get_gid() for line in ax.lines].count("none for comparison") == (mode != "none")
+    assert "The panels of an architecture share both axes" in texts(figure)
+
+
+def test_identical_modes_share_a_panel_that_says_so() -> None:
+    """Decay is often none to the last bit: two lines on each other would look like one that is missing."""
+    made = [row("1*16", mode, seed, [9000, 9100 + seed]) for mode in ("none", "decay") for seed in range(3)]
+    made += [row("1*16", "full", seed, [9000, 9200]) for seed in range(3)]
+    figure = next(convergence(build_frame(made), ["1*16"]))[1]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["none = decay", "full"]
+    assert "Modes none and decay are identical in every loop and share a panel." in texts(figure)
+    made[4] = row("1*16", "decay", 1, [9000, 9102])
+    figure = next(convergence(build_frame(made), ["1*16"]))[1]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["none", "decay", "full"]
+    assert "identical" not in texts(figure)
+
+
+def test_the_accuracy_of_each_loop_is_drawn_when_it_is_wanted() -> None:
+    """That of the trained copies, which may fall where the LKG cannot."""
+    rows = build_frame([row("1*16", "none", seed, [9000, 8000, 9300 + seed]) for seed in range(3)])
+    figure = next(convergence(rows, ["1*16"], current=True))[1]
+    (line,) = lines(figure, "current none")
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), [90, 80, 93.01])
+    assert line.axes is not None
+    assert line.axes.get_ylim()[0] < 80
+    assert "accuracy of each loop" in texts(figure)
+    assert not lines(next(convergence(rows, ["1*16"]))[1], "current none")
 
 
 def test_a_panel_names_its_regime_and_the_note_its_n() -> None:
     """A mode that lacks trials is named with how many it has."""
     rows = frame()
-    gone = (rows["arch"] == "1*1024") & (rows["mode"] == "full") & (rows["seed"] > 1)
+    gone = (rows["arch"] == "1*1024") & (rows["mode"] == "full") & (rows["seed"] > 2)
     figure = next(convergence(rows[~gone], ["1*1024", "18*18"]))[1]
-    assert "1*1024: n = 4 (none), 4 (decay), 4 (dropout), 2 (full), 4 (hidden), 4 (output)" in texts(figure)
+    assert "1*1024: n = 4 (none), 4 (decay), 4 (dropout), 3 (full), 4 (hidden), 4 (output)" in texts(figure)
     assert "18*18: n = 4 in each of 6 modes" in texts(figure)
-    assert "I beneficial-regularization" in texts(figure)
+    regime = regimes(cells_of(rows[~gone]), ["1*1024"])["1*1024"]
+    assert regime != "unknown"
+    assert f"{REGIME_NUMERALS[regime]} {regime}" in texts(figure)
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_every_value_is_within_the_axes(log: bool) -> None:
     """Linear or logarithmic; of a logarithmic axis the bands may leave the lower end."""
     figure = next(convergence(frame(), ["1*1024", "18*18", "3*3"], log))[1]
-    main = [ax for ax in figure.axes if ax.get_xlabel()]
-    assert [ax.get_yscale() for ax in main] == ["log" if log else "linear"] * 3
+    main = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert [ax.get_yscale() for ax in main] == ["log" if log else "linear"] * 18
     for ax in main:
         low, high = ax.get_ylim()
         for line in ax.lines:
@@ -193,8 +238,9 @@ def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
     assert "10*10" in texts(next(breakthroughs(frame(FEW)))[1])
     assert "3*3" in texts(next(breakthroughs(frame(("1*16", "3*3"))))[1])
     nothing = build_frame([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
-    assert "no finished trial of two meta-loops" in texts(next(breakthroughs(nothing))[1])
-    assert breakthrough_figure([], cells_of(nothing)).axes
+    assert list(breakthroughs(nothing)) == []
+    with pytest.raises(ValueError, match="must have one"):
+        breakthrough_figure([], cells_of(nothing))
 
 
 def test_a_target_without_a_trial_is_named() -> None:
@@ -207,6 +253,9 @@ def test_a_target_without_a_trial_is_named() -> None:
 
 
 def test_a_target_whose_trials_all_failed_says_so() -> None:
-    """In the place of its curves."""
+    """In the caption: a panel that holds nothing but a sentence is none."""
     rows = build_frame([row("1*16", "none", 0, [9000, 9100]), row("2*30", "none", 0, status="failed")])
-    assert "no meta-loop of 2*30" in texts(next(convergence(rows, ["1*16", "2*30"]))[1])
+    figure = next(convergence(rows, ["1*16", "2*30"]))[1]
+    assert "No meta-loop of 2*30: it has no panel." in texts(figure)
+    assert len(figure.axes) == 1
+    assert list(convergence(rows, ["2*30"])) == []

@@ -21,7 +21,7 @@ from psa.reports.gradients.figures import (
     tsne_figure,
 )
 from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
-from psa.reports.plotting.style import STYLE, save
+from psa.reports.plotting.style import STYLE, notes_in, save
 
 DRAWS = np.random.Generator(np.random.Philox(0))
 DIGITS = DRAWS.integers(10, size=60)
@@ -99,8 +99,8 @@ ALL = [tsne, agreed, chosen, norms, centres, samples, predictions]
 
 
 def said(figure: Figure) -> str:
-    """All text of the figure itself: its title and its note."""
-    return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+    """All text of the figure itself, its title, and its notes."""
+    return " ".join([*(" ".join(text.get_text().split()) for text in figure.texts), *notes_in(figure)])
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_every_figure_is_the_same_each_time(
     one, two = draw(), draw()
     first = [path.read_bytes() for path in save(one, tmp_path / "one")]
     assert first == [path.read_bytes() for path in save(two, tmp_path / "two")]
-    assert any(text.get_gid() == "note" for text in one.texts)
+    assert notes_in(one)
     for ax in one.axes:
         place = ax.get_position()
         assert 0 <= place.x0 < place.x1 <= 1
@@ -146,21 +146,22 @@ def test_bars_are_as_long_as_the_numbers() -> None:
 
 
 def test_what_each_measure_would_choose_is_said() -> None:
-    """And the number of digits is dashed; where nothing is defined, that is said in its place."""
+    """And the number of digits is dashed; a measure that is not defined has no panel and is named."""
     assert "best: silhouette 3, Calinski-Harabasz 2, Davies-Bouldin 3 clusters" in said(chosen())
     assert "the 3 digits" in said(chosen())
     nothing = choice_figure(Choice((ClusterQuality(2, 0.0, NAN, NAN, NAN),), 5))
-    assert [ax.texts[0].get_text() for ax in nothing.axes[1:]] == ["not defined"] * 3
+    assert [ax.get_title() for ax in nothing.axes] == ["inertia"]
+    assert "Not defined: silhouette, Calinski-Harabasz, Davies-Bouldin." in said(nothing)
     assert "silhouette none" in said(nothing)
 
 
 def test_gradients_of_zero_are_counted_aside() -> None:
-    """They have no place on a logarithmic axis; where all are, that is said."""
-    assert f"Of 60 gradients {(DIGITS == 1).sum()} are zero" in said(norms())
+    """They have no place on a logarithmic axis; where all are, there is no figure."""
+    assert f"60 gradients, of which {(DIGITS == 1).sum()} are zero" in said(norms())
     names = [text.get_text() for text in norms().axes[0].get_yticklabels()]
     assert names[2] == "cluster 2 (0)"
-    nothing = norms_figure(np.zeros(4), np.zeros(4, dtype=np.int64), 1)
-    assert nothing.axes[0].texts[0].get_text() == "every gradient is zero"
+    with pytest.raises(ValueError, match="not zero"):
+        norms_figure(np.zeros(4), np.zeros(4, dtype=np.int64), 1)
 
 
 def test_right_and_wrong_are_told_without_colours() -> None:

@@ -28,9 +28,19 @@ from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.design_space import design_space_figure
-from psa.reports.ablation.figures.figure_set import breakthroughs, comparison, convergence, maps
+from psa.reports.ablation.figures.dots import dot_figure
+from psa.reports.ablation.figures.figure_set import breakthroughs, comparison, convergence, heat_maps, maps
 from psa.reports.ablation.figures.published import beside
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, mode_handle, plot_style, save
+from psa.reports.plotting.style import (
+    MODE_LOOKS,
+    REGIME_LOOKS,
+    WIDTH,
+    content_box,
+    mode_handle,
+    notes_in,
+    plot_style,
+    save,
+)
 from psa.specs.arch import Arch
 from psa.specs.model import PublishedModelSpec
 from psa.specs.training import MODES, Ablation, RatchetTraining
@@ -59,6 +69,7 @@ def every_figure(rows: Any) -> dict[str, Figure]:
     """All that can be drawn of a frame of FEW."""
     published = read_reference(PUBLISHED)
     found = {"design_space": design_space_figure(ARCHS)}
+    found |= {"accuracy_dots": dot_figure(cells_of(rows), FEW)} | dict(heat_maps(rows, FEW))
     found |= dict(maps(rows, FEW, ASYMMETRIC, ("full", "hidden", "output"), ARCHS))
     found |= dict(convergence(rows, ["1*1024", "18*18"]))
     found |= dict(breakthroughs(rows))
@@ -73,17 +84,17 @@ def whole() -> dict[str, Figure]:
 
 
 NAMES = (
-    "design_space", "baseline_performance", "ablation_effects_full", "ablation_effects_hidden",
-    "ablation_effects_output", "instability", "winning_strategy", "parameter_matching", "regimes",
+    "design_space", "accuracy_dots", "heatmaps", "baseline_performance", "ablation_effects_full",
+    "ablation_effects_hidden", "ablation_effects_output", "instability", "winning_strategy",
+    "parameter_matching", "regimes",
     "plot_convergence", "plot_late_breakthroughs", "aggregate", "published_agreement",
     "published_differences",
 )  # fmt: skip
 
 
 def note(figure: Figure) -> str:
-    """What stands at the foot, without the breaks of lines."""
-    found = next(text.get_text() for text in figure.findobj(Text) if text.get_gid() == "note")
-    return " ".join(found.split())
+    """The notes of the figure's caption."""
+    return " ".join(notes_in(figure))
 
 
 @pytest.mark.slow
@@ -151,7 +162,13 @@ def half() -> dict[str, Figure]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "design_space"])
 def test_half_of_the_data_gives_every_figure(name: str, half: dict[str, Figure]) -> None:
-    """All that is missing is said, where trials are shown."""
+    """All that is missing is said, where trials are shown.
+
+    Without a complete architecture nothing is averaged over all of them, and there is no figure of that.
+    """
+    assert ("aggregate" in half, len(half)) == (False, len(NAMES) - 1)
+    if name == "aggregate":
+        return
     if name != "parameter_matching":
         assert "1 trial failed; " in note(half[name])
         assert "trials missing; no trial of mode " in note(half[name])
@@ -164,11 +181,11 @@ def test_half_of_the_data_gives_every_figure(name: str, half: dict[str, Figure])
 def test_nothing_is_cut_off_and_nothing_meets(
     name: str, whole: dict[str, Figure], half: dict[str, Figure]
 ) -> None:
-    """Axes with their numbers and names, legends and texts lie within the figure, and all above the note."""
-    for figure in (whole[name], half[name]):
+    """Axes with their numbers and names, legends and texts lie within the picture, which is one page wide."""
+    for figure in [each[name] for each in (whole, half) if name in each]:
         figure.draw_without_rendering()
         wide, high = figure.bbox.size
-        foot = next(text for text in figure.texts if text.get_gid() == "note").get_window_extent()
+        assert content_box(figure).width == pytest.approx(WIDTH, abs=0.01)
         parts = [ax.get_tightbbox() for ax in figure.axes]
         parts += [each.get_window_extent() for each in (*figure.legends, *figure.texts)]
         for box in parts:
@@ -177,7 +194,6 @@ def test_nothing_is_cut_off_and_nothing_meets(
             assert box.x1 <= wide + 1
             assert box.y0 >= -1
             assert box.y1 <= high + 1
-            assert box.y0 >= foot.y1 or list(box.bounds) == list(foot.bounds)
 
 
 SAVED = """
@@ -205,7 +221,9 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
         )
     contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
     assert set(contents[0]) == {
-        f"{name}.{kind}" for name in ("winning_strategy", "plot_convergence") for kind in ("png", "pdf")
+        f"{name}.{kind}"
+        for name in ("winning_strategy", "plot_convergence")
+        for kind in ("png", "pdf", "txt")
     }
     assert contents[0] == contents[1]
 
@@ -215,7 +233,8 @@ def test_a_file_embeds_its_fonts_and_tells_no_date(tmp_path: Path) -> None:
     """TrueType, since journals refuse Type 3; 300 dpi at the width of two columns."""
     rows = frame(("1*16", "2*30"), 2, 4)
     found = next(convergence(rows, ["1*16"]))[1]
-    png, pdf = save(found, tmp_path / "new" / "figure")
+    png, pdf, notes = save(found, tmp_path / "new" / "figure")
+    assert notes.read_text().splitlines() == list(notes_in(found))
     content = pdf.read_bytes()
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
@@ -287,8 +306,10 @@ def test_modes_are_compared_over_the_same_architectures() -> None:
     for each in (*found.means.values(), *found.improvements.values()):
         assert each.low <= each.value <= each.high
     nothing = cells_of(partial())
-    texts = [text.get_text() for text in aggregate_figure(aggregate(nothing), nothing).findobj(Text)]
-    assert "no architecture with\nevery seed of every mode" in texts
+    assert not aggregate(nothing).means
+    with pytest.raises(ValueError, match="complete architecture"):
+        aggregate_figure(aggregate(nothing), nothing)
+    assert [name for name, _ in comparison(partial(), None)] == []
 
 
 def record(trial: Trial, correct: list[int]) -> dict[str, Any]:
@@ -341,7 +362,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.write(trial, record(trial, curve(arch, mode, seed, 6)), {})
     (folder / "archs.txt").write_text("# some\n1*16\n18*18\n4*4 # no trial\n")
     (folder / "grid.toml").write_text(
-        'seeds = "0..1"\n[base]\nfamily = "simplemlp"\nlr = 1e-4\nweight_decay = 1e-4\n'
+        'meta_loops = 6\nseeds = "0..1"\n[base]\nfamily = "simplemlp"\nlr = 1e-4\nweight_decay = 1e-4\n'
         '[axes]\narch = ["1*16", "4*4"]\nmode = ["none", "full"]\n'
     )
     (folder / "trials.md").write_text(
@@ -365,15 +386,15 @@ COMMANDS: dict[str, tuple[Callable[..., int], list[str], set[str]]] = {
         commands.make_figure_heatmaps,
         ["--config-file", "ARCHS", "--effects", "full", "output"],
         {
-            "baseline_performance", "ablation_effects_full", "ablation_effects_output", "instability",
-            "winning_strategy", "parameter_matching", "regimes",
+            "heatmaps", "baseline_performance", "ablation_effects_full", "ablation_effects_output",
+            "instability", "winning_strategy", "parameter_matching", "regimes",
         },
     ),
     "published maps": (
         commands.make_figure_heatmaps,
         ["--config-file", "ARCHS", "--trials-file", "TRIALS"],
         {
-            "baseline_performance", "ablation_effects_full", "instability", "winning_strategy",
+            "heatmaps", "baseline_performance", "ablation_effects_full", "instability", "winning_strategy",
             "parameter_matching", "regimes",
         },
     ),
@@ -382,10 +403,9 @@ COMMANDS: dict[str, tuple[Callable[..., int], list[str], set[str]]] = {
     ),
     "breakthroughs": (commands.make_late_breakthroughs, [], {"plot_late_breakthroughs"}),
     "grid": (commands.make_late_breakthroughs, ["--grid", "GRID"], {"plot_late_breakthroughs"}),
-    "comparison": (
-        commands.make_comparison_figures,
-        [],
-        {"aggregate", "published_agreement", "published_differences"},
+    "comparison": (commands.make_comparison_figures, [], {"aggregate"}),  # records unlike the published ones
+    "current": (
+        commands.make_convergence_plots, ["--targets", "1*16", "--current"], {"plot_convergence"}
     ),
 }  # fmt: skip
 
@@ -399,7 +419,7 @@ def test_commands_write_png_and_pdf(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And say where they are."""
+    """And a text file with the notes; they say where these are."""
     function, options, figures = COMMANDS[name]
     folder = results.parent
     places = {
@@ -410,7 +430,7 @@ def test_commands_write_png_and_pdf(
     where = ["--results-dir", str(results), "--output-dir", str(tmp_path)]
     assert called(function, *[places.get(option, option) for option in options], *where) == 0
     files = {path.name for path in tmp_path.iterdir()}
-    assert files == {f"simplemlp_{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
+    assert files == {f"simplemlp_{figure}.{kind}" for figure in figures for kind in ("png", "pdf", "txt")}
     assert {Path(line).name for line in capsys.readouterr().out.split()} == files
 
 
@@ -422,7 +442,7 @@ def test_the_design_space_needs_no_results(
     (tmp_path / "a.txt").write_text("1*16\n2*8\n")
     command = commands.make_design_space_figure
     assert called(command, "--config-file", "a.txt", "--output-file", "out/space.png") == 0
-    assert {path.name for path in Path("out").iterdir()} == {"space.png", "space.pdf"}
+    assert {path.name for path in Path("out").iterdir()} == {"space.png", "space.pdf", "space.txt"}
     assert called(command, "--config-file", "no.txt") == 2
     assert "--config-file: the list of architectures no.txt does not exist" in capsys.readouterr().err
 
@@ -507,3 +527,25 @@ def test_scripts_are_the_commands(name: str) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert script.stem.replace("_", "-") in done.stdout
+
+
+@pytest.mark.slow
+def test_convergence_of_the_published_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--logs-dir draws the jobs of the published study, whose logs are all there is of their loops."""
+    monkeypatch.chdir(tmp_path)
+    job = tmp_path / "logs" / "psa-1x4-none-20250601-000000"
+    job.mkdir(parents=True)
+    lines = [
+        f"Loop {loop}/3 (Global: {loop}) | Current: {10 + loop}.00% | LKG: {10 + loop}.00% | "
+        f"Bounty: {10 + loop}.00%"
+        for loop in (1, 2, 3)
+    ]
+    (job / "algo-1-1748736000.log").write_text("\n".join([*lines, "Final Test Accuracy: 12.00%"]))
+    code = app.run(
+        app.command("make-convergence-plots", commands.make_convergence_plots),
+        ["--logs-dir", "logs", "--targets", "1*4"],
+    )
+    assert code == 0, capsys.readouterr().err
+    assert (tmp_path / "results/reports/simplemlp_plot_convergence.png").is_file()

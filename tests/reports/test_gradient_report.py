@@ -57,7 +57,7 @@ def test_seeds_that_kept_different_layers_share_a_page(page: Callable[..., str])
         "--hidden-sizes 4 --train-size 700 --seed 1 --probes gradients_online(layers=hidden.0)",
         "--hidden-sizes 4 --train-size 700 --seed 0 --probes gradients_online(layers=output)",
     )
-    assert "This is a tautology" in text
+    assert "Agreement here is a tautology" in text
     assert "delta alone" in text
 
 
@@ -117,8 +117,13 @@ def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., st
     assert "The networks of this page differ in lr (0.01, 0.02)" in text
     assert "hidden.0 alone is clustered" in text
     (table,) = Path("results/reports").rglob("norms.csv")
-    layers = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
-    assert layers == ["hidden.0", "hidden.1", "output"] * 2
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    assert [row[1] for row in rows[::2]] == ["hidden.0", "hidden.1", "output"] * 2
+    assert [row[2] for row in rows] == ["all", "clustered"] * 6
+    # of 700 images of all digits those with a 3 or an 8, and these without the first fifth
+    everything, used = int(rows[0][3]), int(rows[1][3])
+    assert used == everything - everything // 5
+    assert f"the first 20 % ({everything // 5}) are left out" in text
     assert "1.000 to 1.000" not in text
 
 

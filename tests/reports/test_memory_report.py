@@ -14,16 +14,17 @@ from paths import ROOT
 
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.records_frame import load_records_frame
-from psa.analysis.stats import t_test
+from psa.analysis.stats import Paired, t_test
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import growth_event_json
 from psa.reports.activations.run_figures import run_thresholds
 from psa.reports.contract import ReportContext
 from psa.reports.memory import report
-from psa.reports.memory.comparisons import NEEDED, compared_arms, comparisons_of, verdict
+from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from
+from psa.reports.plotting.style import notes_in
 from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -125,14 +126,14 @@ def test_questions_are_paired_tests_with_a_correction() -> None:
 
 
 def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:
-    """One pair says nothing; equal arms differ in nothing; a constant difference is no chance."""
+    """Two pairs say nothing; equal arms differ in nothing; a constant difference is no chance."""
     from scipy.stats import ttest_rel
 
     one, other = [93.1, 94.0, 93.3, 93.7], [93.0, 93.2, 93.5, 93.1]
     assert t_test(one, other) == pytest.approx(float(ttest_rel(one, other).pvalue))
-    assert np.isnan(t_test([1.0], [2.0]))
+    assert np.isnan(t_test([1.0, 2.0], [2.0, 2.0]))
     assert t_test(one, one) == 1.0
-    assert t_test([2.0, 3.0], [1.0, 2.0]) == 0.0
+    assert t_test([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == 0.0
 
 
 def test_a_no_is_said_as_plainly_as_a_yes() -> None:
@@ -336,7 +337,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
     rows = load_records_frame(store, [], trials)
     context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    notes = [text.get_text() for text in dict(report.figures(rows, context))["test_accuracy"].texts]
+    notes = notes_in(dict(report.figures(rows, context))["test_accuracy"])
     assert any("(3 per arm)" in text for text in notes)
     assert "all seeds of an arm added up" in report.tables(rows, context)["classes"].note
     assert not any("first stage" in text for text in report.page(rows, context, {}, {}).sources)
@@ -345,7 +346,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
 def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
     """What a figure of thresholds remarks is what it is given."""
     figure = run_thresholds({"thresholds": {"hidden.0": {"by_epoch": [0.0, 0.1]}}}, "one")
-    said = [text.get_text() for text in figure.texts]
+    said = list(notes_in(figure))
     assert "Epoch 0 is before training." in said
     assert not any("every seed" in text for text in said)
 
@@ -372,3 +373,52 @@ def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
     ((_, rows),) = list(report.parts(frame))
     found = build_runs(rows, ReportContext(tmp_path, observed=None, store=store))
     assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]
+
+
+def test_a_growing_network_is_compared_with_the_really_best_fixed_one() -> None:
+    """The best by validation, also where it is the largest network, which the memory is compared with."""
+    table = runs(BASE | {"nn_large": (96.0, 96.1, 95.9)})
+    growing = runs({"nn": (95.0, 95.1, 94.9)}).assign(arm="nn growing 1*64", network="growing 1*64")
+    both = pd.concat([table, growing], ignore_index=True)
+    arms = compared_arms(both)
+    assert (arms.growing, arms.fixed) == ("nn growing 1*64", "nn 1*512, 1*256")
+    found = {each.key: each for each in comparisons_of(both)}["growing"]
+    assert found.found.difference == pytest.approx(-1.0)
+    assert found.answer == "no, the opposite"
+
+
+def test_every_memory_is_compared_with_its_own_controls() -> None:
+    """Not the judged one alone: a second memory, without controls, still has its plain network."""
+    second = runs({"hybrid": (92.0, 92.3, 91.8)}).assign(arm="hybrid site=early", same="two", changed="site")
+    found = comparisons_of(pd.concat([runs(BASE), second], ignore_index=True))
+    keys = [each.key for each in found]
+    assert keys[:5] == ["nn", "random_memory", "hybrid_inactive", "nn_large", "embedding_knn"]
+    assert keys[5:] == ["nn of hybrid site=early"]
+    other = found[-1]
+    assert (other.one, other.other) == ("hybrid site=early", f"nn {NETWORK}")
+    assert other.found.difference == pytest.approx(np.mean([92.0 - 93.0, 92.3 - 93.1, 91.8 - 92.9]))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high", "adjusted", "said"),
+    [
+        (2, NAN, NAN, NAN, "cannot be told"),
+        (2, 1.0, 2.0, 0.01, "cannot be told"),
+        (3, 0.01, 2.0, 0.049, "yes"),
+        (3, 0.01, 2.0, 0.05, "no, not shown"),
+        (3, 0.0, 2.0, 0.049, "no, not shown"),
+        (3, -2.0, -0.01, 0.049, "no, the opposite"),
+        (3, -2.0, -0.01, 0.169, "no, not shown"),
+        (3, -2.0, 0.0, 0.049, "no, not shown"),
+    ],
+)
+def test_an_answer_needs_its_interval_and_its_corrected_p(
+    n: int, low: float, high: float, adjusted: float, said: str
+) -> None:
+    """At the edge of each condition: "the opposite" at an adjusted p of .169 was said once."""
+    middle = (low + high) / 2
+    pair = Paired(n, middle, low, high, adjusted, 0.0)
+    assert MemoryComparison("nn", "", "a", "b", 0.0, 0.0, pair, adjusted).answer == said

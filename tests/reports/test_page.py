@@ -7,13 +7,19 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_up_frames import row
 from processes import PATIENCE_SECONDS
 
-from psa.reports.rendering.html import Fact, Page, Picture, Section, html
+from psa.analysis.frame_schema import build_frame
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, html, with_notes
+from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
+from psa.reports.rendering.trials import StoredTrial, index_trials
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # A PNG of one pixel.
@@ -54,6 +60,8 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     text = html(page_of(tmp_path))
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", text)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
+    loading = re.compile(r"@import|url\((?!data:)|\b(?:fetch|XMLHttpRequest|WebSocket|importScripts)\b")
+    assert not loading.findall(re.sub(r"data:[^\"]*", "", html(with_trials(tmp_path))))
     assert text.count('src="data:image/png;base64,') == 1
 
 
@@ -78,6 +86,62 @@ def test_what_is_missing_is_shown_and_said(tmp_path: Path) -> None:
     assert text.index("1 trial is missing.") < text.index("29 of 30")
 
 
+def test_figures_and_tables_are_numbered_and_linked(tmp_path: Path) -> None:
+    """The contents have a link to each, and each has a link to itself; every target is there once."""
+    text = html(page_of(tmp_path))
+    contents = text[text.index("<nav") : text.index("</nav>")]
+    assert re.findall(r'href="#([^"]+)"', contents) == ["top", "s1", "shown", "tab-some", "origin"]
+    assert "Figure 1. A pixel" in contents
+    assert "Table 1. Accuracies of &lt;three&gt; &amp; more" in contents
+    for target in re.findall(r'href="#([^"]+)"', text):
+        assert len(re.findall(rf'id="{target}"', text)) == 1, target
+    assert text.count('href="#tab-some"') == text.count('href="#shown"') == 2
+
+
+def test_notes_of_figures_are_in_their_captions_once(tmp_path: Path) -> None:
+    """Matched by the file, and read aloud with the picture."""
+    page = with_notes(page_of(tmp_path), {tmp_path / "shown.png": ("n = 3 < 4.",)})
+    text = html(page)
+    assert 'alt="A pixel n = 3 &lt; 4."' in text
+    assert '<span class="note">n = 3 &lt; 4.</span>' in text
+    assert text.count("n = 3 &lt; 4.") == 2
+
+
+def test_the_origin_is_at_the_foot(tmp_path: Path) -> None:
+    """Commit, versions, time, command, grid: by the records, not by the clock."""
+    origin = Provenance((("Trained", "2026-11-28 20:41 UTC"), ("Command", "psa report x")), "[axes]\n<a>")
+    page = replace(page_of(tmp_path), origin=origin)
+    foot = html(page).partition("<footer")[2]
+    assert "2026-11-28 20:41 UTC" in foot
+    assert "<code>psa report x</code>" in foot
+    assert "[axes]\n&lt;a&gt;" in foot
+
+
+SPECS = {"method": {"lr": 0.1}, "model": {"arch": "[2*8]"}}
+
+
+def with_trials(folder: Path, rows: int = 3) -> Page:
+    """The page with the trials of its cells, and as many rows of its table."""
+    made = [
+        row(arch, "none", seed, [9000 + 10 * seed, 8000, 9100]) for arch in ("2*8", "1*8") for seed in (0, 1)
+    ]
+    made += [row("1*16", "none", 0)]
+    shown = build_frame(made)
+    done = [str(name) for name in shown["id"].unique() if "1*16" not in str(name)]
+    stored = {
+        name: StoredTrial(f"{name}.json", {"spec": SPECS | {"seed": int(name[-2:])}}, {}) for name in done
+    }
+    commands = {"ablation/simplemlp-2*8/none/s00": "psa sweep grid.toml --only 'seed=0'"}
+    table = replace(TABLE, rows=(TABLE.rows * rows)[: max(rows, 3)])
+    page = page_of(folder)
+    return replace(
+        page,
+        sections=(replace(page.sections[0], tables=(table,)),),
+        cells={TABLE.label: CellTrials({"Architecture": "arch"}, {"none": {"mode": "none"}})},
+        trials=index_trials(shown, stored, None, commands),
+    )
+
+
 PROBE = """
 <script>
 const errors = []; window.addEventListener("error", event => errors.push(String(event.message)));
@@ -97,12 +161,48 @@ window.addEventListener("load", () => {
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium) to open the page in")
 def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     """Opened in headless Chromium: no error, every picture is there, a click on a heading sorts."""
+    order = ["2*8 1*8 1*16", "1*8 2*8 1*16", "1*16 2*8 1*8", "2*8 1*8 1*16", "1*8 2*8 1*16", "1*8 1*16 2*8"]
+    assert browsed(tmp_path, page_of(tmp_path), PROBE) == {
+        "shown": order,
+        "pictures": True,
+        "errors": [],
+        "sorted": "ascending",
+    }
+
+
+NARROWEST = 500  # pixels of a window of headless Chromium
+
+
+def in_a_frame(path: Path, wide: int, high: int) -> Path:
+    """A page that shows another one as on a screen of this size, and repeats what that one found."""
+    frame = path.with_name("frame.html")
+    heard = "addEventListener('message', event => { document.body.dataset.found = event.data; });"
+    frame.write_text(
+        f"<!doctype html><body style='margin:0'><script>{heard}</script><iframe src='{path.name}' "
+        f"style='border:0;width:{wide}px;height:{high}px'></iframe></body>"
+    )
+    return frame
+
+
+def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *extra: str) -> dict[str, Any]:
+    """What a script in the page found in headless Chromium."""
     path = tmp_path / "page.html"
-    path.write_text(html(page_of(tmp_path)).replace("</head>", PROBE, 1))
+    path.write_text(html(page).replace("</head>", probe, 1))
+    if int(size.partition(",")[0]) < NARROWEST:
+        path = in_a_frame(path, *map(int, size.split(",")))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
     done = subprocess.run(
-        [CHROMIUM or "", *options, f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", path.as_uri()],
+        [
+            CHROMIUM or "",
+            *options,
+            f"--window-size={size}",
+            *extra,
+            "--virtual-time-budget=5000",
+            f"--user-data-dir={tmp_path / 'user'}",
+            "--dump-dom",
+            path.as_uri(),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -110,6 +210,144 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     )
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found is not None, done.stdout[-500:]
-    said = escapes.unescape(found[1])
-    order = ["2*8 1*8 1*16", "1*8 2*8 1*16", "1*16 2*8 1*8", "2*8 1*8 1*16", "1*8 2*8 1*16", "1*8 1*16 2*8"]
-    assert json.loads(said) == {"shown": order, "pictures": True, "errors": [], "sorted": "ascending"}
+    shown: dict[str, Any] = json.loads(escapes.unescape(found[1]))
+    return shown
+
+
+SCRIPT = """
+<script>
+const errors = []; addEventListener("error", event => errors.push(String(event.message)));
+const press = (element, key) =>
+  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const done = found => {
+  document.body.dataset.found = JSON.stringify({ ...found, errors });
+  if (parent !== window) parent.postMessage(document.body.dataset.found, "*");
+};
+const ready = () => new Promise(go => {
+  const wait = () => document.body.dataset.trials ? go() : setTimeout(wait, 20);
+  wait();
+});
+addEventListener("load", async () => { %s });
+</script></head>"""
+NEEDS = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+
+
+@NEEDS
+def test_a_cell_opens_its_trials(tmp_path: Path) -> None:
+    """By mouse and by keys: the curve, the settings, the record and the command of each trial."""
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      const table = document.querySelector("table.opens"), dialog = document.querySelector("dialog");
+      const cell = table.tBodies[0].rows[0].cells[2];
+      cell.click();
+      const text = () => document.querySelector("#trial-details").textContent;
+      const found = { open: dialog.open, title: document.querySelector("#dialog-title").textContent,
+        rows: document.querySelectorAll("#cell-trials tbody tr").length, first: text(),
+        canvas: document.querySelectorAll("#plot canvas").length,
+        kinds: [...document.querySelectorAll("#curve-kind option")].map(option => option.value) };
+      document.querySelectorAll("#cell-trials tbody tr")[1].click();
+      found.second = text();
+      dialog.close();
+      cell.focus(); press(cell, "ArrowDown");
+      found.below = document.activeElement.textContent;
+      press(document.activeElement, "Enter");
+      found.keyboard = document.querySelector("#dialog-title").textContent;
+      dialog.close();
+      table.tBodies[0].rows[2].cells[2].click();
+      found.missing = text();
+      done(found);"""
+    )
+    found = browsed(tmp_path, with_trials(tmp_path), script)
+    assert found["errors"] == []
+    assert (found["open"], found["title"], found["rows"], found["canvas"]) == (
+        True,
+        "2*8, none (2 trials)",
+        2,
+        1,
+    )
+    assert found["kinds"] == ["lkg", "accuracy"]
+    first, second = found["first"], found["second"]
+    assert "Record, in the results folder: ablation/simplemlp-2*8/none/s00.json" in first
+    assert "psa sweep grid.toml --only 'seed=0'" in first
+    assert "method.lr0.1" in first
+    assert ("seed0" in first, "seed1" in second, "psa sweep" in second) == (True, True, False)
+    assert (found["below"], found["keyboard"]) == ("9.75 ± 0.50 (n=9)", "1*8, none (2 trials)")
+    assert "No record: missing." in found["missing"]
+
+
+@NEEDS
+def test_rows_and_trials_are_filtered(tmp_path: Path) -> None:
+    """By words and by numbers of a column; the list of trials, too."""
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      const table = document.querySelector("table.opens"), input = document.querySelector(".table input");
+      const rows = text => { input.value = text; input.dispatchEvent(new Event("input"));
+        return [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent); };
+      const trials = document.querySelector("#trial-filter");
+      const listed = text => { trials.value = text; trials.dispatchEvent(new Event("input"));
+        return document.querySelectorAll("#trial-table tbody tr").length; };
+      const found = { words: rows("1*16"), numbers: rows("parameters > 6,400; none > 90"),
+        none: rows("x y z"),
+        count: document.querySelector(".table .count").textContent, all: rows("").length,
+        trials: [listed(""), listed("1*8"), listed("bounty >= 91"), listed("missing")] };
+      press(document.body, "/");
+      found.focused = document.activeElement === input;
+      done(found);"""
+    )
+    found = browsed(tmp_path, with_trials(tmp_path, 9), script)
+    assert found["errors"] == []
+    assert set(found["words"]) == {"1*16"}
+    assert set(found["numbers"]) == {"2*8"}
+    assert (found["none"], found["count"], found["all"]) == ([], "0 of 9 rows", 9)
+    assert found["trials"] == [5, 2, 4, 1]
+    assert found["focused"]
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["390,800", "1280,900", "2200,1200"])
+def test_the_page_is_as_wide_as_the_screen(tmp_path: Path, size: str) -> None:
+    """Nothing beside the tables scrolls sideways, and no margin is left empty; the contents stay in sight."""
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      scrollTo(0, 10000);
+      const content = document.querySelector("#content").getBoundingClientRect();
+      const nav = document.querySelector("nav").getBoundingClientRect();
+      done({ wide: document.documentElement.scrollWidth, screen: document.documentElement.clientWidth,
+        right: content.right, left: content.left, top: nav.top, menu: document.querySelector("#menu").open,
+        figure: document.querySelector("figure img").getBoundingClientRect().width });"""
+    )
+    found = browsed(tmp_path, with_trials(tmp_path), script, size)
+    assert found["errors"] == []
+    assert found["screen"] == pytest.approx(int(size.partition(",")[0]), abs=20)  # but for the scroll bar
+    assert found["wide"] <= found["screen"]
+    assert found["right"] == found["screen"]
+    assert found["left"] == (0 if size.startswith("390") else 272)
+    assert found["top"] <= 0.5
+    assert found["menu"] != size.startswith("390")
+    assert found["figure"] >= 600  # also on a phone, where it scrolls: smaller letters could not be read
+
+
+@NEEDS
+def test_dark_colours_follow_the_system_and_the_button(tmp_path: Path) -> None:
+    """Text is light on dark then, and a picture keeps its white ground."""
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      const light = element => getComputedStyle(document.querySelector(element)).backgroundColor;
+      const before = [light("body"), light("figure .view")];
+      document.querySelector("#theme").click();
+      done({ before, after: [light("body"), light("figure .view")] });"""
+    )
+    found = browsed(
+        tmp_path, with_trials(tmp_path), script, "1280,900", "--blink-settings=preferredColorScheme=0"
+    )
+    assert found["errors"] == []
+    assert found["before"] == ["rgb(13, 17, 23)", "rgb(255, 255, 255)"]
+    assert found["after"] == ["rgb(255, 255, 255)", "rgb(255, 255, 255)"]

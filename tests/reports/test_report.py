@@ -17,6 +17,7 @@ from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.experiments.grid import load_grid
+from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation.report import identical_arms
 from psa.specs.trial import Trial
 from psa.storage.store import Store
@@ -175,7 +176,7 @@ def test_a_partial_grid_is_reported_as_such(
 
 @pytest.mark.slow
 def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
+    """A trial of fewer loops than the grid asks for is unfinished; without it, on a page of its length."""
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
     store, trials = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "grid.toml").trials
     for trial in trials:
@@ -184,8 +185,107 @@ def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
     assert "18 of 54 expected trials are not there (18 unfinished)" in page
     assert report("ablation")[0] == 0
+    page = (tmp_path / "results/reports/ablation_simplemlp_loops-6.html").read_text()
+    assert "This page is of trials of 6 meta-loops. Those of another length (18 of 4) are on pages" in page
+    for loops, seeds in (("4", "1"), ("6", "2")):
+        with (tmp_path / f"results/reports/ablation_simplemlp_loops-{loops}/accuracies.csv").open() as lines:
+            assert {row["None n"] for row in csv.DictReader(lines)} == {seeds}
+
+
+def test_a_longer_arm_is_not_compared_where_the_grid_was_named(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a sweep was extended to 12 loops; the grid asks for 6, which the longer ones have, too."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
+    store, trials = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "grid.toml").trials
+    for trial in trials:
+        store.write(trial, record(trial, 12 if trial.intervention.mode == "full" else 6), {})
+    assert report("ablation", "--grid", "grid.toml")[0] == 0
+    for loops, n in (("6", ("3", "0")), ("12", ("0", "3"))):
+        folder = tmp_path / f"results/reports/ablation_simplemlp_loops-{loops}"
+        assert "nothing is compared across lengths" in folder.with_suffix(".html").read_text()
+        with (folder / "accuracies.csv").open() as lines:
+            assert {(row["None n"], row["Full n"]) for row in csv.DictReader(lines)} == {n}
+        with (folder / "paired.csv").open() as lines:
+            assert {row["Pairs"] for row in csv.DictReader(lines) if row["Mode"] == "full"} == {"0"}
+
+
+def test_overrides_and_only_name_the_trials_of_a_sweep(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `psa plan`; trials of the plain grid do not mix with them."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
+    store = Store(tmp_path / "models", tmp_path / "results")
+    stored(tmp_path)
+    for trial in load_grid(tmp_path / "grid.toml", ["lr=1e-3"]).trials:
+        store.write(trial, record(trial), {})
+    code, _, err = report("ablation", "lr=1e-3", "--grid", "grid.toml", "--only", "arch=1*8,4*1 seed=0,1")
+    assert code == 0, err
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
-    assert "The trials were not trained equally long: 4 to 6 meta-loops" in page
+    assert "24 of 24" in page
+    folder = tmp_path / "results/reports/ablation_simplemlp"
+    with (folder / "rows.csv").open() as lines:
+        assert {row["lr"] for row in csv.DictReader(lines)} == {"0.001"}
+    code, _, err = report("ablation", "lr=1e-3")
+    assert (code, "must belong to a grid, got 'lr=1e-3'" in err) == (2, True)
+
+
+def test_trials_of_several_settings_are_on_several_pages(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a grid: trials with another number of images are never averaged with the others."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for size in (500, 8000):
+        for trial in load_grid(tmp_path / "grid.toml", [f"train_size={size}"]).trials:
+            store.write(trial, record(trial), {})
+    assert report("ablation")[0] == 0
+    names = {path.name for path in (tmp_path / "results/reports").glob("*.html")}
+    assert names == {f"ablation_simplemlp_train_size-{size}.html" for size in (500, 8000)}
+    page = (tmp_path / "results/reports/ablation_simplemlp_train_size-500.html").read_text()
+    assert "ablation, training size 500: simplemlp" in page
+
+
+STAGED = """
+study = "activations"
+name = "staged"
+seeds = [0, 1]
+[base]
+arch = "1*4"
+[variants]
+a = { activation = "ReLU" }
+b = { activation = "Tanh" }
+c = { activation = "SiLU" }
+[[stages]]
+name = "short"
+meta_loops = 2
+[[stages]]
+name = "long"
+meta_loops = 4
+settings = { dropout = 0.2 }
+promote = { best = 1 }
+"""
+
+
+def test_a_finished_staged_grid_lacks_nothing(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates that did not go on to the second stage are not missing from it."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
+    (tmp_path / "staged.toml").write_text(STAGED)
+    store, grid = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "staged.toml")
+    for trial in grid.stages[0].trials:
+        store.write(trial, record(trial, 2), {})
+    best = next(each for each in stage_statuses(grid, store) if each.number == 1)
+    assert len(best.trials) == 2
+    for trial in best.trials:
+        store.write(trial, record(trial, 4), {})
+    code, _, err = report("staged", "--grid", "staged.toml")
+    assert code == 0, err
+    for name, done in (("staged_loops-2", 6), ("staged_loops-4", 2)):
+        page = (tmp_path / f"results/reports/{name}.html").read_text()
+        assert f"{done} of {done}" in page
+        assert "expected trials are not there" not in page
 
 
 def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> None:
@@ -228,3 +328,15 @@ def test_what_cannot_be_reported_is_one_line(report: Report, tmp_path: Path) -> 
         code, _, err = report(*words)
         assert (code, err.count("\n")) == (2, 1), err
         assert "Traceback" not in err
+        assert not (tmp_path / "results/reports").exists()
+
+
+def test_a_table_that_is_refused_leaves_no_folder(report: Report, tmp_path: Path) -> None:
+    """Two values of a setting within a mode: nothing is written before the tables are known."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for decay in ("1e-4", "1e-3"):
+        for trial in load_grid(tmp_path / "grid.toml", [f"weight_decay={decay}"]).trials:
+            store.write(trial, record(trial), {})
+    code, _, err = report("ablation")
+    assert (code, "mode decay with more than one weight_decay" in err) == (2, True)
+    assert not (tmp_path / "results/reports").exists()

@@ -10,14 +10,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from paths import ROOT
 
+from psa.analysis.frame_schema import trials_of
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.records_frame import load_records_frame
+from psa.analysis.stats import Paired
 from psa.cli.app import PSA, run
 from psa.cli.run_options import RunOptions
 from psa.cli.train_study import train_of
@@ -26,7 +29,7 @@ from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
 from psa.reports.contract import ReportContext
-from psa.reports.glonet import claims, report
+from psa.reports.glonet import claims, document, report
 from psa.reports.glonet.figures.layers import plot_exits, plot_usage
 from psa.reports.glonet.layer_use import Use, uses_of
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, glonet_results, seconds_of
@@ -231,23 +234,23 @@ def use(layers: int, outputs: Sequence[float], exits: Sequence[float], model: st
 
 def test_resilience_is_measured() -> None:
     """A loss within a point is resilient, two points are not, a gain is; an interval across is neither."""
-    flat = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
-    falling = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [95.6, 95.8]))
+    shallow = made("GloNet", 6, [98.0, 98.2, 98.1])
+    flat = depths(shallow, made("GloNet", 200, [97.6, 97.8, 97.7]))
+    falling = depths(shallow, made("GloNet", 200, [95.6, 95.8, 95.7]))
     assert "more than 1 point, which is resilient" in next(claims.resilience(flat))
     assert "more than 1 point, which is not resilient" in next(claims.resilience(falling))
-    gaining = depths(made("GloNet", 6, [90.0, 90.2]), made("GloNet", 200, [97.6, 97.8]))
-    said = next(claims.resilience(gaining))
+    deep = made("GloNet", 200, [97.6, 97.8, 97.7])
+    said = next(claims.resilience(depths(made("GloNet", 6, [90.0, 90.2, 90.1]), deep)))
     assert "+7.60 points" in said
     assert "which is resilient" in said
-    hump = depths(
-        made("GloNet", 6, [95.0, 95.2]), made("GloNet", 24, [98.0, 98.2]), made("GloNet", 200, [95.0, 95.2])
-    )
+    low = [95.0, 95.2, 95.1]
+    hump = depths(made("GloNet", 6, low), made("GloNet", 24, [98.0, 98.2, 98.1]), made("GloNet", 200, low))
     assert "(24 layers): −3.00 points" in next(claims.resilience(hump))
     assert "not resilient" in next(claims.resilience(hump))
-    unclear = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.8, 95.0]))
+    unclear = depths(shallow, made("GloNet", 200, [97.8, 95.0, 97.7]))
     assert "cannot be told: the interval spans both" in next(claims.resilience(unclear))
-    single = depths(made("GloNet", 6, [98.0]), made("GloNet", 200, [97.8]))
-    assert "cannot be told: one pair of seeds" in next(claims.resilience(single))
+    few = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
+    assert "cannot be told: below 3 pairs of seeds" in next(claims.resilience(few))
     lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
     assert "learned nothing at any depth" in next(claims.resilience(lost))
     assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
@@ -269,12 +272,110 @@ def test_chance_is_measured() -> None:
 
 
 def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:
-    """Either way."""
-    assert "That is not so" in next(claims.degradation(depths(made("MLP", 50, [11.0, 11.0]))))
-    assert "That is so" in next(claims.degradation(depths(made("MLP", 50, [95.2, 95.0]))))
+    """Refuted, agrees or cannot be told by the interval; of two trials nothing can."""
+    said = {
+        name: next(document.degradation(depths(made("MLP", 50, values))))
+        for name, values in (
+            ("refuted", [11.0, 11.1, 11.0]), ("agrees", [95.2, 95.0, 95.1]),
+            ("cannot be told", [95.2, 80.0, 95.0]), ("cannot be told, n = 2", [11.0, 11.0]),
+        )
+    }  # fmt: skip
+    assert all(f"(95 % claimed: {name}" in text for name, text in said.items())
     rows = {row[:2]: row for row in claims_table(depths(made("MLP", 200, [11.0, 11.0]))).rows}
     assert rows[200, "MLP"][5] == pytest.approx(11.0 - 85.0)
     assert rows[6, "GloNet"][3] is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-1.0, 1.0, "agrees"), (-1.01, 1.0, "cannot be told"), (-1.0, 1.01, "cannot be told"),
+        (1.01, 2.0, "refuted"), (1.0, 2.0, "cannot be told"), (-2.0, -1.01, "refuted"),
+        (-2.0, -1.0, "cannot be told"), (float("nan"), float("nan"), "cannot be told"),
+    ],
+)  # fmt: skip
+def test_the_verdict_on_a_claim_at_its_edges(low: float, high: float, said: str) -> None:
+    """A point on either side of the claim is the margin."""
+    assert document.claim_verdict(low, high) == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "features", "lacking"),
+    [
+        ({}, 50, 256, []),
+        ({}, 49, 256, ["at least 50 epochs"]),
+        ({}, 50, 64, ["width 256"]),
+        ({"dataset": "fashion-mnist"}, 50, 256, ["MNIST"]),
+        ({"digits": "0,1"}, 50, 256, ["all ten digits"]),
+        ({"train_size": 10_000}, 50, 256, ["all training images"]),
+    ],
+)
+def test_the_earlier_document_is_compared_with_its_equals_alone(
+    frame: pd.DataFrame, changes: dict[str, Any], epochs: int, features: int, lacking: list[str]
+) -> None:
+    """Two epochs of a tenth of the images at another width refute nothing."""
+    trials = trials_of(frame.assign(**({"digits": None} | changes)))
+    results = replace(depths(made("MLP", 50, [95.0] * 3, features)), epochs=(epochs,))
+    assert document.claims_missing(trials, results) == lacking
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-3.0, 1.0, "which is resilient"), (-3.0, 1.01, "spans both"), (1.01, 2.0, "which is not resilient"),
+        (1.0, 2.0, "spans both"), (float("nan"), float("nan"), "below 3 pairs"),
+    ],
+)  # fmt: skip
+def test_the_verdict_on_depth_at_its_edges(low: float, high: float, said: str) -> None:
+    """It follows from the ends of the interval."""
+    assert said in claims.cost_verdict(Paired(5, 0.0, low, high, 0.5, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ([1.0] * 199, "even"),
+        ([0.0] * 181 + [1.0] * 18, "leaning to the last layers"),  # a ResMLP of 100 blocks was called even
+        ([0.4] * 8 + [1.0] * 191, "leaning to the last layers"),
+        ([0.6] * 8 + [1.0] * 191, "even"),
+        ([3.0] * 8 + [1.0] * 191, "leaning to the first layers"),
+        ([1.9] * 8 + [1.0] * 191, "even"),
+        ([1.0] * 8 + [0.0] * 95 + [4.0] * 48 + [0.0] * 48, "uneven"),
+        ([100.0] * 8 + [0.1] * 191, "concentrated"),
+        ([1.0] * 7, "short"),
+    ],
+)
+def test_the_verdict_on_the_use_of_layers_at_its_edges(outputs: list[float], said: str) -> None:
+    """In a deep network the first eight layers have few percent: the factor counts, not the points alone."""
+    assert use(len(outputs) + 1, outputs, [98.0] * len(outputs)).verdict == said
+
+
+def test_an_exit_is_where_all_later_layers_are_as_good() -> None:
+    """The first layer that is good by chance is no exit: layers 2 and 99 were averaged to 50.5 once."""
+    one, other = [10.0, 50.0, 10.0, 12.0, 50.0], [50.0] * 5
+    assert list(use(6, [1.0] * 5, one).exit) == [5.0]
+    assert list(use(6, [1.0] * 5, other).exit) == [1.0]
+    assert list(use(6, [1.0] * 5, [10.0, 49.0, 49.5, 49.0, 50.0]).exit) == [2.0]
+
+
+def test_a_network_at_chance_whose_loss_exploded_is_said_to_have() -> None:
+    """A residual stack that does not begin to learn is an unfair rival."""
+    shallow, deep = made("ResMLP", 10, [96.0] * 3), made("ResMLP", 100, [9.8] * 3, curve=[2.9e16])
+    said = next(claims.chance(depths(shallow, deep), "ResMLP"))
+    assert "Its training loss reached 2.9e+16 with 100 layers" in said
+    calm = made("ResMLP", 100, [9.8] * 3, curve=[2.4])
+    assert "training loss" not in next(claims.chance(depths(shallow, calm), "ResMLP"))
+
+
+def test_the_fact_on_chance_counts_trials() -> None:
+    """It said that MLPs are at chance at no depth, beside an interval from 0 to 57.86 %."""
+    shallow = made("MLP", 10, [96.0, 95.0])
+    some = depths(shallow, made("MLP", 50, [95.0, 9.0]))
+    assert claims.chance_fact(some, "MLP", 256) == ("in some trials", "1 trial (50 layers); n = 2")
+    none = depths(shallow, made("MLP", 50, [95.0, 96.0]))
+    assert claims.chance_fact(none, "MLP", 256)[0] == "in no trial"
+    lost = depths(shallow, made("MLP", 50, [9.0, 9.5]))
+    assert claims.chance_fact(lost, "MLP", 256)[0] == "from 50 layers on"
 
 
 def test_concentration_is_measured() -> None:
@@ -402,13 +503,14 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, context: Repor
 
 
 def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, context: ReportContext) -> None:
-    """Mnist with all digits; the epochs of both sides are said."""
+    """Mnist with all digits, width and epochs of the document; otherwise the page says what is lacking."""
     rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
     rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]
     assert "claims" not in report.tables(rows, context)
-    whole = rows.assign(digits=None)
+    page = report.page(rows, context, report.tables(rows, context), {})
+    assert "these trials lack all ten digits, at least 50 epochs" in str(page.sections[1].text)
+    whole = rows.assign(digits=None, loops=50)
     assert "after 50 or 200 epochs" in report.tables(whole, context)["claims"].note
-    assert "2 epochs" in report.tables(whole, context)["claims"].note
     assert "claims" not in report.tables(whole.assign(dataset="fashion-mnist"), context)
 
 

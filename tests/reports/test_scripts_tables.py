@@ -59,12 +59,13 @@ def table(home: Path, name: str) -> list[list[str]]:
 
 
 def test_the_architecture_table_needs_no_results(home: Path, run: Run) -> None:
-    """98 architectures of the study, in three formats, and where they are is said."""
+    """98 architectures of the study, in three formats; redirected output is the LaTeX alone."""
     code, out, err = run("make-architecture-table")
-    assert (code, err) == (0, "")
+    assert code == 0
     assert len(table(home, "psa_simplemlp_architectures")) == 99
     for ending in ("md", "tex", "csv"):
-        assert f"Table results/reports/psa_simplemlp_architectures.{ending}\n" in out
+        assert f"Table results/reports/psa_simplemlp_architectures.{ending}\n" in err
+    assert out == (home / "results/reports/psa_simplemlp_architectures.tex").read_text()
     latex = (home / "results/reports/psa_simplemlp_architectures.tex").read_text()
     assert r"\caption{Parameters for Network Architectures}\label{tab:architecture_parameters}" in latex
 
@@ -104,12 +105,12 @@ def test_accuracies_of_records(home: Path, run: Run) -> None:
     trials = load_grid(SMOKE).trials
     store = stored(home, trials[:-3])
     store.write_failure(trials[-1], "out of memory")
-    code, out, err = run("make-trial-accuracy-table", "--grid", "reproduction/smoke.toml")
-    assert (code, err) == (0, "")
+    code, _, said = run("make-trial-accuracy-table", "--grid", "reproduction/smoke.toml")
+    assert code == 0
     rows = table(home, "psa_simplemlp_accuracy")
     assert [row[0] for row in rows] == ["Architecture", "1*4", "2*3"]
     assert rows[2][5:7] == ["**23.40 (n=1)**", "n/a"]
-    assert "2 of 12 cells have fewer: 2*3 hidden 1 (1 missing); 2*3 output 0 (1 failed, 1 missing)" in out
+    assert "2 of 12 cells have fewer: 2*3 hidden 1 (1 missing); 2*3 output 0 (1 failed, 1 missing)" in said
 
 
 def test_another_study_and_its_folder(home: Path, run: Run) -> None:
@@ -121,6 +122,32 @@ def test_another_study_and_its_folder(home: Path, run: Run) -> None:
     code, _, err = run("make-trial-accuracy-table", "--results-dir", "elsewhere/results")
     assert code == 2
     assert "elsewhere/results holds no record of ablation" in err
+
+
+def test_a_terminal_shows_the_paths_and_no_latex(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The LaTeX is for `> table.tex`."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    code, out, err = run("make-architecture-table")
+    assert (code, err) == (0, "")
+    assert "Table results/reports/psa_simplemlp_architectures.tex" in out
+    assert "tabular" not in out
+
+
+@pytest.mark.parametrize("kind", ["summary", "trials"])
+def test_the_tables_of_the_results_parser_are_read_without_options(kind: str, home: Path, run: Run) -> None:
+    """Where the study's own programs wrote them, unless there are records or another source is named."""
+    study = some_study()
+    written = {"summary": summary_markdown, "trials": trials_markdown}[kind](study)
+    (home / "results").mkdir()
+    (home / f"results/psa_resmlp_{kind}.md").write_text(written)
+    assert run("make-trial-accuracy-table")[0] == 0
+    rows = table(home, "psa_resmlp_accuracy")
+    assert [row[0] for row in rows[1:]] == ["1*64", "1*16", "2*30", "4*4", "2*1"]
+    stored(home, [trial.changed(study="ablation") for trial in load_grid(SMOKE).trials])
+    assert run("make-trial-accuracy-table")[0] == 0
+    assert len(table(home, "psa_simplemlp_accuracy")) == 3
 
 
 def test_accuracies_of_markdown(home: Path, run: Run) -> None:

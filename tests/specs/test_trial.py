@@ -22,7 +22,8 @@ from psa.specs.trial import Leg, Pack, Trial, pack_key
 # The grammar of --arch, written down a second time and in another way than in psa.specs.arch.
 _BLANK = r"[ \t\r\n\f\v]*"
 _SIZE = f"{_BLANK}[0-9]+{_BLANK}"
-GRAMMAR = re.compile(rf"{_BLANK}\[{_SIZE}\*{_SIZE}(,{_SIZE}\*{_SIZE})*\]{_BLANK}")
+_SEGMENTS = rf"{_SIZE}[*xX]{_SIZE}(,{_SIZE}[*xX]{_SIZE})*"
+GRAMMAR = re.compile(rf"{_BLANK}(\[{_SEGMENTS}\]|{_SEGMENTS}){_BLANK}")
 
 
 def trial(mode: Mode = "none", arch: str = "[1*4]", seed: int = 0, **ratchet: Any) -> Trial:
@@ -43,6 +44,10 @@ def trial(mode: Mode = "none", arch: str = "[1*4]", seed: int = 0, **ratchet: An
         ("[1*8,1*8]", (8, 8)),
         ("[1*8,1*4,1*8]", (8, 4, 8)),
         ("[03*0000000000002]", (2, 2, 2)),
+        ("1*4", (4,)),
+        ("4x8", (8, 8, 8, 8)),
+        (" 4X2 , 1*3", (2, 2, 2, 2, 3)),
+        ("[2x4, 1*8]", (4, 4, 8)),
     ],
 )
 def test_an_arch_is_count_times_width(text: str, widths: tuple[int, ...]) -> None:
@@ -69,7 +74,8 @@ def test_a_slug_is_short_enough_for_a_file_name_and_the_digest_tells_trials_apar
 
 
 WRONG = [
-    "", " ", "[", "]", "[]", "[ ]", "][", "4*4", "[4*4", "4*4]", "[4*4,]", "[,4*4]", "[4*4,,4*4]", "[4x4]",
+    "", " ", "[", "]", "[]", "[ ]", "][", "4*4,", "[4*4", "4*4]", "[4*4,]", "[,4*4]", "[4*4,,4*4]", "[4x4",
+    "4", "4x", "x4", "4xx4", "4x4x4", "4*x4", "4x4-2x8",
     "[4]", "[*4]", "[4*]", "[4**4]", "[4*4*4]", "[-4*4]", "[+4*4]", "[4.0*4]", "[4e1*4]", "[0*4]", "[4*0]",
     "[[4*4]]", "[[4*4],[2*8]]", "(4*4)", "{4*4}", "[4*4];[2*8]", "[4*4][2*8]", "[4*4\x00]", "[4\x00*4]",
     "[٤*4]", "[\uff14*4]", "[²*4]", "[4\u2217*4]", "[4×4]", "\u3000[4*4]",

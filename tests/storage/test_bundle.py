@@ -155,7 +155,7 @@ def test_a_published_folder_is_checked_with_the_results(
     Path("results/published").mkdir()
     Path("results/all.parquet").rename("results/published/all.parquet")
     assert "(6 records in bundles)" in said(capsys, "verify", code=0)
-    assert "0 of 6 trials done" in said(capsys, "status", "grid.toml", code=0)
+    assert "0 of 6 trials done" in said(capsys, "status", "grid.toml", code=3)
     assert "6 of 6" in said(capsys, "status", "grid.toml", "--results-dir", "results/published", code=0)
 
 
@@ -274,7 +274,7 @@ def test_one_record_that_links_to_itself_is_one_damaged_record(
     path = Path(f"loose/{trials()[0].id}.json")
     path.unlink()
     path.symlink_to(path.name)
-    told = said(capsys, "status", "grid.toml", "--results-dir", "loose", code=0)
+    told = said(capsys, "status", "grid.toml", "--results-dir", "loose", code=4)
     assert "5 of 6 trials done" in told
     assert "got a link to itself" in told
 
@@ -287,7 +287,7 @@ def test_a_record_of_another_trial_in_a_row(home: Path, capsys: pytest.CaptureFi
     )
     line = f"record {first.id} must be of that trial, got a record of {second.id}"
     assert line in said(capsys, "verify")
-    assert "5 of 6 trials done" in said(capsys, "status", "grid.toml", code=0)
+    assert "5 of 6 trials done" in said(capsys, "status", "grid.toml", code=4)
     assert "holds the record" not in said(capsys, "bundle", "new.parquet", "--from", "results")
     assert len(read_bundle(Path("new.parquet")) or ()) == 5
 
@@ -468,7 +468,7 @@ def test_two_records_of_one_trial_that_disagree_count_for_none(
         add_to_bundle(Path("results/second.parquet"), other.records)
     line = "differs from the record of the same trial in"
     assert line in said(capsys, "verify")
-    told = said(capsys, "status", "grid.toml", code=0)
+    told = said(capsys, "status", "grid.toml", code=4)
     assert "5 of 6 trials done" in told
     assert line in told
     with caplog.at_level(logging.WARNING):

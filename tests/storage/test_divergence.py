@@ -316,8 +316,8 @@ def test_train_says_that_its_network_diverged(capsys: Capture) -> None:
     assert command(TRAIN, [*EXPLODES, "--meta-loops", "2"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.count("current diverged | LKG ") == 2
-    assert "(new)" not in out
+    assert out.count("current diverged | bounty ") == 2
+    assert "new LKG" not in out
     assert "DIVERGED: in 2 of 2 loops" in out
     assert "test " not in out[out.index("DIVERGED") : out.index("Always")]
 

@@ -195,7 +195,7 @@ def test_progress_of_a_sweep_that_cannot_be_used_is_not_shown(
         (path,) = Path("models/.sweeps").glob("*.json")
         for what, content in (GENERAL | PROGRESS).items():
             path.write_bytes(content)
-            assert app.run(app.PSA, ["status", str(GRID)]) == 0, what
+            assert app.run(app.PSA, ["status", str(GRID)]) == 3, what
             out, err = capfd.readouterr()
             assert f"sweep {os.getpid()}: at work\n" in out, what
             assert err.count("\n") == 1, (what, err)

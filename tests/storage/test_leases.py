@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -89,7 +90,8 @@ def test_no_worker_is_started_for_what_others_have_in_hand(
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
-    assert [line for line in lines if "waiting" in line] == [
-        "6/12 trials | waiting for 6 trials of other processes"
-    ]
+    (waiting,) = (line for line in lines if "waiting" in line)
+    clock, *parts = waiting.split(" | ")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", clock)
+    assert (parts[0], parts[-1]) == ("6/12 trials", "waiting for 6 trials of other processes")
     assert lines[-1] == "12 of 12 trials done, 0 failed"

@@ -100,7 +100,7 @@ def run(
     **options: Any,
 ) -> tuple[list[TrialState], list[loop.TestResult]]:
     """Train trials as one pack, or go on from `states`; the states afterwards and the test results."""
-    net = Dense(trials[0].model, splits.classes)
+    net = Dense(trials[0].model, splits.classes, trials[0].data.shape)
     states = states or [fresh_state(each, net, loops) for each in trials]
     last: list[TrialState] = []
 

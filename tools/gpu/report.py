@@ -87,7 +87,7 @@ def study_lines(benchmark: dict[str, Any]) -> list[str]:
     lines += [
         f"On {offer['instance']}: ${offer['dollars']:,.2f} for both families ({offer['dated']})."
         for offer in study["dollars"]
-    ] or ["The table of prices (cloud/aws/prices.toml) has no instance with this device."]
+    ] or ["The table of prices (cloud/aws/pricing/prices.toml) has no instance with this device."]
     published = study["published"]
     return [
         *lines,

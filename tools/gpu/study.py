@@ -71,7 +71,7 @@ def _offers(hours: float, device_name: str) -> list[dict[str, Any]]:
     prefixes = tuple(INSTANCES[word] for word in re.split(r"[\s-]+", device_name) if word in INSTANCES)
     table = price_table()
     offers = [
-        {"instance": name, "dollars": hours * price.hourly / price.gpus, "dated": table.description}
+        {"instance": name, "dollars": price.cost(3600 * hours) / price.gpus, "dated": table.description}
         for name, price in table.instances.items()
         if prefixes and name.startswith(prefixes)
     ]

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
 from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, WorkerEvent
-from psa.specs.base import canonical_json, parse_spec
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, WorkerEvent, received_pack, stored_pack
+from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
 from psa.storage.checkpoint import trained_loops
 from psa.storage.store import STATE_NAME, Store
@@ -80,7 +81,7 @@ def train_packs(root: Path) -> int:
     logger.info("code %s in %s", unpacked_digest(code), code)
     hyperparameters = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
     line, folder = root / "input/data/line", root / "checkpoints"
-    packs = parse_packs(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE))
+    packs = parse_packs(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE), received_pack)
     store = Store(folder / "models", folder / "results")
     _copy_earlier_states(line / "models", store)
     with contextlib.suppress(FileNotFoundError):  # trials that failed in an earlier attempt are tried again
@@ -105,14 +106,16 @@ def train_packs(root: Path) -> int:
     return 0
 
 
-def parse_packs(content: bytes, where: str) -> dict[str, Pack]:
-    """Parse the packs of a job, by name. Raises UserError."""
+def parse_packs(
+    content: bytes, where: str, parse: Callable[[Any, str], Pack] = stored_pack
+) -> dict[str, Pack]:
+    """Parse the packs of a job, by name. parse: `received_pack` to train them. Raises UserError."""
     try:
         bodies = json.loads(content)
         items = sorted(bodies.items())
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{where} must hold packs, got none", "Submit the sweep again") from None
-    return {name: parse_spec(Pack, body, where) for name, body in items}
+    return {name: parse(body, where) for name, body in items}
 
 
 def _copy_earlier_states(before: Path, store: Store) -> None:

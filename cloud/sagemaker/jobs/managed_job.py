@@ -20,6 +20,7 @@ from cloud.sagemaker.container.entry import PACKS_FILE, parse_packs
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.execution.backend import Job
+from psa.execution.worker.protocol import pack_body
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import STATE_NAME, Store
@@ -132,7 +133,7 @@ def upload_inputs(managed: ManagedJob, bucket: Bucket, store: Store) -> Iterator
             name = f"{managed.folder}/inputs/models/{trial.id}/{STATE_NAME}"
             bucket.write(name, content)
             yield name
-    bodies = {name: pack.model_dump(mode="json") for name, pack in managed.packs.items()}
+    bodies = {name: pack_body(pack) for name, pack in managed.packs.items()}
     name = f"{managed.folder}/inputs/{PACKS_FILE}"
     bucket.write(name, canonical_json(bodies).encode())
     yield name

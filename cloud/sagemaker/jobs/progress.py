@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import (
+    Annotated,
+    Final,
+    NotRequired,  # pydantic requires these below Python 3.12
+)
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
+from typing_extensions import TypedDict
 
 from psa.experiments.grid_file import MAX_LOOPS
 
 
 class LastLoop(TypedDict):
-    """The last loop of a pack: its number, the trials in it, and the best accuracy so far."""
+    """The last loop of a pack: its number, the trials in it, and their best and mean accuracy."""
 
     loop: Annotated[int, Field(ge=0, le=MAX_LOOPS)]
     trained: Annotated[int, Field(ge=0, le=100_000)]
     best: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # below 0: no loss was finite
+    mean: NotRequired[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]  # not of an earlier psa
     trial: Annotated[str, Field(max_length=1_000)]
 
 

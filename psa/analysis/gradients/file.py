@@ -5,6 +5,7 @@ Images are gathered from the data when a first layer is requested; everything el
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,7 +22,6 @@ from psa.core.errors import UserError
 from psa.data.splits import Split, load_splits
 from psa.specs.data import DataSpec
 from psa.specs.probes import CHECKPOINT, ONLINE
-from psa.specs.shapes import PIXELS, shape_of
 from psa.specs.trial import Trial
 from psa.storage import array_file
 from psa.storage.array_file import ArrayFile
@@ -85,7 +85,7 @@ class GradientFile:
         begins with: numbered on, before the output.
         """
         there = {name.removesuffix(".delta") for name in self.file.arrays if name.endswith(".delta")}
-        linears = shape_of(self.trial.model, self.trial.data.classes).linears
+        linears = self.trial.shape.linears
         *known, output = [each.name for each in linears]
         grown = sorted(there.difference(known, [output]), key=lambda name: int(name.rpartition(".")[2]))
         return [name for name in (*known, *grown, output) if name in there]
@@ -97,7 +97,7 @@ class GradientFile:
         for layer in self.layers:
             stored = self.file.arrays.get(f"{layer}.activation")
             outputs = self.file.arrays[f"{layer}.delta"].shape[1]
-            inputs = PIXELS if stored is None else stored.shape[1]
+            inputs = math.prod(self.trial.data.shape) if stored is None else stored.shape[1]
             found |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
         return found
 
@@ -118,7 +118,7 @@ class GradientFile:
         return Factored(delta, activation)
 
     def images(self, rows: slice | Labels = slice(None)) -> Tensor:
-        """Return the images as the network read them, with their scaling, float32 [n, 784]."""
+        """Return the images as the network read them, with their scaling, float32 [n, features]."""
         places = np.searchsorted(self._sorted[0], self.index[rows])
         return self._split.images[torch.from_numpy(self._sorted[1][places])]
 

@@ -28,8 +28,8 @@ class LabelAgreement:
     of both entropies, 0 to 1. ari: pairs agreed upon, corrected for chance (Hubert & Arabie 1985): 0 by
     chance, 1 for equal labellings.
 
-    The percentile intervals cover other samples of the same size with the same centres; they do not cover
-    other outcomes of k-means.
+    The bootstrap intervals cover other samples of the same size with the same centres; they do not cover
+    other outcomes of k-means. They contain their value (see _estimate).
     """
 
     samples: int
@@ -46,7 +46,9 @@ def label_agreement(
     total = int(table.sum())
     drawn = generator(seed, "bootstrap").multinomial(total, table.ravel() / total, size=resamples)
     tables = np.concatenate([table[None], drawn.reshape(-1, *table.shape)])
-    return LabelAgreement(total, *[_estimate(measure(tables)) for measure in (cluster_purity, nmi, ari)])
+    return LabelAgreement(
+        total, _estimate(cluster_purity(tables)), _estimate(nmi(tables)), _estimate(ari(tables), -1.0)
+    )
 
 
 def contingency(clusters: Counts, labels: Counts) -> Counts:
@@ -94,7 +96,14 @@ def _pairs(counts: Counts) -> _Values:
     return found * (found - 1) / 2
 
 
-def _estimate(values: _Values) -> Interval:
-    """Return the interval of values, of which the first is that of the samples and the others resampled."""
-    low, high = np.percentile(values[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(float(values[0]), float(low), float(high))
+def _estimate(values: _Values, least: float = 0.0) -> Interval:
+    """Return the interval of values, of which the first is that of the samples and the others resampled.
+
+    Resampling adds agreement by chance to purity and NMI, so that their percentiles may lie above the value
+    itself: they are shifted by the bootstrap's estimate of bias, the mean of the resampled values minus the
+    value (Efron & Tibshirani 1993, chapter 10), and restricted to the possible values, `least` to 1.
+    """
+    value, drawn = float(values[0]), values[1:]
+    ends = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - (float(drawn.mean()) - value)
+    low, high = np.clip(ends, least, 1.0)
+    return Interval(value, min(float(low), value), max(float(high), value))

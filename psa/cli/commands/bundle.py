@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from psa.cli.console import console, print_line
 from psa.cli.options import Only
+from psa.cli.output.activity import activity
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import format_bytes, pluralize
@@ -40,7 +41,7 @@ def bundle(
     wanted = None if grid is None else {trial.id for trial in load_grid(grid, (), only).trials}
     check_writable(file.parent)
     out = console()
-    with out.status(f"reading {source}"):
+    with activity(out, f"reading {source}"):
         outcome = add_to_bundle(file, RecordStore(source), wanted)
     for line in outcome.refused:
         print_line(out, f"LEFT OUT {line}")

@@ -19,11 +19,15 @@ from psa.cli.console import console, print_line
 from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import file_error
+from psa.core.formatting import join_names, pluralize
+from psa.storage.layout import STATE_NAME
 from psa.storage.records.bundle import is_record_file
 from psa.storage.sweep_registry import active_sweeps
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
+_SHOWN: Final = 4  # studies that a question names
+Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
 DryRun = Annotated[bool, Parameter(negative="", help="Print what would be removed, then exit.")]
 
 
@@ -39,34 +43,45 @@ def clean(
     /,
     *,
     all: Annotated[  # noqa: A002 - the option is called --all
-        bool, Parameter(negative="", help="Remove everything in the folder without asking.")
+        bool, Parameter(negative="", help="Remove everything in the folder. Asks where sweeps have states.")
     ] = False,
     dry_run: DryRun = False,
-    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    yes: Yes = False,
     model_dir: ModelDir = Path("models"),
 ) -> int:
     """Remove checkpoints.
 
     Removes the checkpoint of `train`, the named ones, or everything in the folder of checkpoints, each with
-    its generations (.previous, .damaged). Asks before it removes more than one. Records are never removed.
+    its generations (.previous, .damaged). Asks before it removes more than one. A name that does not exist
+    is listed as not found, and the others are removed (exit code 1). Records are never removed.
 
     Example: clean --dry-run
     """
     if all and files:
         raise UserError("clean needs --all or names of files, got both", "Give one of them")
     if all:
-        return clean_all(dry_run=dry_run, model_dir=model_dir)
-    if files:
-        chosen = sorted({path for file in files for path in _named(file, model_dir)})
-    else:
+        return clean_all(dry_run=dry_run, yes=yes, model_dir=model_dir)
+    if not files:
         chosen = [path for path in checkpoint_files(model_dir) if _is_default(path)]
-    return _remove(chosen, model_dir, ask=not yes, dry_run=dry_run)
+        return _remove(chosen, model_dir, _several(chosen, yes), dry_run=dry_run)
+    named = {file: _named(file, model_dir) for file in files}
+    chosen = sorted({path for found in named.values() for path in found})
+    absent = [file for file, found in named.items() if not found]
+    if not chosen:
+        raise UserError(
+            f"{absent[0]} does not exist in {model_dir}", "List the files with clean --all --dry-run"
+        )
+    _remove(chosen, model_dir, _several(chosen, yes), dry_run=dry_run)
+    for file in absent:
+        print_line(console(), f"Not found in {model_dir}: {file}")
+    return 1 if absent else 0
 
 
-def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
-    """Remove every checkpoint, without asking.
+def clean_all(*, dry_run: DryRun = False, yes: Yes = False, model_dir: ModelDir = Path("models")) -> int:
+    """Remove every checkpoint.
 
-    Removes everything in the folder of checkpoints. Records are never removed.
+    Removes everything in the folder of checkpoints. Asks if sweeps have states in it, since their trials
+    could not be resumed or extended without them. Records are never removed.
 
     Example: clean-all --dry-run
     """
@@ -78,7 +93,29 @@ def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) 
         if place.resolve().is_relative_to(folder):
             raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
     chosen = [path for path in all_files(model_dir) if not is_record_file(path.name)]
-    return _remove(chosen, model_dir, ask=False, dry_run=dry_run)
+    return _remove(chosen, model_dir, "" if yes else _swept(chosen, model_dir), dry_run=dry_run)
+
+
+def _several(chosen: Sequence[Path], yes: bool) -> str:
+    """Return the question about more than one checkpoint, "" if none is asked."""
+    things = {checkpoint_of(path) for path in chosen}
+    if yes or len(things) < 2:
+        return ""
+    return f"Remove {len(things)} checkpoints, {len(chosen)} files? [y/N] "
+
+
+def _swept(chosen: Sequence[Path], folder: Path) -> str:
+    """Return the question about the states of sweeps, "" if there are none."""
+    states = {path.parent for path in chosen if path.name == STATE_NAME and path.parent != folder}
+    if not states:
+        return ""
+    studies = sorted({state.relative_to(folder).parts[0] for state in states})
+    return (
+        f"{pluralize(len(states), 'trial')} of sweeps ({join_names(studies, _SHOWN)}) could not be resumed "
+        "or extended any more, "
+        f"and results of running cloud jobs could not be fetched. Remove {pluralize(len(chosen), 'file')}? "
+        "[y/N] "
+    )
 
 
 def _is_default(path: Path) -> bool:
@@ -89,7 +126,8 @@ def _is_default(path: Path) -> bool:
 
 
 def _named(file: Path, folder: Path) -> list[Path]:
-    """Return a file, given by its path or its name in the folder, and its generations. Raises UserError.
+    """Return a file, given by its path or its name in the folder, and its generations; nothing if there is
+    no such file. Raises UserError for a file elsewhere.
 
     Only files in the folder are removed, so that a mistyped path deletes no other file and no record.
     """
@@ -111,7 +149,7 @@ def _named(file: Path, folder: Path) -> list[Path]:
         raise UserError(
             f"{file} must be a file in {folder}, got one elsewhere", "`clean` removes nothing else"
         )
-    raise UserError(f"{file} does not exist in {folder}", "List the files with clean --all --dry-run")
+    return []
 
 
 def _no_sweep_at_work(folder: Path) -> None:
@@ -120,7 +158,8 @@ def _no_sweep_at_work(folder: Path) -> None:
         raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
 
 
-def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
+def _remove(chosen: Sequence[Path], folder: Path, question: str, *, dry_run: bool) -> int:
+    """Remove files, after the answer to a question if there is one."""
     out = console()
     if not chosen:
         print_line(out, f"Nothing to remove in {folder}")
@@ -130,10 +169,9 @@ def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -
         return 0
     _no_sweep_at_work(folder)
     with lock_folder(folder):
-        things = {checkpoint_of(path) for path in chosen}
-        if ask and len(things) > 1:
+        if question:
             out.print(_table((path, "to be removed") for path in chosen))
-            if not _agreed(f"Remove {len(things)} checkpoints, {len(chosen)} files? [y/N] "):
+            if not _agreed(question):
                 out.print("Nothing was removed")
                 return 0
         _unlink(chosen, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -11,7 +11,9 @@ from rich.table import Table
 
 from psa.cli.console import class_table, console, print_line
 from psa.cli.options import DataDir
-from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
+from psa.core.errors import UserError
+from psa.experiments.study import DATASET_HELP, data_named
+from psa.specs.data import IMAGES, PRESETS, WHY, label_mapping
 
 if TYPE_CHECKING:
     from psa.data.splits import ClassCounts
@@ -19,22 +21,27 @@ if TYPE_CHECKING:
 
 def analyze_dataset(
     *,
-    dataset: Annotated[Literal["mnist", "fashion-mnist"], Parameter(help="Data set to count.")] = "mnist",
+    dataset: Annotated[str, Parameter(help=f"Data set to count: {DATASET_HELP}.")] = "mnist",
     data_dir: DataDir = Path("dataset"),
     filters: Annotated[bool, Parameter(negative="", help="Show the named sets of digits instead.")] = False,
 ) -> int:
     """Show the number of samples of each class, in every split.
 
-    The splits are the train file, the test file, the training split and the validation split. With --filters,
-    show the named sets of digits (digits = "even" in a grid), their numbers of samples, and the label of each
-    digit.
+    The splits are the train file, the test file, the training split and the validation split; of a data set
+    without a test file, all samples and the three splits that are drawn from them. With --filters, show the
+    named sets of digits (digits = "even" in a grid), their numbers of samples, and the label of each digit.
 
     Example: analyze-dataset --dataset mnist
     """
     from psa.data.splits import class_counts  # torch is imported here, not while options are read
 
     out = console()
-    counted = class_counts(DataSpec(name=dataset), data_dir, lambda message: print_line(out, message))
+    data = data_named(dataset)
+    if filters and data.facts.train != IMAGES:
+        raise UserError(
+            f"--filters shows sets of digits, got {dataset}, which is not of digits", "Leave --filters out"
+        )
+    counted = class_counts(data, data_dir, lambda message: print_line(out, message))
     if filters:
         _print_filters(counted, out)
     else:
@@ -50,7 +57,7 @@ def _print_classes(counted: list[ClassCounts], out: Console) -> None:
     )
     for counts in counted:
         share = f"{counts.zero_r_percent:.2f} % of {counts.total:,}"
-        out.print(f"  {counts.title}: class {counts.zero_r_class}, {share}", markup=False)
+        out.print(f"  {counts.title}: class {counts.names[counts.zero_r_class]}, {share}", markup=False)
 
 
 def _print_filters(counted: list[ClassCounts], out: Console) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,29 +12,48 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, ResultsDir, flag, option
+from psa.cli.options import (
+    OUTPUT_FILES,
+    DataDir,
+    ModelDir,
+    Only,
+    Override,
+    PluginFiles,
+    ResultsDir,
+    flag,
+    option,
+)
+from psa.cli.output.activity import activity
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import join_names, pluralize
-from psa.experiments.grid import load_grid
+from psa.core.formatting import join_names, pluralize, quote
+from psa.experiments.grid import Grid, load_grid
+from psa.experiments.promotion import stage_statuses
+from psa.plugins.loading import load_plugins
+from psa.specs.trial import Trial
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
     from psa.reports.contract import Report, ReportContext
+    from psa.reports.rendering.html import Page
 
 logger = logging.getLogger(__name__)
 
 _REPRODUCTION: Final = Path("reproduction")
+_PUBLISHED_DATASET: Final = "mnist"
 _RUNS: Final = "runs"  # the folder of the folders of trials
 _NAMED: Final = 4  # files that a warning names one by one
 
 
 def report(  # noqa: PLR0913  # each is an option
     study: Annotated[str, Parameter(help="Name of the study, or all.")],
-    *,
+    *overrides: Override,
     grid: Annotated[Path | None, Parameter(help="Grid of the sweep, to list missing trials.")] = None,
+    only: Only = "",
     reference: Annotated[
         Path | None,
         Parameter(
@@ -47,6 +66,7 @@ def report(  # noqa: PLR0913  # each is an option
     asymmetric: Annotated[
         Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
     ] = _REPRODUCTION / "asymmetric.txt",
+    plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     data_dir: DataDir = Path("dataset"),
@@ -55,46 +75,108 @@ def report(  # noqa: PLR0913  # each is an option
     runs: Annotated[
         bool, flag(OUTPUT_FILES, "Also write a folder per trial: weights, run_stats.json, pictures.")
     ] = False,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Write the report of a study: a page, tables and figures.
 
     Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
-    in the published format.
+    in the published format. Name the grid with the overrides of the sweep, as for `psa plan`.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.analysis.records_frame import load_frames
-    from psa.reports.contract import report_of
-    from psa.reports.rendering.pdf import check_typst
+    load_plugins(plugin)
+    out = console(quiet=as_json)
+    with activity(out, "loading libraries") as show:
+        from psa.analysis.records_frame import load_frames
+        from psa.reports.contract import report_of
+        from psa.reports.rendering.pdf import check_typst
+        from psa.reports.rendering.trials import selections
 
-    if pdf:
-        check_typst()
-    check_writable(output_dir)
-    store, out = Store(model_dir, results_dir), console()
-    declared = None if grid is None else load_grid(grid)
-    expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
-    with out.status("reading the records"):
+        if pdf:
+            check_typst()
+        check_writable(_existing(output_dir))
+        store = Store(model_dir, results_dir)
+        declared = _declared(grid, overrides, only)
+        expected, horizons = (
+            ((), None) if declared is None else (_expected(declared, store), declared.horizons)
+        )
+        source = _Source(study, grid, {} if declared is None else selections(declared))
+        show("reading the records")
         frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
+    pages = []
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):
             folder = output_dir / name
-            with out.status(f"writing {folder}.html") as shown:
-                context = _context(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
+            with activity(out, f"writing {folder}.html") as show:
+                context = _context(folder, rows, order, asymmetric, reference)
                 context = replace(
                     context,
                     observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
-                    say=_within(folder, shown.update),
+                    say=_within(folder, show),
                 )
-                written = _written(report, rows, context, shown.update, pdf=pdf)
-                made = _run_folders(report, rows, context, shown.update) if runs else 0
+                written = _written(report, rows, context, show, source, pdf=pdf)
+                made = _run_folders(report, rows, context, show) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
                 print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
-    return 0
+            pages.append(
+                ReportPage(
+                    page=f"{folder}.html",
+                    pdf=f"{folder}.pdf" if pdf else None,
+                    folder=str(folder),
+                    files=list(map(str, written)),
+                    trials=len(rows),
+                    run_folders=made,
+                )
+            )
+    return Outcome(0, ReportDocument(reports=pages))
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists: a mistake must leave no new folder behind."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
+
+
+def _declared(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | None:
+    """Return the grid of the report, None without one. Raises UserError for settings of no grid."""
+    if grid is not None:
+        return load_grid(grid, overrides, only)
+    if overrides or only:
+        given = quote(only or overrides[0])
+        raise UserError(f"overrides and --only must belong to a grid, got {given}", "Name it with --grid")
+    return None
+
+
+def _expected(declared: Grid, store: Store) -> tuple[Trial, ...]:
+    """Return the trials that should be there: of a stage whose candidates are promoted those that went on,
+    none of a stage that waits for the one before it.
+    """
+    stages = stage_statuses(declared, store)
+    return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The study and grid that a report was asked for. selections: the value of --only per trial."""
+
+    study: str
+    grid: Path | None
+    selections: Mapping[str, str]
+
+    @property
+    def command(self) -> str:
+        """The command that writes the page. Folders are left out: the page does not depend on them."""
+        return f"psa report {self.study}" + ("" if self.grid is None else f" --grid {self.grid}")
+
+    def repeat(self, trial: str) -> str:
+        """Return the command that trains a trial again, "" for one that the grid does not declare."""
+        only = self.selections.get(trial)
+        folders = "--results-dir again/results --model-dir again/models"
+        return "" if only is None else f"psa sweep {self.grid} --only '{only}' {folders}"
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
@@ -121,25 +203,35 @@ def _run_folders(
 
 
 def _context(
-    folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None
+    folder: Path, rows: pd.DataFrame, order: Path, asymmetric: Path, reference: Path | None
 ) -> ReportContext:
+    """Return the context of a page. The published results are of MNIST: other data are not compared with them
+    unless the user names a table.
+    """
     from psa.analysis.published import read_reference
     from psa.reports.ablation.cells import archs_in
     from psa.reports.contract import ReportContext
 
-    path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
+    path = reference or _REPRODUCTION / "published" / f"{rows['family'].iloc[0]}.tsv"
+    comparable = reference is not None or set(rows["dataset"].dropna()) <= {_PUBLISHED_DATASET}
     if reference is not None and not path.is_file():
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
     return ReportContext(
         folder,
         archs_in(order) if order.is_file() else (),
         archs_in(asymmetric) if asymmetric.is_file() else (),
-        read_reference(path) if path.is_file() else None,
+        read_reference(path) if comparable and path.is_file() else None,
     )
 
 
 def _written(
-    report: Report, rows: pd.DataFrame, context: ReportContext, say: Callable[[str], object], *, pdf: bool
+    report: Report,
+    rows: pd.DataFrame,
+    context: ReportContext,
+    say: Callable[[str], object],
+    source: _Source,
+    *,
+    pdf: bool,
 ) -> list[Path]:
     """Store the page and its parts. Return the paths of the files beside the page."""
     from psa.analysis import records_frame
@@ -148,27 +240,46 @@ def _written(
     from psa.reports.rendering.pdf import document
 
     folder = context.folder
+    say(f"{folder}: tables")
+    made = report.tables(rows, context)  # before anything is written: a mistake leaves no folder behind
     say(f"{folder}: rows")
     paths = records_frame.write_frame(rows, folder)
-    say(f"{folder}: tables")
-    made = report.tables(rows, context)
     for name, table in made.items():
         paths += tables.save_table(table, folder, name)
     for name, content in report.listings(rows, context).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
-    pictures = {}
+    pictures, notes = {}, {}
     for name, figure in report.figures(rows, context):
         say(f"{folder}: {name}")
         stored = style.save(figure, folder / name)
         pictures[name] = stored[0]
+        notes[stored[0]] = style.notes_in(figure)
         paths += stored
-    whole = report.page(rows, context, made, pictures)
+    say(f"{folder}: trials")
+    whole = _with_trials(
+        html.with_notes(report.page(rows, context, made, pictures), notes), rows, context, source
+    )
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")
         write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
     return paths
+
+
+def _with_trials(page: Page, rows: pd.DataFrame, context: ReportContext, source: _Source) -> Page:
+    """Return the page with its trials and its origin, from their records and sidecars."""
+    from psa.reports.rendering.provenance import provenance
+    from psa.reports.rendering.trials import index_trials, stored_trials
+
+    ids = [str(name) for name in rows["id"].unique()]
+    stored = {} if context.store is None else stored_trials(context.store, ids)
+    commands = {name: command for name in ids if (command := source.repeat(name))}
+    return replace(
+        page,
+        trials=index_trials(rows, stored, page.trial_names, commands),
+        origin=provenance((each.sidecar for each in stored.values()), source.command, source.grid),
+    )
 
 
 def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:

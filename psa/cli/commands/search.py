@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Protocol, cast
@@ -18,20 +18,26 @@ from psa.cli.options import (
     DataDir,
     Device,
     ModelDir,
+    PluginFiles,
     ResultsDir,
     SweepCommandOptions,
     option,
 )
+from psa.cli.output.activity import activity
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.schema import SearchDocument, SearchedConfiguration
 from psa.cli.record_options import REPORTS
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import pluralize
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.search import Search, load_search
 from psa.experiments.search_log import Configuration, SearchLog
+from psa.plugins.loading import load_plugins
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 
@@ -50,13 +56,15 @@ def search(
         Path, option(EXPERIMENT, "Search file, e.g. reproduction/search.toml.", name="search")
     ],
     *overrides: Annotated[str, option(EXPERIMENT, "Settings that override those of the file: meta_loops=5")],
+    plugin: PluginFiles = (),
     runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the table and the figure.")] = REPORTS,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Run a hyperparameter search with Ray Tune and early stopping.
 
     Each sampled configuration is trained with all seeds. Run the same command again to resume after any
@@ -65,6 +73,7 @@ def search(
 
     Example: psa search reproduction/search.toml
     """
+    load_plugins(plugin)
     found = load_search(declared, overrides)
     runs = runs or SweepCommandOptions()
     if runs.backend == "local":
@@ -73,25 +82,47 @@ def search(
         check_writable(folder)
     costs, out, store = (
         CostModel.of_machine(model_dir, device),
-        console(lasting=True),
+        console(lasting=True, quiet=as_json),
         Store(model_dir, results_dir),
     )
     machine = Machine(data_dir, device)
     backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
+    keep_tables(found.first.trials, data_dir)
     ledger = SearchLog(found, results_dir)
     with StopRequest() as stop:
         if not ledger.complete:
             _listen(backend, found, ledger, stop, out)
     if stop():
         out.print("Stopped. Run the same command again to resume.")
-        return stop.exit_code
-    _report(ledger, output_dir, out)
-    return 0 if ledger.complete else 1
+        return Outcome(stop.exit_code, _document(ledger, []))
+    files = _report(ledger, output_dir, out)
+    return Outcome(0 if ledger.complete else 1, _document(ledger, files))
+
+
+def _document(ledger: SearchLog, files: Sequence[Path]) -> SearchDocument:
+    """Return the search as a document. files: the table and the figure."""
+    return SearchDocument(
+        name=ledger.search.template.name,
+        complete=ledger.complete,
+        samples=ledger.search.strategy.samples,
+        configurations=[
+            SearchedConfiguration(
+                name=name,
+                status=each.status,
+                settings=each.settings,
+                loops=each.loops,
+                accuracies=list(each.finite),
+                error=each.error,
+            )
+            for name, each in sorted(ledger.configurations.items())
+        ],
+        files=list(map(str, files)),
+    )
 
 
 def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopRequest, out: Console) -> None:
     with (
-        out.status(f"{found.template.name}: starting Ray") as status,
+        activity(out, f"{found.template.name}: starting Ray") as show,
         contextlib.closing(backend.search(found)) as events,
     ):
         for event in events:
@@ -105,7 +136,7 @@ def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopReque
                 count = f"{len(ledger.ended)}/{found.strategy.samples}"
                 print_line(out, f"{count} | {_line(ended, found)}")
             running = sum(each.status == "running" for each in ledger.configurations.values())
-            status.update(f"{found.template.name}: {pluralize(running, 'configuration')} in training")
+            show(f"{found.template.name}: {pluralize(running, 'configuration')} in training")
 
 
 def _line(ended: Configuration, found: Search) -> str:
@@ -117,17 +148,21 @@ def _line(ended: Configuration, found: Search) -> str:
     return f"{ended.name} {ended.outcome}{accuracy} after {loops} | {settings}"
 
 
-def _report(ledger: SearchLog, folder: Path, out: Console) -> None:
-    """Store the table and the figure, and show the best."""
+def _report(ledger: SearchLog, folder: Path, out: Console) -> list[Path]:
+    """Store the table and the figure, and show the best. Return the paths of the files."""
     from psa.reports import search as reports
     from psa.reports.plotting.style import save
     from psa.reports.rendering.tables import save_table
 
     if not ledger.ended:
-        return
+        return []
     name = f"{ledger.search.template.name}_search"
     table = reports.search_table(ledger)
-    for path in (*save_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
+    paths = save_table(table, folder, name)
+    if any(each.finite for each in ledger.ended):
+        paths += save(reports.search_figure(ledger), folder / name)
+    for path in paths:
         print_line(out, str(path))
     for line in reports.best_lines(ledger, _SHOWN):
         print_line(out, line)
+    return paths

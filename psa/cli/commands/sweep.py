@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from psa.cli.commands.plan import previewed
 from psa.cli.console import console
+from psa.cli.job_options import ManagedSweepOptions
 from psa.cli.options import (
     DataDir,
     Device,
@@ -17,14 +18,15 @@ from psa.cli.options import (
     Only,
     Options,
     Override,
+    PluginFiles,
     ResultsDir,
-    SweepCommandOptions,
 )
 from psa.cli.sweep_view import ConsoleProgress
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.experiments.sweep import Sweep
+from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 
@@ -32,7 +34,8 @@ def sweep(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
-    runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
+    plugin: PluginFiles = (),
+    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
     options: Annotated[Options | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
@@ -47,10 +50,11 @@ def sweep(
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
+    load_plugins(plugin)
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = (
         load_grid(grid, overrides, only),
-        runs or SweepCommandOptions(),
+        runs or ManagedSweepOptions(),
         options or Options(),
     )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
-from psa.cli.console import TrainView, console, print_line, summary_table
-from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option, option_name
+from psa.cli.console import TrainView, console, summary_table
+from psa.cli.options import (
+    NETWORK,
+    TRAINING,
+    NumberOption,
+    PluginFiles,
+    WholeOption,
+    Wholes,
+    option,
+    option_name,
+)
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
-from psa.experiments.study import study_named, study_names
+from psa.experiments.study import DATASET_HELP, data_named, study_named, study_names
+from psa.plugins.loading import load_plugins
 from psa.specs.arch import Arch
 from psa.specs.base import first_error, parse_spec
-from psa.specs.data import DataSpec
 from psa.specs.model import Family, PublishedModelSpec
-from psa.specs.shapes import shape_of
-from psa.specs.training import Mode, RatchetTraining
-from psa.specs.trial import Pack, Trial
+from psa.specs.training import MODE_PLUGINS, MODES, RatchetTraining
+from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.store import Store
 
 # Trials of `train` may change their settings between loops, so no study includes them in its rows.
@@ -42,7 +50,8 @@ class TrainOptions:
     arch: Annotated[
         str | None,
         option(
-            NETWORK, 'Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]'
+            NETWORK,
+            'Hidden layers as count*width segments, e.g. 2*64, 2x64 or "4*4, 2*8, 1*16". [default: 1*1024]',
         ),
     ] = None
     hidden_layers: Annotated[
@@ -51,14 +60,16 @@ class TrainOptions:
     model: Annotated[Family, option(NETWORK, "resmlp has residual connections, simplemlp has none.")] = (
         "resmlp"
     )
-    dataset: Annotated[Literal["mnist", "fashion-mnist"], option(NETWORK, "Data set to train on.")] = "mnist"
+    dataset: Annotated[str, option(NETWORK, f"Data set to train on: {DATASET_HELP}.")] = "mnist"
     ablation_mode: Annotated[
-        Mode,
+        str,
         option(
             TRAINING,
             "Perturbation of the copy of the LKG. full, hidden and output zero one neuron: of any "
             "layer, of a hidden layer together with its outgoing weights, or of the last layer. none, decay "
-            "(weight decay) and dropout leave the copy unchanged.",
+            "(weight decay) and dropout leave the copy unchanged. A plugin may define further modes. "
+            f"[choices: {', '.join(MODES)}]",
+            metavar="CHOICE",
         ),
     ] = "none"
     meta_loops: Annotated[
@@ -85,12 +96,23 @@ class TrainOptions:
     def check(self) -> None:
         """Raise UserError for invalid options that the trial itself does not check."""
         in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
+        try:
+            MODE_PLUGINS.check(self.ablation_mode, "--ablation-mode")
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if self.hidden_layers == ():
             raise UserError(
                 "--hidden-layers must name a width, got none", "Give one width per hidden layer, e.g. 64 32"
             )
         if self.arch is not None and self.hidden_layers is not None:
             raise UserError("train needs --arch or --hidden-layers, got both", "Give one of them")
+        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
+        for name, (value, mode) in given.items():
+            if value is not None and self.ablation_mode != mode:
+                raise UserError(
+                    f"{name} must be left out in mode {self.ablation_mode}",
+                    f"It acts in mode {mode} only: add --ablation-mode {mode}, or leave it out",
+                )
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
         """Return one trial per seed. Raises UserError."""
@@ -114,21 +136,12 @@ class TrainOptions:
             mode=self.ablation_mode,
             family=self.model,
             seed=seed,
-            data=DataSpec(name=self.dataset),
+            data=data_named(self.dataset),
             lr=self.lr,
             batch_size=self.batch_size,
             weight_decay=decay,
             dropout=dropout,
         )
-
-    def idle(self) -> list[str]:
-        """Return a note on each option that was given but acts in another mode only."""
-        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
-        return [
-            f"note: {option} acts in mode {mode} only; mode {self.ablation_mode} trains without it"
-            for option, (value, mode) in given.items()
-            if value is not None and self.ablation_mode != mode
-        ]
 
 
 def train(
@@ -138,6 +151,7 @@ def train(
         str | None,
         option(NETWORK, f"Train a network of another study, which has its own options: {_OTHERS}."),
     ] = None,
+    plugin: PluginFiles = (),
 ) -> int:
     """Train one network; run the same command again to continue.
 
@@ -147,22 +161,22 @@ def train(
 
     Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
     """
+    load_plugins(plugin)
     if study is not None:
         study_named(study, "--study")
     options, run = options or TrainOptions(), run or RunOptions()
     options.check()
     run.check()
     trials = options.trials(run.seeds)
-    shape = shape_of(trials[0].model)
+    check_sizes(trials[0])
+    shape = trials[0].shape
     out = console()
-    for note in options.idle():
-        print_line(out, note)
     check_writable(run.results_dir)
     check_writable(run.model_dir)
-    store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
+    store = Store(run.model_dir, run.results_dir, single=f"{trials[0].data.name}_lkg", plain_seed=run.seed)
     with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
-        check_memory(shape.parameters, len(trials), run.machine.prepare())
+        check_memory(shape.parameters, len(trials), run.prepare(out))
         out.print(summary_table(options.model, str(trials[0].model.arch), shape))
         view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
         return trained(plan, store, run.machine, view, out)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import CountOption, DataDir, ModelDir, ResultsDir
+from psa.cli.options import CountOption, DataDir, ModelDir, PluginFiles, ResultsDir
+from psa.cli.output.activity import activity
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.schema import FileProblem, NestedFolder, ReplayDifference, VerifyDocument
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
+from psa.plugins.loading import load_plugins
 from psa.storage.layout import PUBLISHED
 from psa.storage.store import Store
 
@@ -26,10 +31,12 @@ def verify(
         CountOption,
         Parameter(help="Also repeat this number of stored loops, drawn at random, and compare the bits."),
     ] = None,
+    plugin: PluginFiles = (),
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = MODELS,
     results_dir: ResultsDir = RESULTS,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Check the digest and the path of every stored file.
 
     The path of a file must be that of the trial in it. Exit code 2 if a file is damaged, misplaced or
@@ -37,17 +44,28 @@ def verify(
 
     Example: psa verify --replay 5
     """
-    out, store = console(), Store(model_dir, results_dir)
+    load_plugins(plugin)
+    out, store = console(quiet=as_json), Store(model_dir, results_dir)
     _check_folders(store)
-    counts, folders = _checked(store, out)
-    for path in store.set_aside_paths():
+    found = _checked(store, out)
+    set_aside = list(map(str, store.set_aside_paths()))
+    for path in set_aside:
         print_line(out, f"damaged file set aside earlier, not used: {path}")
-    for folder, count in folders.items():
+    for folder, count in found.folders.items():
         print_line(out, _apart(folder, count, results_dir))
     place = f"Files checked in {model_dir} and {results_dir}"
-    print_line(out, f"{place}: {_summary(counts)}")
-    differing = _replayed(store, data_dir, replay, out) if replay else 0
-    return 2 if counts["damaged"] or counts["misplaced"] or differing else 0
+    print_line(out, f"{place}: {_summary(found)}")
+    differences = _replayed(store, data_dir, replay, out) if replay else (0, [])
+    document = VerifyDocument(
+        checked=found.counts["checked"],
+        bundled=found.counts["bundled"],
+        problems=found.problems,
+        set_aside=set_aside,
+        nested=[NestedFolder(path=str(folder), files=count) for folder, count in found.folders.items()],
+        replayed=differences[0],
+        differences=differences[1],
+    )
+    return Outcome(2 if document.problems or document.differences else 0, document)
 
 
 def _check_folders(store: Store) -> None:
@@ -66,22 +84,30 @@ def _check_folders(store: Store) -> None:
             raise UserError(f"{option} must be a folder, got {folder}", "Name one that exists")
 
 
-def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
-    """Check every file and name those with a problem. Return the number of files of each kind, and of files
-    in each nested results or models folder.
-    """
-    counts, folders = Counter[str](), Counter[Path]()
-    with out.status("checking") as shown:
+@dataclass
+class _Findings:
+    """The number of files of each kind and in each nested results or models folder, and the problems."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    folders: Counter[Path] = field(default_factory=Counter)
+    problems: list[FileProblem] = field(default_factory=list)
+
+
+def _checked(store: Store, out: Console) -> _Findings:
+    """Check every file and name those with a problem."""
+    found = _Findings()
+    with activity(out, "checking") as show:
         for finding in store.verify():
-            counts["bundled" if finding.bundled else "checked"] += 1
-            shown.update(f"checking: {counts['checked']:,} files")
+            found.counts["bundled" if finding.bundled else "checked"] += 1
+            show(f"checking: {found.counts['checked']:,} files")
             if not finding.bundled and finding.folder not in (None, store.results / PUBLISHED):
-                folders[finding.folder] += 1
+                found.folders[finding.folder] += 1
             if finding.problem is not None:
-                kind = "misplaced" if finding.misplaced else "damaged"
-                counts[kind] += 1
+                kind: Literal["misplaced", "damaged"] = "misplaced" if finding.misplaced else "damaged"
+                found.counts[kind] += 1
+                found.problems.append(FileProblem(path=str(finding.path), kind=kind, problem=finding.problem))
                 print_line(out, f"{kind.upper()} {finding.problem}")
-    return counts, folders
+    return found
 
 
 def _apart(folder: Path, count: int, results_dir: Path) -> str:
@@ -91,7 +117,8 @@ def _apart(folder: Path, count: int, results_dir: Path) -> str:
     return f"{files}: nothing in it is counted elsewhere. Name it with {option} {folder}"
 
 
-def _summary(counts: Counter[str]) -> str:
+def _summary(found: _Findings) -> str:
+    counts = found.counts
     if not counts["checked"]:
         return "none, nothing is stored there yet"
     bundled = f" ({counts['bundled']:,} records in bundles)" if counts["bundled"] else ""
@@ -99,20 +126,28 @@ def _summary(counts: Counter[str]) -> str:
     return f"{counts['checked']:,}{bundled}, damaged: {counts['damaged']:,}{misplaced}"
 
 
-def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
-    """Train stored loops again. Return the number that came out differently."""
+def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> tuple[int, list[ReplayDifference]]:
+    """Train stored loops again. Return their number, and those that came out differently."""
     from psa.execution.replay import replay  # torch is imported here, not while options are read
 
-    done = differing = 0
+    done, differences = 0, list[ReplayDifference]()
     # equal bits are guaranteed for one CPU thread only, so the comparison uses one
-    with out.status("training stored loops again") as shown:
+    with activity(out, "training stored loops again") as show:
         for found in replay(store, Machine(data_dir, "cpu"), count):
             done += 1
-            shown.update(f"training stored loops again: {done:,} of {count:,}")
+            show(f"training stored loops again: {done:,} of {count:,}")
             if found.difference is not None:
-                differing += 1
+                differences.append(
+                    ReplayDifference(
+                        place=found.place,
+                        loop=found.loop,
+                        difference=found.difference,
+                        machines=found.machines,
+                    )
+                )
                 line = f"DIFFERS {found.place}, loop {found.loop}: {found.difference}"
                 line += f"; {found.machines}" if found.machines else ""
                 print_line(out, line)
+    differing = len(differences)
     out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
-    return differing
+    return done, differences

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,19 +15,25 @@ from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.record_options import (
     ASYMMETRIC,
     CONFIGURATIONS,
+    FAMILY,
     REPORTS,
     Records,
     RecordsOf,
     family_of,
     published,
 )
+from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.parsing import split_top_level
 from psa.specs.arch import Arch
+from psa.specs.model import Family
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
+    import pandas as pd
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 ConfigFile = Annotated[Path, Parameter(help="List of architectures (count*width), one per line.")]
 _OutputDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the figures.")]
@@ -66,7 +74,9 @@ def make_figure_heatmaps(
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Draw six maps of the design space: baseline, effects, instability, winners, parameters, regimes.
+    """Draw heat maps of architecture by mode, and six maps of the design space.
+
+    The maps show baseline, effects, instability, winners, parameters and regimes.
 
     Example: make-figure-heatmaps --effects full hidden output
     """
@@ -76,21 +86,28 @@ def make_figure_heatmaps(
     asymmetric = archs_in(asymmetric_file, "--asymmetric-file")
     check_writable(output_dir)
     records = records or Records()
-    frame = published(trials_file, records.family) if trials_file else records.frame()
+    frame = published(trials_file, records.family) if trials_file else records.frame_or_published()
 
-    from psa.reports.ablation.figures.figure_set import maps
+    from psa.reports.ablation.figures.figure_set import heat_maps, maps
 
-    return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
+    drawn = chain(heat_maps(frame, archs), maps(frame, archs, asymmetric, effects, archs))
+    return _saved(drawn, output_dir, family_of(frame))
 
 
 def make_convergence_plots(
     *,
     targets: Annotated[str, Parameter(help="Architectures, separated by commas.")] = "1*1024,18*18",
     log: Annotated[bool, Parameter(negative="", help="Use a logarithmic axis for the accuracy.")] = False,
+    logs_dir: Annotated[
+        Path | None, Parameter(help="Logs of the published study's jobs, instead of records.")
+    ] = None,
+    current: Annotated[
+        bool, Parameter(negative="", help="Also plot the accuracy of each loop, kept or discarded.")
+    ] = False,
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Plot the LKG of every mode over the meta-loops, one panel per architecture.
+    """Plot the LKG over the meta-loops, one panel per architecture and mode.
 
     Example: make-convergence-plots --targets "1*1024,18*18"
     """
@@ -100,11 +117,12 @@ def make_convergence_plots(
             "--targets must name an architecture, got none", 'Name architectures: --targets "1*1024,18*18"'
         )
     check_writable(output_dir)
-    frame = (records or Records()).frame()
+    records = records or Records()
+    frame = records.frame() if logs_dir is None else _logged(logs_dir, records.family)
 
     from psa.reports.ablation.figures.figure_set import convergence
 
-    return _saved(convergence(frame, asked, log), output_dir, family_of(frame))
+    return _saved(convergence(frame, asked, log, current), output_dir, family_of(frame))
 
 
 def make_late_breakthroughs(
@@ -147,10 +165,24 @@ def make_comparison_figures(
 
     from psa.analysis.published import read_reference
     from psa.reports.ablation.figures.figure_set import comparison
+    from psa.reports.ablation.published import published_difference
 
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
     reference = read_reference(path) if published_file or path.exists() else None
+    if reference is not None and (why := published_difference(frame, reference)):
+        logger.warning("%s", why)
+        reference = None
     return _saved(comparison(frame, reference), output_dir, family_of(frame))
+
+
+def _logged(folder: Path, family: Family | None) -> pd.DataFrame:
+    """Return the trials in the logs of the published study's jobs. Raises UserError."""
+    logs = import_cloud("cloud.legacy.logs")
+    found = logs.read_logs(folder)
+    for remark in found.remarks:
+        print_line(console(stderr=True), f"note: {remark}")
+    frame: pd.DataFrame = logs.frame_of_logs(found, family or FAMILY)
+    return frame
 
 
 def _targets(text: str) -> list[str]:
@@ -161,10 +193,13 @@ def _targets(text: str) -> list[str]:
 def _saved(
     figures: Iterator[tuple[str, Figure]] | list[tuple[str, Figure]], folder: Path, family: str = ""
 ) -> int:
-    """Store each figure and print its path."""
+    """Store each figure and print its path. Raises UserError without a figure."""
     from psa.reports.plotting.style import save
 
-    for name, figure in figures:
+    drawn = 0
+    for drawn, (name, figure) in enumerate(figures, 1):  # noqa: B007  # counted, also after the loop
         for path in save(figure, folder / (f"{family}_{name}" if family else name)):
             print_line(console(), str(path))
+    if not drawn:
+        raise UserError("a figure needs finished trials, got none", "See `psa status` for what is missing")
     return 0

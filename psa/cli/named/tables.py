@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,6 +20,7 @@ from psa.cli.record_options import (
     REPORTS,
     FamilyOf,
     RecordsOf,
+    family_in_name,
     family_of,
     only_family,
     published,
@@ -28,6 +30,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.experiments.grid import load_grid
 from psa.specs.model import Family
+from psa.specs.shapes import IMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +82,7 @@ def make_architecture_table(
     what = _networks(grid, family, listed)
     table = tables.architectures(
         what.archs,
-        lambda arch: parameters_of(what.family, arch, what.classes),
+        lambda arch: parameters_of(what.family, arch, what.classes, what.sample),
         order=listed,
         asymmetric=_listed(asymmetric, ASYMMETRIC),
         published=published,
@@ -96,6 +99,7 @@ class _Networks:
     family: Family
     archs: tuple[str, ...]
     classes: int
+    sample: tuple[int, ...]
 
 
 def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...]) -> _Networks:
@@ -105,14 +109,14 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
             raise UserError(
                 f"{CONFIGURATIONS} does not exist", "Name the architectures with --order or --grid"
             )
-        return _Networks(family or FAMILY, listed, 10)
+        return _Networks(family or FAMILY, listed, 10, IMAGE)
     trials = load_grid(grid).trials
     family = family or only_family({trial.model.family for trial in trials})
     of_family = [trial for trial in trials if trial.model.family == family]
     if not of_family:
         raise UserError(f"{grid} has no trial of --family {family}", "Name another family")
     archs = dict.fromkeys(trial.model.arch.label for trial in of_family)
-    return _Networks(family, tuple(archs), of_family[0].data.classes)
+    return _Networks(family, tuple(archs), of_family[0].data.classes, of_family[0].data.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,8 @@ class _Source:
     def summary(self) -> Path | None:
         """The file, if it is a summary: means without the single trials."""
         path = self.datafile
+        if path is None and self.published_trials is None and self.records.table("trials") is None:
+            path = self.records.table("summary")
         content = read_bytes(path) if path is not None and path.is_file() else None
         return path if content is not None and b"Results Shape" in content else None
 
@@ -144,7 +150,7 @@ class _Source:
         if table is not None:
             return published(table, self.records.family)
         records = self.records
-        return replace(records, results_dir=path or records.results_dir).frame()
+        return replace(records, results_dir=path or records.results_dir).frame_or_published()
 
 
 def make_trial_accuracy_table(
@@ -173,7 +179,9 @@ def make_trial_accuracy_table(
     caption, label = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
     if source.summary is not None:
         table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, caption, label)
-        return _written(table, output_dir, f"psa_{source.records.family or FAMILY}_accuracy")
+        return _written(
+            table, output_dir, f"psa_{source.records.family or family_in_name(source.summary)}_accuracy"
+        )
     frame = source.frame()
     if source.records.grid is not None:  # only architectures of the grid are expected
         listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
@@ -220,10 +228,15 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 
 def _written(table: Table, folder: Path, name: str) -> int:
-    """Store a table in every format. Print the paths and its note."""
+    """Store a table in every format. Print the paths and its note; if standard output is a file or a pipe,
+    print the LaTeX there and the rest on standard error.
+    """
     from psa.reports.rendering.tables import save_table
 
-    out = console()
+    redirected = not sys.stdout.isatty()
+    if redirected:
+        sys.stdout.write(table.latex())
+    out = console(stderr=redirected)
     for path in save_table(table, folder, name):
         print_line(out, f"Table {path}")
     if table.note:

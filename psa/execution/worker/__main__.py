@@ -13,11 +13,9 @@ from typing import Any
 from psa.core.errors import EXIT_USER_ERROR, Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, received_pack
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import serve
-from psa.specs.base import parse_spec
-from psa.specs.trial import Pack
 from psa.storage.store import Store
 
 
@@ -45,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.serve:
             return serve(machine)
-        pack = parse_spec(Pack, _read_json(options.pack), str(options.pack))
+        pack = received_pack(_read_json(options.pack), str(options.pack))
         store = Store(options.root / "models", options.root / "results")
         _, elsewhere = run_unlocked(pack, store, machine, RunHooks(stop=StopRequest()))
     except UserError as error:

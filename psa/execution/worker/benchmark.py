@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,9 +25,10 @@ NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may ha
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
     """Return the seconds of a step for each pack size worth trying; a pack is the first `size` trials."""
-    net = Dense(trials[0].model, trials[0].data.classes)
+    data = trials[0].data
+    net = Dense(trials[0].model, data.classes, data.shape)
     samples = STEPS * trials[0].method.batch_size
-    split = _made_up(samples, trials[0].data.classes, device)
+    split = _made_up(samples, math.prod(data.shape), data.classes, device)
     found: dict[int, float] = {}
     for size in candidate_sizes(trials[0], len(trials)):
         found[size] = _measured(net, trials[:size], split, device)
@@ -36,9 +38,9 @@ def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[in
     return found
 
 
-def _made_up(samples: int, classes: int, device: torch.device) -> Split:
+def _made_up(samples: int, features: int, classes: int, device: torch.device) -> Split:
     """Return samples that look like scaled images; fixed, so that no random generator advances."""
-    images = torch.linspace(-0.4, 2.8, samples * 784, device=device).view(samples, 784)
+    images = torch.linspace(-0.4, 2.8, samples * features, device=device).view(samples, features)
     labels = torch.arange(samples, device=device) % classes
     return Split(images, labels, labels, labels)
 

@@ -7,11 +7,49 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psa.specs.base import canonical_json
-from psa.specs.trial import Pack
+from psa.plugins.carried import carried, receive
+from psa.plugins.registry import check_loaded
+from psa.specs.base import canonical_json, parse_spec
+from psa.specs.trial import Pack, Trial
+from psa.storage.store import Store
+
+_PLUGINS: Final = "plugins"
+
+
+def pack_body(pack: Pack) -> dict[str, Any]:
+    """Return a pack as JSON values, with the code of the plugins that its trials use.
+
+    Raises PluginError for a plugin that is not loaded here.
+    """
+    body = pack.model_dump(mode="json")
+    plugins = {use.id for trial in pack.trials for use in trial.plugins}
+    return {**body, _PLUGINS: carried(plugins)} if plugins else body
+
+
+def stored_pack(body: Any, where: str) -> Pack:
+    """Return the pack in JSON values without running its plugins. Raises UserError."""
+    if isinstance(body, Mapping):
+        body = {key: value for key, value in body.items() if key != _PLUGINS}
+    return parse_spec(Pack, body, where)
+
+
+def received_pack(body: Any, where: str) -> Pack:
+    """Return the pack in JSON values, ready to be trained: its plugins are loaded. Raises UserError."""
+    if isinstance(body, Mapping):
+        receive(body.get(_PLUGINS))
+    pack = stored_pack(body, where)
+    check_plugins(pack.trials)
+    return pack
+
+
+def check_plugins(trials: tuple[Trial, ...]) -> None:
+    """Raise PluginError unless what trials use of plugins is loaded, in the versions that they name."""
+    for trial in trials:
+        check_loaded(trial.plugins, trial.id)
 
 
 def failures_of(event: WorkerEvent) -> dict[str, str]:
@@ -19,6 +57,15 @@ def failures_of(event: WorkerEvent) -> dict[str, str]:
     if event.kind == "failed":
         return {trial.id: event.facts["error"] for trial in event.pack.trials}
     return dict(event.facts.get("failed", {}))
+
+
+def store_failures(store: Store, event: WorkerEvent) -> None:
+    """Store why trials of a pack that has ended failed, where `psa status` finds it."""
+    errors = failures_of(event)
+    failed = [trial for trial in event.pack.trials if trial.id in errors]
+    # a worker that died over one trial may have stored the records of others: those are done, not failed
+    for trial in store.progress(failed, event.pack.horizon).pending:
+        store.write_failure(trial, errors[trial.id])
 
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ def probes_for(trial: Trial) -> list[Probe]:
 
 def build_record(state: TrialState, net: Dense, splits: Splits, test: loop.TestResult) -> Record:
     """Return the immutable record of a trial: counts, not percentages, and a description of its model."""
-    trial, final = state.trial, Dense(model_now(state), net.classes)
+    trial, final = state.trial, Dense(model_now(state), net.classes, net.sample)
     _, majority, _ = zero_r(splits.val.labels)
     record: Record = {
         "id": trial.id,

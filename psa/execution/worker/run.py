@@ -23,13 +23,13 @@ from psa.engine.loop import LoopReport
 from psa.engine.policies import policy_for
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine, describe
+from psa.execution.worker.protocol import check_plugins
 from psa.execution.worker.record import build_record, probes_for
 from psa.nn.dense import Dense
 from psa.specs.base import canonical_json
 from psa.specs.data import DataSpec
 from psa.specs.memory import check_room
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_shape
 from psa.storage import locks
 from psa.storage.layout import check_digest
 from psa.storage.store import Record, Store
@@ -62,7 +62,7 @@ def run_unlocked(
 
     Return their records, and the number of trials that other processes hold. Otherwise like `run_pack`.
     """
-    shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # fails before anything is written
+    check_shape(pack.trials[0])  # fails before anything is written
     hooks = hooks or RunHooks()
     with locks.lock_trials(store, pack.trials) as got:
         todo = []
@@ -87,9 +87,10 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
     UserError.
     """
     hooks = hooks or RunHooks()
+    check_plugins(pack.trials)
     device = machine.prepare()
     splits = splits_of(pack.trials[0].data, machine, device, hooks.progress)
-    net = Dense(pack.trials[0].model, splits.classes)
+    net = Dense(pack.trials[0].model, splits.classes, pack.trials[0].data.shape)
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
     states = []
     for trial in pack.trials:

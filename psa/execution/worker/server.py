@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import statistics
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from psa.core.stop import StopRequest
 from psa.engine.loop import LoopReport
 from psa.execution.machine import Machine
 from psa.execution.worker.benchmark import measure_step_times
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter, received_pack
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -84,8 +85,8 @@ def _worked(
     say("ready", device=str(device))
     while (line := tasks.get()) is not None and stop.signal is None:
         task = json.loads(line)
-        pack = Pack.model_validate(task["pack"])
         try:
+            pack = received_pack(task["pack"], "a pack")
             if task["task"] == "calibrate":
                 say("calibrated", steps=measure_step_times(pack.trials, device))
             else:
@@ -127,5 +128,6 @@ def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:
         "loop": min(report.state.loops for report in reports),
         "trained": len(reports),
         "best": best.score,
+        "mean": statistics.fmean(max(0.0, report.score) for report in reports),
         "trial": best.state.trial.id,
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+from psa.core.files import write_atomically
 from psa.specs.trial import Trial
+from psa.storage.helper_files import TRACKER_PROGRESS, read_helper
 from psa.storage.records.divergence import diverged, diverged_loops
 from psa.storage.records.record import Record
 
@@ -17,7 +21,8 @@ class Tracker(Protocol):
 
     For every finished trial the sweep calls `logged_loops`, and `log_trial` where the record has more loops.
     What a tracker missed, it receives from the next sweep. An exception of any type switches the tracker off
-    until the end of the sweep; the training goes on.
+    until the end of the sweep; the training goes on. A tracker with the methods of `LiveTracker` is also
+    shown the packs in training.
 
     Attributes:
         name: The name of the tracker in warnings.
@@ -67,6 +72,32 @@ class Tracker(Protocol):
         """
 
 
+@runtime_checkable
+class LiveTracker(Tracker, Protocol):
+    """A tracker that also shows packs in training."""
+
+    def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
+        """Show a point of the curves of a pack in training. Loops may be left out, or repeated by a retry.
+
+        Args:
+            pack: A name of the pack, the same in every sweep.
+            loop: The meta-loop of its least trained trial.
+            values: `validation/best` and `validation/mean` of its trials, accuracies in percent.
+
+        Raises:
+            Exception: Any error of the tracker's library.
+
+        """
+
+    def close(self) -> None:
+        """Store what is still in memory, at the end of the sweep.
+
+        Raises:
+            Exception: Any error of the tracker's library.
+
+        """
+
+
 @dataclass(frozen=True)
 class Curves:
     """The content of a record that trackers show: the settings of the trial, a point per loop, the results.
@@ -106,6 +137,25 @@ def curves(record: Record) -> Curves:
         results = {"diverged": 1.0}
     counts = {"diverged_loops": float(len(lost))} if lost else {}
     return Curves(dict(_settings(record["spec"])), points, _there(results | counts))
+
+
+class LoopLedger:
+    """The loops of each trial that a tracker has stored, for libraries that cannot be asked for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def loops(self, trial: Trial) -> int:
+        """Return the number of loops, -1 for a trial that is unknown."""
+        known = read_helper(self._path(trial), TRACKER_PROGRESS, "the trial is logged again")
+        return -1 if known is None else known["loops"]
+
+    def store(self, trial: Trial, loops: int) -> None:
+        """Store the number of loops, after the tracker has stored them. Raises UserError."""
+        write_atomically(self._path(trial), json.dumps({"loops": loops}).encode())
+
+    def _path(self, trial: Trial) -> Path:
+        return self.folder / f"{trial.id}.json"
 
 
 def masked(text: str) -> str:

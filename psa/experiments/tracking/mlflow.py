@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ from psa.experiments.tracking.base import curves, masked
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
-_ID, _LOOPS = "psa.id", "psa.loops"
+_ID, _LOOPS, _LIVE = "psa.id", "psa.loops", "psa.live"
 _AT_ONCE: Final = 1_000  # metrics that a server accepts in one request
 _PARAMS_AT_ONCE: Final = 100
 # A server that does not answer must not hold a sweep up for MLflow's own ten minutes.
@@ -33,6 +34,7 @@ class MLflow:
     def __init__(self, uri: str, study: str) -> None:
         for key, value in _PATIENCE.items():
             os.environ.setdefault(key, value)
+        self._live = ""  # id of the run with the packs in training
         try:
             self.client = MlflowClient(uri)
             there = self.client.get_experiment_by_name(study)
@@ -40,6 +42,20 @@ class MLflow:
         except (MlflowException, ValueError, OSError) as error:
             shown = masked(one_line(f"--mlflow {uri}: {error}"))
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
+
+    def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
+        """See psa.experiments.tracking.base.LiveTracker. All packs are metrics of one run of this sweep."""
+        if not self._live:
+            run = self.client.create_run(self.experiment, run_name="live", tags={_LIVE: "true"})
+            self._live = run.info.run_id
+        now = int(1000 * time.time())
+        metrics = [Metric(f"{pack}/{key}", value, now, loop) for key, value in values.items()]
+        self.client.log_batch(self._live, metrics=metrics)
+
+    def close(self) -> None:
+        """See psa.experiments.tracking.base.LiveTracker."""
+        if self._live:
+            self.client.set_terminated(self._live)
 
     def logged_loops(self, trial: Trial) -> int:
         """See psa.experiments.tracking.base.Tracker."""

@@ -9,14 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from psa.analysis.stats import (
-    Interval,
-    Values,
+from psa.analysis.aggregate_stats import (
     interquartile_mean,
-    present,
     probability_of_improvement,
     stratified_interval,
 )
+from psa.analysis.stats import LEAST_N, Interval, Values, present
 from psa.reports.ablation.cells import Cells
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
@@ -28,7 +26,7 @@ class Aggregate:
 
     trials: number of trials per mode and architecture; means: interquartile mean (IQM) of the bounty in
     percent; improvements: probability that a trial of a mode beats one of mode `against`, on an architecture
-    drawn at random. The intervals are 95 % stratified bootstrap intervals, NaN with a single trial per mode.
+    drawn at random. The intervals are 95 % stratified bootstrap intervals, NaN below LEAST_N trials per mode.
     """
 
     archs: tuple[str, ...]
@@ -67,6 +65,7 @@ def _interval(
     statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
 ) -> Interval:
     value = float(np.asarray(statistic(*scores)))
-    if len(scores[0]) < 2:  # a single trial cannot be resampled
+    if len(scores[0]) < LEAST_N:
         return Interval(value, float("nan"), float("nan"))
-    return Interval(value, *stratified_interval(scores, statistic, seed, resamples=resamples))
+    low, high = stratified_interval(scores, statistic, seed, resamples=resamples)
+    return Interval(value, min(low, value), max(high, value))  # percentiles of resamples may exclude it

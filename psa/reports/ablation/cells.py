@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +12,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_columns import classes_and_shape
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
-from psa.analysis.stats import Summary, Values, present, summary
+from psa.analysis.stats import LEAST_N, Summary, Values, present, share_summary
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
 from psa.core.parsing import parse_values
@@ -22,19 +24,12 @@ from psa.reports.rendering.tables import MeanSd
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-_ONE_OF: Final = (
-    ("study", "Name one with --study"),
-    ("family", "Name one with --family"),
-    ("dataset", "Name one grid with --grid"),
-    ("digits", "Name one grid with --grid"),
-    ("scaling", "Name one grid with --grid"),
-    ("policy", "Name one grid with --grid"),
-    ("lr", "Name one grid with --grid"),
-    ("batch_size", "Name one grid with --grid"),
-    ("source", "Published trials are shown on their own"),
-)
+_HINTS: Final = {"study": "Name one with --study", "family": "Name one with --family"}
 _ONE_PER_MODE: Final = ("weight_decay", "dropout")  # settings with one value per mode
-_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged")  # statuses of incomplete trials
+COMPARED: Final = ("arch", "mode", *_ONE_PER_MODE)  # all other settings must be equal on a page
+# Statuses of trials without a result.
+_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")
+_GRID: Final = "Name one grid with --grid"
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 8  # most cells that a note lists
 _SAMPLES: Final = 10_000  # of the published validation split
@@ -66,8 +61,10 @@ class Trials:
 
     @property
     def summary(self) -> Summary:
-        """The summary in percent, from the counts: the mean of equal counts is exactly that count."""
-        of = asdict(summary(self.correct))
+        """The summary in percent, from the counts: the mean of equal counts is exactly that count. The
+        interval stays within 0 and 100.
+        """
+        of = asdict(share_summary(self.correct, self.samples))
         return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
 
     @property
@@ -89,8 +86,8 @@ class Trials:
 class Cells:
     """All cells of a frame. expected: number of trials of a complete cell; zero_r: score in percent of always
     answering the majority class; paired: True if equal seeds share their initial state, as in psa's trials
-    but not in published ones; loops: every length of a finished trial; classes: number of digits that are
-    classified.
+    but not in published ones; loops: every length of a finished trial; classes: number of classes;
+    sample: the shape of a sample.
     """
 
     study: str
@@ -103,6 +100,7 @@ class Cells:
     paired: bool
     loops: tuple[int, ...]
     classes: int
+    sample: tuple[int, ...]
     parameters: Mapping[str, int]
     trials: Mapping[tuple[str, str], Trials]
 
@@ -133,6 +131,20 @@ class Cells:
     def above_zero_r(self, arch: str) -> bool:
         """Return whether any trial of any mode scored above ZeroR."""
         return any(cell.high > self.zero_r + _ROUNDING for cell in self.numbers(arch).values())
+
+    def judged(self, arch: str) -> dict[str, RegimeCell]:
+        """Return the numbers of the modes of an architecture that have LEAST_N trials or more."""
+        return {
+            mode: each
+            for mode, each in self.numbers(arch).items()
+            if len(self.cell(arch, mode).found) >= LEAST_N
+        }
+
+    def few(self, arch: str) -> bool:
+        """Return whether a mode of an architecture has trials, but fewer than LEAST_N: nothing is concluded
+        from so few.
+        """
+        return any(0 < len(self.cell(arch, mode).found) < LEAST_N for mode in MODES)
 
     def complete(self) -> tuple[str, ...]:
         """Return the architectures without missing trials."""
@@ -165,9 +177,10 @@ class Cells:
 
 def cells_of(frame: pd.DataFrame) -> Cells:
     """Return the cells of a frame of one family. Raises UserError if it holds several experiments."""
-    rows = trials_of(frame)
+    rows = trials_of(equal_budgets(frame))
     _check(rows)
     seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
+    classes, sample = classes_and_shape(rows.iloc[0].to_dict())  # the same in all trials
     samples, zero_r = _only(rows["validation_size"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
     trials = _trials(rows, seeds, samples)
     return Cells(
@@ -180,15 +193,11 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         zero_r=zero_r,
         paired=set(rows["source"]) == {"psa"},
         loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
-        classes=_classes(rows["digits"].dropna()),
+        classes=classes,
+        sample=sample,
         parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
         trials=trials,
     )
-
-
-def _classes(digits: pd.Series[Any]) -> int:
-    """Return the number of digits listed, the same in all trials; 10 if no trial lists any."""
-    return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
 
 
 def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> dict[tuple[str, str], Trials]:
@@ -214,7 +223,7 @@ def _only(values: pd.Series[Any], otherwise: Any) -> Any:
     if len(found) > 1:
         raise UserError(
             f"the trials must share their data, got {values.name} {found[0]:g} and {found[1]:g}",
-            "Name one grid with --grid",
+            _GRID,
         )
     return type(otherwise)(found[0]) if found else otherwise
 
@@ -229,13 +238,15 @@ def _check(rows: pd.DataFrame) -> None:
             f"the rows must hold arms of modes alone, got {join_names(further[:_NAMED])}",
             "The page STUDY_FAMILY_arms of `psa report` compares them",
         )
-    check_shared(rows)
+    one = {name: sorted(rows[name].astype(str).unique()) for name in ("study", "family", "source")}
+    several = {name: values for name, values in one.items() if len(values) > 1}
+    for column, names in (several | differing_settings(rows, COMPARED)).items():
+        hint = "Published trials are shown on their own" if column == "source" else _HINTS.get(column, _GRID)
+        raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
     for column in _ONE_PER_MODE:
         several = rows.groupby("mode", observed=True)[column].nunique() > 1
         for mode in several.index[several]:
-            raise UserError(
-                f"the rows hold mode {mode} with more than one {column}", "Name one grid with --grid"
-            )
+            raise UserError(f"the rows hold mode {mode} with more than one {column}", _GRID)
     twice = rows[rows.duplicated(["arch", "mode", "seed"])]
     if len(twice):
         row = twice.iloc[0]
@@ -243,14 +254,6 @@ def _check(rows: pd.DataFrame) -> None:
             f"the rows hold {row['arch']} {row['mode']} seed {row['seed']} in more than one setting",
             "Name the grid with --grid, so that only its trials are taken",
         )
-
-
-def check_shared(rows: pd.DataFrame, besides: Collection[str] = ()) -> None:
-    """Raise UserError unless trials share the settings that all arms of a page have, except `besides`."""
-    for column, hint in _ONE_OF:
-        names = sorted(rows[column].dropna().astype(str).unique())
-        if len(names) > 1 and column not in besides:
-            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
 
 
 def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from psa.analysis.regimes import Regime
-from psa.analysis.stats import LEVEL, Values
+from psa.analysis.stats import LEAST_N, LEVEL, Values
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import regimes
 from psa.specs.training import MODES
@@ -23,8 +23,10 @@ NOTICEABLE: Final = 1.0  # the least rise in one loop, in points, that counts as
 class Curve:
     """The LKG of one mode over meta-loops 1..N, in percent of the validation split.
 
-    mean, low, high: over n seeds, with the 95 % t interval of the mean (NaN below two); best: the trial with
-    the highest bounty. shorter: number of trials with fewer than N loops, which are excluded.
+    mean, low, high: over n seeds, with the 95 % t interval of the mean (within 0 and 100; NaN below
+    LEAST_N); best: the trial with the highest bounty. shorter: number of trials with fewer than N loops,
+    which are excluded. current: the mean accuracy of the trained copies of the same seeds, before each is
+    kept or discarded; NaN from the loop on at which one of them had stopped early.
     """
 
     mode: str
@@ -35,6 +37,13 @@ class Curve:
     high: Values
     best: Values
     best_seed: int
+    current: Values
+
+    def equals(self, other: Curve) -> bool:
+        """Return whether every trial behind two curves agrees: means, intervals, best trial, n."""
+        names = ("mean", "low", "high", "best", "current")
+        same = all(np.array_equal(getattr(self, it), getattr(other, it), equal_nan=True) for it in names)
+        return same and (self.n, self.shorter) == (other.n, other.shorter)
 
 
 @dataclass(frozen=True)
@@ -61,31 +70,43 @@ def panel_of(frame: pd.DataFrame, cells: Cells, arch: str) -> Panel:
 def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
     """Return the curve of a mode. Shorter trials are excluded: the mean would shift where they end."""
     lkg = lkg_matrix(rows, loops)
-    whole = lkg[~np.isnan(lkg[:, -1])]
+    finished = ~np.isnan(lkg[:, -1])
+    whole = lkg[finished]
     n = len(whole)
     mean = whole.mean(axis=0) if n else np.full(loops, np.nan)
     half = np.full(loops, np.nan)
-    if n > 1:
+    if n >= LEAST_N:
         factor = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) / np.sqrt(n)
         half = factor * whole.std(axis=0, ddof=1)
     best = best_trials(rows.drop_duplicates("id")).iloc[0]
     own = lkg_matrix(rows[rows["id"] == best["id"]], loops)[0]
-    return Curve(mode, n, len(lkg) - n, mean, mean - half, mean + half, own, int(best["seed"]))
+    current = loop_matrix(rows, loops, "accuracy")[finished]
+    copies = current.mean(axis=0) if n else np.full(loops, np.nan)
+    low, high = np.maximum(mean - half, 0), np.minimum(mean + half, 100)
+    return Curve(mode, n, len(lkg) - n, mean, low, high, own, int(best["seed"]), copies)
 
 
 def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:
     """Return the LKG [trials, loops], in percent or as `lkg_correct`; NaN after a trial's end, but a trial
     that stopped early keeps its LKG.
     """
-    codes, ids = pd.factorize(rows["id"])
-    lkg = np.full((len(ids), loops), np.nan)
-    lkg[codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows[column].to_numpy(np.float64, na_value=np.nan)
-    stopped = np.zeros(len(ids), dtype=bool)
+    lkg, codes = loop_matrix(rows, loops, column), pd.factorize(rows["id"])[0]
+    stopped = np.zeros(len(lkg), dtype=bool)
     stopped[codes[rows["stopped_early"].fillna(value=False).to_numpy(bool)]] = True
     for at in np.flatnonzero(stopped):
         reached = int(np.flatnonzero(~np.isnan(lkg[at])).max()) + 1
         lkg[at, reached:] = lkg[at, reached - 1]
     return lkg
+
+
+def loop_matrix(rows: pd.DataFrame, loops: int, column: str) -> Values:
+    """Return a column of the frame as [trials, loops]; NaN after a trial's end."""
+    codes, ids = pd.factorize(rows["id"])
+    found = np.full((len(ids), loops), np.nan)
+    found[codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows[column].to_numpy(
+        np.float64, na_value=np.nan
+    )
+    return found
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:

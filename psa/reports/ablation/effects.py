@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import differing_settings
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import EXACT_PAIRS, Paired, Values, paired
+from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
 from psa.core.errors import UserError
+from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.aggregates import aggregate
-from psa.reports.ablation.cells import Cells, cells_of, check_shared, mode_order
+from psa.reports.ablation.cells import COMPARED, Cells, cells_of, mode_order
+from psa.reports.rendering.html import Fact, Page, Section
 from psa.reports.rendering.paired import paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
+from psa.specs.training.settings import AblationSettings, RatchetSettings
 
 _NONE: Final = "none"
 _ONE_PAGE: Final = 40  # rows
@@ -66,7 +70,9 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 def _floor(found: Sequence[Paired]) -> str:
     """Return a note on the least possible p, since a correction over many tests leaves none small."""
     pairs, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
-    if not 2 <= pairs <= EXACT_PAIRS:
+    if pairs < LEAST_N:
+        return f"Below {LEAST_N} pairs there is a difference alone, no interval and no test."
+    if pairs > EXACT_PAIRS:
         return "p: two-sided sign-flip test."
     least = 2.0 ** (1 - pairs)
     return (
@@ -103,6 +109,34 @@ def aggregate_table(
     return Table(caption, label, columns, tuple(rows), note)
 
 
+# Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
+_OF_ARMS: Final = (*COMPARED, "lr", *AblationSettings.model_fields, *RatchetSettings.model_fields)
+
+
+def holds_arms(frame: pd.DataFrame) -> bool:
+    """Return True for rows with other arms than those of the modes."""
+    return bool((frame["arm"].astype(str) != frame["mode"].astype(str)).any())
+
+
+def arm_page(
+    frame: pd.DataFrame, made: Mapping[str, Table], sources: tuple[str, ...], warnings: tuple[str, ...]
+) -> Page:
+    """Return the page that compares the arms of a study, a section for each length of its trials."""
+    rows = trials_of(frame)
+    lengths = dict.fromkeys(name.rpartition("_")[2] for name in made)
+    of = {loops: tuple(made[name] for name in made if name.endswith(f"_{loops}")) for loops in lengths}
+    done = int((rows["status"] == "done").sum())
+    counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
+    return Page(
+        f"{rows['study'].iloc[0]}: {rows['family'].iloc[0]}, arms",
+        "Does any of these settings help the ratchet, and where?",
+        (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
+        tuple(Section(f"After {loops} loops", tables=tables) for loops, tables in of.items()),
+        sources,
+        warnings,
+    )
+
+
 def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
     """Return tables that compare arms, of a frame of one family that holds more arms than the modes.
 
@@ -111,7 +145,10 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
     UserError where trials of one arm differ in anything but architecture and seed, or data differ.
     """
     rows = trials_of(frame)
-    check_shared(rows, besides=("lr",))
+    for column, names in differing_settings(rows, _OF_ARMS).items():
+        raise UserError(
+            f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
+        )
     _check_arms(rows)
     done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
     found: dict[str, Table] = {}
@@ -200,3 +237,17 @@ def _pairs(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
     arms = scores.index.get_level_values("arm")
     parts = {name: scores[arms == each].droplevel("arm") for name, each in (("arm", arm), ("base", base))}
     return pd.DataFrame(parts).dropna()
+
+
+def why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision."
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import equal_budgets
 from psa.analysis.stats import Values
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
@@ -69,6 +70,7 @@ def _by_loop(frame: pd.DataFrame, title: str, intro: str, values: Callable[[Valu
     N/A, since a mean over other trials than the loop before would jump. A trial that stopped early keeps its
     LKG.
     """
+    frame = equal_budgets(frame)
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
     heads = ["Architecture", "Mode", *(f"Meta-Loop {loop}" for loop in loops), "Final Test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -9,7 +10,7 @@ from typing import Final, Literal
 from psa.reports.ablation.cells import Cells
 from psa.specs.arch import Arch
 from psa.specs.model import PublishedModelSpec
-from psa.specs.shapes import shape_of
+from psa.specs.shapes import IMAGE, shape_of
 
 MATCHED: Final = 0.10  # largest relative difference between parameters and budget that counts as matched
 MatchRole = Literal["budget", "partnered", "none"]
@@ -30,19 +31,25 @@ class Match:
     partner: str
     deviation: float
 
-    def within(self, tolerance: float = MATCHED) -> bool:
-        """Return whether the parameters meet the budget within a tolerance; a budget meets itself."""
-        return self.role == "budget" or abs(self.deviation) <= tolerance
+    def within(self, tolerance: float = MATCHED) -> bool | None:
+        """Return whether the parameters meet the budget within a tolerance; a budget meets itself. None for
+        an architecture without a partner.
+        """
+        if self.role == "partnered":
+            return abs(self.deviation) <= tolerance
+        return True if self.role == "budget" else None
 
 
-def parameters_of(family: str, arch: str, classes: int = 10) -> int:
+def parameters_of(family: str, arch: str, classes: int = 10, sample: tuple[int, ...] = IMAGE) -> int:
     """Return the number of weights and biases of an architecture. Raises UserError for an invalid one."""
-    return shape_of(PublishedModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
+    model = PublishedModelSpec.model_validate({"family": family, "arch": arch})
+    return shape_of(model, classes, sample).parameters
 
 
 def sizes(cells: Cells) -> Callable[[str], int]:
     """Return a function from any architecture, with or without trials, to its parameters in these cells."""
-    return lambda arch: cells.parameters.get(arch) or parameters_of(cells.family, arch, cells.classes)
+    of = functools.partial(parameters_of, cells.family, classes=cells.classes, sample=cells.sample)
+    return lambda arch: cells.parameters.get(arch) or of(arch)
 
 
 def matches(

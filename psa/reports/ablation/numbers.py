@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from psa.analysis.regimes import Regime, regime_of
-from psa.analysis.stats import ALPHA, TIE, holm, present, summary, welch, winners
+from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import Cells
 from psa.specs.training import MODES
@@ -81,8 +81,8 @@ class ModeEffect:
 
     @property
     def verdict(self) -> EffectVerdict:
-        """The verdict: equal (no pair differs), gain or loss (interval excludes 0), unknown (n < 2)."""
-        if self.n < 2:
+        """The verdict: equal (no pair differs), gain or loss (interval excludes 0), unknown (n < LEAST_N)."""
+        if self.n < LEAST_N:
             return "unknown"
         if self.low == self.high == 0:
             return "equal"
@@ -125,24 +125,36 @@ def instability(cells: Cells, arch: str) -> Spread:
 
 @dataclass(frozen=True)
 class ModeStrategy:
-    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear: a test with
-    Holm's correction separates a sole winner from every other mode.
+    """The modes whose mean is within a tolerance of the greatest, in the order of MODES (see winning_modes).
+    clear: a test with Holm's correction separates a sole winner from every other mode. open: why there is no
+    winner, "" if there is one.
     """
 
     best: tuple[str, ...]
     clear: bool
-    above_zero_r: bool
+    open: Literal["", "no trial", "few trials", "below ZeroR"]
 
 
 def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> ModeStrategy:
     """Return the winning modes of an architecture; means are compared unrounded."""
-    means = {mode: cell.mean for mode, cell in cells.numbers(arch).items()}
-    if not means:
-        return ModeStrategy((), clear=False, above_zero_r=False)
-    top = max(means.values())
-    best = tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
+    means = cells.judged(arch)
+    if not cells.numbers(arch):
+        return ModeStrategy((), clear=False, open="no trial")
+    best = winning_modes(cells, arch, tolerance)
     clear = len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
-    return ModeStrategy(best, clear, cells.above_zero_r(arch))
+    why: Literal["few trials", "below ZeroR"] = "below ZeroR" if means else "few trials"
+    return ModeStrategy(best, clear, "" if best else why)
+
+
+def winning_modes(cells: Cells, arch: str, tolerance: float = TIE) -> tuple[str, ...]:
+    """Return the modes whose unrounded mean is within a tolerance of the greatest, among those with LEAST_N
+    trials or more; none below ZeroR, which a constant answer reaches.
+    """
+    means = {mode: cell.mean for mode, cell in cells.judged(arch).items()}
+    top = max(means.values(), default=0.0)
+    if top <= cells.zero_r + _ROUNDING:
+        return ()
+    return tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
 
 
 def _stands_out(cells: Cells, arch: str, best: str) -> bool:
@@ -157,5 +169,9 @@ def _stands_out(cells: Cells, arch: str, best: str) -> bool:
 
 
 def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
-    """Return the regime of each architecture, computed from its trials and the data's ZeroR."""
-    return {arch: regime_of(cells.numbers(arch), cells.zero_r) for arch in archs}
+    """Return the regime of each architecture, computed from its trials and the data's ZeroR; unknown where a
+    mode has fewer than LEAST_N trials.
+    """
+    return {
+        arch: "unknown" if cells.few(arch) else regime_of(cells.numbers(arch), cells.zero_r) for arch in archs
+    }

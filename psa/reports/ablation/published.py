@@ -6,20 +6,87 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import pandas as pd
 
+from psa.analysis.frame_columns import LABELS, spec_columns
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import (
+    POOLED_SETTINGS,
+    equal_budgets,
+    finished_lengths,
+    unset_text,
+    with_known_settings,
+)
 from psa.analysis.published import Reference
-from psa.analysis.regimes import REGIMES, regime_of
-from psa.analysis.stats import ALPHA, Difference, Interval, Summary, holm, welch
+from psa.analysis.regimes import REGIMES
+from psa.analysis.stats import ALPHA, LEAST_N, Difference, Interval, Summary, holm, welch
+from psa.core.formatting import join_names
+from psa.experiments.studies.ablation import Settings, from_settings
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
+from psa.reports.ablation.numbers import regimes
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
 
+PUBLISHED_LOOPS: Final = 100
+_FREE: Final = ("study", "family", "arch", "mode")  # compared, or only a name
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
 _ONE_PAGE: Final = 40  # rows
 _PRINTED: Final = 0.0006  # half of the last printed digit, and a little: means this close are printed alike
+
+
+def published_difference(frame: pd.DataFrame, reference: Reference) -> str | None:
+    """Return why the trials of a frame of one family must not be compared with the published ones: a sentence
+    on the settings in which they differ. None if they are equal in all settings, in length and in size.
+    """
+    rows = trials_of(equal_budgets(frame))
+    differ = {LABELS[name].lower(): values for name, values in _differing(rows).items()}
+    lengths = list(finished_lengths(rows))
+    if lengths and lengths != [PUBLISHED_LOOPS]:
+        differ["meta-loops"] = join_names([f"{each:,}" for each in lengths]), f"{PUBLISHED_LOOPS:,}"
+    for row in rows.dropna(subset=["parameters"]).itertuples():
+        published = reference.parameters.get(str(row.arch))
+        if published is not None and published != row.parameters:
+            differ[f"parameters of {row.arch}"] = f"{row.parameters:,}", f"{published:,}"
+            break  # the table is of another family
+    if not differ:
+        return None
+    parts = "; ".join(f"{name} {here} (published: {there})" for name, (here, there) in differ.items())
+    return f"Not compared with the published results, since these trials differ from them in: {parts}."
+
+
+def comparable_reference(frame: pd.DataFrame, reference: Reference | None) -> Reference | None:
+    """Return the published numbers if the trials of a frame may be compared with them, else None."""
+    return None if reference is None or published_difference(frame, reference) else reference
+
+
+def _differing(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return the settings that differ from those of the published study, by name: here, and published."""
+    known = with_known_settings(rows)
+    found: dict[str, tuple[str, str]] = {}
+    for mode, part in known.groupby("mode", observed=True):
+        published = published_settings(str(mode))
+        for name in POOLED_SETTINGS:
+            here = part[name].dropna().unique()
+            if name not in _FREE and any(each != published[name] for each in here):
+                texts = sorted({_shown(name, each) for each in part[name].unique()})
+                found[name] = join_names(texts), _shown(name, published[name])
+    return found
+
+
+@cache
+def published_settings(mode: str) -> dict[str, Any]:
+    """Return the settings of a trial of the published study in some mode, by column."""
+    settings = Settings.model_validate({"arch": "1*16", "mode": mode, "family": "simplemlp"})
+    return spec_columns(from_settings(settings, 0).model_dump(mode="json"))
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or pd.isna(value):
+        return unset_text(name)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def regime_table(
@@ -31,16 +98,17 @@ def regime_table(
     label: str = "tab:regimes",
 ) -> Table:
     """Return the regime of each architecture of a frame of one family, the published one if there is one, and
-    whether they agree. A regime is unknown if a mode is missing.
+    whether they agree. A regime is unknown if a mode is missing or has fewer than LEAST_N trials.
     """
     cells = cells_of(frame)
     known = {} if reference is None else reference.regimes
+    found = regimes(cells, cells.archs)
     rows: list[tuple[Cell, ...]] = []
     for arch in mode_order(cells.archs, order):
-        numbers, there = cells.numbers(arch), known.get(arch)
-        here = regime_of(numbers, cells.zero_r)
+        here, there = found[arch], known.get(arch)
         # a regime that cannot be decided yet does not disagree
-        agree = None if there is None or len(numbers) < len(MODES) else _yes(here == there)
+        open_ = len(cells.numbers(arch)) < len(MODES) or cells.few(arch)
+        agree = None if there is None or open_ else _yes(here == there)
         rows.append((arch, here, there, agree, _counts(cells, arch)))
     columns = tuple(map(Column, ("Architecture", "Regime", "Published", "Agree", "n")))
     counts = Counter(row[1] for row in rows)
@@ -57,13 +125,10 @@ def regime_table(
 
 
 def few_seeds(cells: Cells) -> str:
-    """Return a caveat if there are only single trials, since the rules were made for ten."""
-    if cells.expected > 1:
+    """Return why regimes are unknown if modes have fewer than LEAST_N trials: the rules were made for ten."""
+    if not any(cells.few(arch) for arch in cells.archs):
         return ""
-    return (
-        " From single trials: a standard deviation is 0 and least and greatest are the mean, so that chance "
-        "alone may decide a regime."
-    )
+    return f" With fewer than {LEAST_N} trials of a mode chance alone may decide a regime: it is unknown."
 
 
 def _yes(truth: bool) -> str:

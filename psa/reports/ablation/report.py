@@ -4,35 +4,52 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import budget_note
 from psa.analysis.published import Reference
-from psa.analysis.regimes import REGIMES, regime_of
-from psa.analysis.stats import summary
+from psa.analysis.regimes import REGIMES
+from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
-from psa.reports.ablation.cells import Cells, cells_of
-from psa.reports.ablation.effects import aggregate_table, arm_tables, paired_table
+from psa.reports.ablation.cells import COMPARED, Cells, cells_of
+from psa.reports.ablation.effects import (
+    aggregate_table,
+    arm_page,
+    arm_tables,
+    holds_arms,
+    paired_table,
+    why_equal,
+)
 from psa.reports.ablation.figures import figure_set
-from psa.reports.ablation.figures.design_space import design_space_figure
+from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.published import WITHIN, published_agreement, published_comparison, regime_table
+from psa.reports.ablation.numbers import regimes
+from psa.reports.ablation.published import (
+    WITHIN,
+    comparable_reference,
+    published_agreement,
+    published_comparison,
+    published_difference,
+    regime_table,
+)
 from psa.reports.ablation.tables import accuracy_table, architecture_table
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
+from psa.specs.training import MODES
 
 QUESTION: Final = (
     "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "
@@ -46,6 +63,8 @@ _CAPTIONS: Final = {
     "winning_strategy": "The mode with the highest mean bounty.",
     "parameter_matching": "Parameters, and which architectures meet the budget of a network with one layer.",
     "regimes": "The regime of each architecture by the rules of the study.",
+    "accuracy_dots": "Mean bounty of every mode with its interval, a row per architecture.",
+    "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: a panel per architecture, a line per mode.",
     "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
@@ -56,24 +75,32 @@ _CAPTIONS: Final = {
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables of a frame of one family by name. Raises UserError for several experiments."""
-    if _holds_arms(frame):
+    if holds_arms(frame):
         return arm_tables(frame)
-    order = context.order
+    order, reference = context.order, comparable_reference(frame, context.reference)
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
         "accuracies": accuracy_table(frame, order=order),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
-        "regimes": regime_table(frame, context.reference, order=order),
+        "regimes": regime_table(frame, reference, order=order),
     }
-    if context.reference is not None:
-        found["published"] = published_comparison(frame, context.reference, order=order)
-    return found
+    if reference is not None:
+        found["published"] = published_comparison(frame, reference, order=order)
+    return {name: _by_size(table) for name, table in found.items()}
+
+
+def _by_size(table: Table) -> Table:
+    """Return a table of architectures with its rows sorted by depth, then width, as figures have them."""
+    if table.columns[0].name != "Architecture":
+        return table
+    place = {arch: at for at, arch in enumerate(by_size({str(row[0]) for row in table.rows}))}
+    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: place[str(row[0])])))
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a frame of one family by name; none of one that compares arms."""
-    if _holds_arms(frame):
+    if holds_arms(frame):
         return
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
@@ -81,9 +108,8 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     ablative = [
         mode for mode in ("full", "hidden", "output") if mode in cells.modes and "none" in cells.modes
     ]
-    yield "design_space", design_space_figure(archs)
-    yield from figure_set.maps(frame, archs, context.asymmetric, ablative, context.order)
-    yield from figure_set.comparison(frame, context.reference)
+    yield from figure_set.overview(frame, archs, context.asymmetric, ablative, context.order)
+    yield from figure_set.comparison(frame, comparable_reference(frame, context.reference))
     yield from figure_set.convergence(frame, _telling(cells))
     yield from figure_set.breakthroughs(frame)
 
@@ -104,23 +130,20 @@ def _telling(cells: Cells) -> list[str]:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each family of networks of each study: of its modes, and one more of further arms."""
+    """Yield a page for each family of networks of each study and, if its trials differ in settings other
+    than architecture, mode and seed, for each of those settings; and one that compares arms beside modes.
+    """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        published = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
-        if len(published):
-            yield f"{study}_{family}", published
-        if len(published) < len(rows):
+        modes = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
+        if len(modes):
+            yield from wording.pages_of(f"{study}_{family}", modes, COMPARED)
+        if len(modes) < len(rows):
             yield f"{study}_{family}_arms", rows
-
-
-def _holds_arms(frame: pd.DataFrame) -> bool:
-    """Return True for rows with other arms than those of the modes."""
-    return bool((frame["arm"].astype(str) != frame["mode"].astype(str)).any())
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return the Markdown files of the published format, by file name; none for further arms."""
-    if _holds_arms(frame):
+    if holds_arms(frame):
         return {}
     family = cells_of(frame).family
     found = {
@@ -136,41 +159,27 @@ def page(
     frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
-    if _holds_arms(frame):
-        return _page_of_arms(frame, made)
+    if holds_arms(frame):
+        return arm_page(frame, made, tuple(_sources(frame)), tuple(_warnings(frame)))
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {cells.family}, {pluralize(len(cells.archs), 'architecture')}",
+        f"{study}{wording.apart_text(frame)}: {cells.family}, {pluralize(len(cells.archs), 'architecture')}",
         QUESTION,
-        tuple(_facts(frame, cells, context.reference)),
-        tuple(_sections(pictures, made, frame)),
+        tuple(_facts(frame, cells, comparable_reference(frame, context.reference))),
+        tuple(_sections(pictures, made, frame, context.reference)),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),
+        _cells(made),
     )
 
 
-def _page_of_arms(frame: pd.DataFrame, made: Mapping[str, Table]) -> Page:
-    """Return the page that compares the arms of a study, a section for each length of its trials."""
-    rows = trials_of(frame)
-    family, lengths = rows["family"].iloc[0], dict.fromkeys(name.rpartition("_")[2] for name in made)
-    done = int((rows["status"] == "done").sum())
-    counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
-    sections = [
-        Section(
-            f"After {loops} loops", (), (), tuple(made[name] for name in made if name.endswith(f"_{loops}"))
-        )
-        for loops in lengths
-    ]
-    return Page(
-        f"{rows['study'].iloc[0]}: {family}, arms",
-        "Does any of these settings help the ratchet, and where?",
-        (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
-        tuple(sections),
-        tuple(_sources(frame)),
-        tuple(_warnings(frame)),
-    )
+def _cells(made: Mapping[str, Table]) -> dict[str, CellTrials]:
+    """Return the trials of the cells of each table: rows are architectures, columns or cells are modes."""
+    rows = {"Architecture": "arch", "Mode": "mode"}
+    modes = {mode.capitalize(): {"mode": mode} for mode in MODES}
+    return {made[name].label: CellTrials(rows, modes) for name in made if name != "aggregate"}
 
 
 def _caption(name: str) -> str:
@@ -186,13 +195,14 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
     if means:
         arch, mode = max(means, key=lambda cell: means[cell])
-        best = summary(cells.cell(arch, mode).bounties)
-        interval = f"95 % interval {best.low:.2f} to {best.high:.2f}, n = {best.n}" if best.n > 1 else "n = 1"
-        yield Fact("Best mean bounty", f"{best.mean:.2f} %", f"{arch}, mode {mode}; {interval}")
+        best = cells.cell(arch, mode).summary
+        detail = f"{arch}, mode {mode}; {wording.interval_text(best)}"
+        detail += "" if best.mean > cells.zero_r else "; not above ZeroR"
+        yield Fact("Best mean bounty", f"{best.mean:.2f} %", detail)
     yield Fact(
         "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
     )
-    counts = Counter(regime_of(cells.numbers(arch), cells.zero_r) for arch in cells.archs)
+    counts = Counter(regimes(cells, cells.archs).values())
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]
     decided = len(cells.archs) - counts["unknown"]
     yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
@@ -203,7 +213,10 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
 
 
 def _sections(
-    pictures: Mapping[str, Picture], made: Mapping[str, Table], frame: pd.DataFrame
+    pictures: Mapping[str, Picture],
+    made: Mapping[str, Table],
+    frame: pd.DataFrame,
+    reference: Reference | None,
 ) -> Iterator[Section]:
     shown = partial(pick, pictures)
     effects = tuple(name for name in pictures if name.startswith("ablation_effects_"))
@@ -211,7 +224,7 @@ def _sections(
     yield Section(
         "How accurate each network became",
         ("The bounty of a trial is the best validation accuracy that its LKG reached.",),
-        shown("baseline_performance", "instability"),
+        shown("accuracy_dots", "baseline_performance", "instability"),
         (made["accuracies"],),
     )
     yield Section(
@@ -220,18 +233,17 @@ def _sections(
             "The arms of a seed share initial weights and batches, so they are compared in pairs.",
             *_equal(frame),
         ),
-        shown(*effects, "winning_strategy", "aggregate"),
+        shown("heatmaps", *effects, "winning_strategy", "aggregate"),
         (made["paired"], made["aggregate"]),
     )
     yield Section("Regimes", (), shown("regimes"), (made["regimes"],))
     yield Section("Learning curves", (), shown("plot_convergence", "plot_late_breakthroughs"))
+    compared = "Compared with the published results"
     if "published" in made:
-        yield Section(
-            "Compared with the published results",
-            (),
-            shown("published_agreement", "published_differences"),
-            (made["published"],),
-        )
+        figures = shown("published_agreement", "published_differences")
+        yield Section(compared, (), figures, (made["published"],))
+    elif reference is not None and (why := published_difference(frame, reference)):
+        yield Section(compared, (why,))
 
 
 def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -254,27 +266,13 @@ def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
-    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
-    if mode != "decay" or not len(rows):
-        return ""
-    share = float((rows["lr"] * rows["weight_decay"]).max())
-    if np.float32(1 - share) != 1:
-        return ""
-    return (
-        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision."
-    )
-
-
 def _equal(frame: pd.DataFrame) -> Iterator[str]:
     for mode, (same, pairs) in identical_arms(frame).items():
         if same == pairs:
             yield (
                 f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
                 "set here it is the same experiment under another name, and published differences between "
-                f"the two are differences between seeds.{_why_equal(frame, mode)}"
+                f"the two are differences between seeds.{why_equal(frame, mode)}"
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."
@@ -284,9 +282,10 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     rows = trials_of(frame)
     if absent := wording.absence(rows):
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
-    whole = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
-    if unequal := wording.unequal_lengths(sorted(set(whole["loops"].dropna())), "meta-loops"):
+    if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
+    if few := wording.few_trials(max(len(cell.found) for cell in cells_of(frame).trials.values())):
+        yield few
     if devices := wording.several_devices(rows):
         yield f"{devices}."
 
@@ -294,6 +293,9 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
 def _sources(frame: pd.DataFrame) -> Iterator[str]:
     yield wording.origin(trials_of(frame), "every loop of every trial")
     yield (
-        "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise; paired tests "
-        "are sign-flip permutation tests, corrected by Holm's method over the table they stand in."
+        "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise, those of "
+        f"percentages restricted to 0 to 100; below {LEAST_N} trials there is no interval, no test and no "
+        "regime. Paired tests are sign-flip permutation tests, corrected by Holm's method over the table "
+        "they "
+        "stand in."
     )

@@ -7,10 +7,12 @@ from typing import Final
 
 import pandas as pd
 
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, TIE, winners
+from psa.analysis.regimes import PUBLISHED_ZERO_R
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, winners
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
+from psa.reports.ablation.numbers import winning_modes
 from psa.reports.rendering.tables import Bold, Cell, Column, MeanSd, Table
 from psa.specs.training import MODES
 
@@ -101,7 +103,8 @@ def _met(match: Match, tolerance: float) -> tuple[Cell, ...]:
     """Return the partner, the difference in percent, and whether it is within the tolerance."""
     if not match.partner:
         return match.role, None, None
-    return match.partner, 100 * match.deviation, "yes" if match.within(tolerance) else "no"
+    within = match.within(tolerance)
+    return match.partner, 100 * match.deviation, None if within is None else "yes" if within else "no"
 
 
 def accuracy_table(
@@ -121,13 +124,13 @@ def accuracy_table(
     """
     cells = cells_of(frame)
     means = {arch: {mode: cells.mean_sd(arch, mode) for mode in MODES} for arch in cells.archs}
+    best = {arch: winning_modes(cells, arch, tolerance) for arch in cells.archs}
     by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
     absent = len(set(order) - set(cells.archs))
     listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
-    note = f"{cells.note()}{listed} {_SPREAD} {_tie(tolerance, 'unrounded')} {_how(cells, alpha)}"
-    return accuracies(
-        means, by_test, order=order, tolerance=tolerance, note=note, caption=caption, label=label
-    )
+    rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r)}"
+    note = f"{cells.note()}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
+    return accuracies(means, best, by_test, order=order, note=note, caption=caption, label=label)
 
 
 _SPREAD: Final = "sd: of the population, as the study has it."
@@ -137,12 +140,20 @@ def _tie(tolerance: float, means: str) -> str:
     return f"Winner, bold: {means} mean within {tolerance:g} of the best."
 
 
+def _no_winner(zero_r: float) -> str:
+    """Return the conditions under which an architecture has no winner."""
+    return (
+        f"No winner is named where no mean is above ZeroR ({zero_r:.2f}%), which a constant answer "
+        f"reaches; modes with fewer than {LEAST_N} trials take no part."
+    )
+
+
 def _how(cells: Cells, alpha: float) -> str:
     """Return a note on the test of the winners, with the least p that few pairs allow."""
     if not cells.paired:
         return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
     pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
-    few = 2 <= pairs <= EXACT_PAIRS
+    few = LEAST_N <= pairs <= EXACT_PAIRS
     least = f", before which {pairs} pairs give at least {2.0 ** (1 - pairs):.3g}" if few else ""
     return (
         "Winner (test): not told from the best by a paired sign-flip test "
@@ -151,28 +162,32 @@ def _how(cells: Cells, alpha: float) -> str:
 
 
 def _by_test(cells: Cells, arch: str, alpha: float) -> str | None:
-    if not cells.paired:
+    if not cells.paired or not winning_modes(cells, arch):
         return None
     # counts, so that equal differences are equal; the tolerance plays no part in the test
-    arms = {mode: cells.cell(arch, mode).correct for mode in MODES}
-    return _named(winners(arms, alpha=alpha).by_test, cells.numbers(arch))
+    arms = {mode: cells.cell(arch, mode).correct for mode in cells.judged(arch)}
+    return _named(winners(arms, alpha=alpha).by_test, cells.judged(arch))
 
 
 def accuracies(
     means: Mapping[str, Mapping[str, MeanSd | None]],
+    best: Mapping[str, Sequence[str]],
     by_test: Mapping[str, str | None],
     *,
     order: Sequence[str] = (),
-    tolerance: float = TIE,
     note: str = "",
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
-    """Return the table of accuracy_table from given means: by architecture, then by mode."""
+    """Return the table of accuracy_table from given means, by architecture, then by mode, and the winning
+    modes of each architecture.
+    """
     columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in MODES)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
-    rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in mode_order(means, order)]
-    note = note or f"{_SPREAD} {_tie(tolerance, 'unrounded')}"
+    rows = [
+        (arch, *_marked(means[arch], best.get(arch, ())), by_test.get(arch))
+        for arch in mode_order(means, order)
+    ]
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, wide=True)
 
 
@@ -188,17 +203,32 @@ def accuracies_of(
     empty = [f"{arch} {mode}" for arch, mode, cell in cells if cell is None]
     absent = f"{len(empty):,} of {len(cells):,} cells are empty: {', '.join(empty[:_NAMED])}" if empty else ""
     absent += f" and {len(empty) - _NAMED:,} more. " if len(empty) > _NAMED else ". " if empty else ""
-    note = f"{absent}{_SPREAD} {_tie(tolerance, 'printed')} Winner (test): not computed without the trials."
+    rule = f"{_tie(tolerance, 'printed')} {_no_winner(PUBLISHED_ZERO_R)}"
+    note = f"{absent}{_SPREAD} {rule} Winner (test): not computed without the trials."
     means = {block.arch: block.modes for block in blocks}
-    return accuracies(means, {}, order=order, tolerance=tolerance, note=note, caption=caption, label=label)
+    best = {arch: _best_of(modes, tolerance) for arch, modes in means.items()}
+    return accuracies(means, best, {}, order=order, note=note, caption=caption, label=label)
 
 
-def _marked(means: Mapping[str, MeanSd | None], tolerance: float) -> tuple[Cell, ...]:
+def _best_of(means: Mapping[str, MeanSd | None], tolerance: float) -> tuple[str, ...]:
+    """Return the winning modes by means alone, among those with LEAST_N trials or more; none at or below the
+    published ZeroR, since a summary does not have its own.
+    """
+    judged = _judged(means)
+    if max((cell.mean for cell in judged.values()), default=0.0) <= PUBLISHED_ZERO_R:
+        return ()
+    return winners({mode: [cell.mean] for mode, cell in judged.items()}, tolerance).by_tolerance
+
+
+def _judged(means: Mapping[str, MeanSd | None]) -> dict[str, MeanSd]:
+    """Return the modes with LEAST_N trials or more."""
+    return {mode: cell for mode in MODES if (cell := means.get(mode)) is not None and cell.n >= LEAST_N}
+
+
+def _marked(means: Mapping[str, MeanSd | None], best: Sequence[str]) -> tuple[Cell, ...]:
     """Return the cells of a row with the winners in bold, and the winners' names."""
-    there = {mode: [cell.mean] for mode in MODES if (cell := means.get(mode)) is not None}
-    best = winners(there, tolerance).by_tolerance
     cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in MODES]
-    return (*cells, _named(best, there))
+    return (*cells, _named(best, _judged(means)))
 
 
 def _named(best: Sequence[str], there: Collection[str]) -> str | None:

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.stats import Summary, Values, present, summary
+from psa.analysis.pooling import equal_budgets
+from psa.analysis.stats import Summary, Values, present, share_summary, summary
 from psa.core.errors import UserError
 from psa.reports.wording import SETTINGS, format_setting
 from psa.specs.activation import ACTIVATIONS
 
 _BARE: Final = ("activation", "arch", "family", "variant")  # settings shown without their name
+_PERCENTAGES: Final = ("test", "train", "bounty")
 NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing
 
 
@@ -52,15 +54,18 @@ class Arm:
         return np.array([found.get(seed, np.nan) for seed in self.seeds], dtype=np.float64)
 
     def summary(self, column: str) -> Summary:
-        """Return the summary of a column over the trials that have a number."""
-        return summary(self.values(column))
+        """Return the summary of a column over the trials that have a number; of percentages with an interval
+        within 0 and 100.
+        """
+        values = self.values(column)
+        return share_summary(values) if column in _PERCENTAGES else summary(values)
 
     def label(self, keys: Iterable[str]) -> str:
         """Format these settings as text: `ReLU, 1*512, dropout 0.1`."""
         return ", ".join(
             format_setting(self.settings[key])
             if key in _BARE
-            else f"{key.replace('_', ' ')} {format_setting(self.settings[key])}"
+            else f"{key.removeprefix('subset_').replace('_', ' ')} {format_setting(self.settings[key])}"
             for key in keys
             if self.settings[key] is not None
         )
@@ -78,7 +83,7 @@ def shortened(text: str, most: int) -> str:
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per trial; a missing one gets the settings of the others of its network."""
-    rows = trials_of(frame)
+    rows = trials_of(equal_budgets(frame))
     for name in SETTINGS:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
     networks = rows["id"].astype(str).str.rsplit("/", n=2).str[0]

@@ -11,13 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from psa.reports.activations.arms import Arm, shortened
-from psa.reports.activations.curves import foot_of, group_arms, legend, rest_of, styles_of
+from psa.analysis.stats import LEAST_N
+from psa.reports.activations.arms import Arm
+from psa.reports.activations.curves import foot_of, group_arms, legend, lines_of, rest_of, styles_of
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
+_NAME: Final = 44  # letters of a line of a group's name
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
-_BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
+_BARS: Final = (
+    "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %, from "
+    "three seeds on; ticks: every seed."
+)
 _FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
@@ -42,7 +47,8 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
         ]
         foot = foot_of(len(handles), 2) + 0.4
         high = 0.16 * max(len(arms), len(groups)) + 0.2
-        left = 0.3 + 0.062 * min(34, max(len(name) for name in groups))
+        names = [line for name in groups for line in lines_of(name, _NAME).splitlines()]
+        left = 0.25 + 0.055 * max(map(len, names))
         figure, axes = panel_grid(
             "Test accuracy", len(ends), len(ends), high,
             left=left, bottom=foot, top=0.32, gap=(0.25, 0), right=0.15,
@@ -75,7 +81,7 @@ def _rows(
             _mark(ax, arm, at, looks[rest[id(arm)]])
             at += 1
         at += 0.2
-    ax.set_yticks(places, [shortened(name, 40) for name in groups] if labelled else [""] * len(places))
+    ax.set_yticks(places, [lines_of(name, _NAME) for name in groups] if labelled else [""] * len(places))
     ax.set_ylim(at - 0.4, -0.8)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -88,7 +94,7 @@ def _mark(ax: Axes, arm: Arm, at: float, look: LineStyle) -> None:
     if not found.n:
         return
     ax.plot(values, np.full(len(values), at), "|", color="#9A9A9A", markersize=4, zorder=2)
-    if found.n > 1:
+    if found.n >= LEAST_N:
         ax.plot(
             np.clip([found.low, found.high], 0, 100),
             [at, at],

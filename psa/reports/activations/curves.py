@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from textwrap import wrap
+from textwrap import fill
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -15,14 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from psa.reports.activations.arms import Arm, layers_of, shortened
+from psa.reports.activations.arms import Arm, layers_of
 from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, LineStyle, footnote, plot_style
 
 PANELS: Final = 20  # per figure; more are continued in another
 _COLUMNS: Final = 4
 # Inches: below a panel; a panel's height.
 _BELOW, _HIGH = 0.4, 1.05
+_SHARED: Final = "The panels share their axes."
+_LOG_FROM: Final = 30  # times from least to greatest from which losses are drawn on a logarithmic axis
 _THIN: Final = "Thin: every seed; thick: their mean, as far as all of them were trained."
 _RUNNING: Final = "The training loss is the mean over the epoch, with dropout where there is some."
 
@@ -149,19 +153,44 @@ def _curves(
                         ax, found, looks[rest[id(arm)]], lines[column], f"{column} {arm.label(arm.settings)}"
                     )
             _dressed(ax, name, what if at % _COLUMNS == 0 else "")
+        share_range(axes, log=what == "loss")
         legend(figure, handles, foot - 0.02)
-        footnote(figure, [_THIN, _RUNNING if "loss" in what else ""])
+        footnote(figure, [_THIN, _SHARED, _RUNNING if "loss" in what else ""])
     return figure
 
 
-def _titled(name: str) -> str:
-    """Break a long name into two lines."""
-    lines = wrap(name.replace("(", " (", 1), 27) if len(name) > 27 else [name]
-    return "\n".join([lines[0], *([shortened(" ".join(lines[1:]), 30)] if lines[1:] else [])])
+def share_range(axes: Sequence[Axes], *, log: bool = False) -> None:
+    """Set the same limits on both axes of all panels, so that they can be compared.
+
+    log: with a logarithmic y axis where the values span more than a factor of thirty.
+    """
+    values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for ax in axes for line in ax.lines])
+    values = values[np.isfinite(values)]
+    ends = [max(ax.get_xlim()[1] for ax in axes), min(ax.get_xlim()[0] for ax in axes)]
+    for ax in axes:
+        ax.set_xlim(ends[1], ends[0])
+    if not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    if log and low > 0 and high > _LOG_FROM * low:
+        for ax in axes:
+            ax.set_yscale("log")
+            ax.set_ylim(low / 1.2, high * 1.2)
+            log_axis(ax.yaxis, low / 1.2, high * 1.2, 5)
+        return
+    room = 0.04 * (high - low) or 0.5
+    for ax in axes:
+        ax.set_ylim(low - room, high + room)
+
+
+def lines_of(name: str, most: int) -> str:
+    """Return a whole name in lines of about `most` letters, broken between words and before brackets."""
+    broken = name.replace("(", " (", 1) if len(name) > most else name
+    return fill(broken, most, break_long_words=False, break_on_hyphens=False)
 
 
 def _dressed(ax: Axes, name: str, label: str) -> Axes:
-    ax.set_title(_titled(name), loc="left", fontsize=6.5, pad=3)
+    ax.set_title(lines_of(name, 27), loc="left", fontsize=6.5, pad=3)
     ax.set_xlabel("Epoch", labelpad=1, fontsize=7)
     ax.set_ylabel(label, labelpad=2, fontsize=7)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -186,13 +215,18 @@ def threshold_figures(
         yield "thresholds" + (f"_{number}" if number > 1 else ""), threshold_figure(part)
 
 
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a sort key by which numbers in names count as numbers: `hidden.2` before `hidden.16`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def threshold_figure(
     panels: Mapping[str, pd.DataFrame],
     heading: str = "Learned thresholds",
     remark: str = f"{_THIN} Epoch 0 is before training.",
 ) -> Figure:
     """Plot thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
-    places = list(dict.fromkeys(str(place) for each in panels.values() for place in each["place"]))
+    places = sorted({str(place) for each in panels.values() for place in each["place"]}, key=natural_key)
     looks = styles_of(places)
     with plot_style():
         handles = [
@@ -203,8 +237,9 @@ def threshold_figure(
         for at, (ax, (name, seen)) in enumerate(zip(axes, panels.items(), strict=True)):
             _trajectories(ax, seen, looks)
             _dressed(ax, name, "threshold" if at % 3 == 0 else "")
+        share_range(axes)
         legend(figure, handles, foot - 0.02)
-        footnote(figure, [remark])
+        footnote(figure, [remark, _SHARED if len(axes) > 1 else ""])
     return figure
 
 

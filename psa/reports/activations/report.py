@@ -9,9 +9,12 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_columns import LABELS
+from psa.analysis.pooling import POOLED_SETTINGS
 from psa.core.formatting import pluralize
+from psa.reports import wording
 from psa.reports.activations import text
-from psa.reports.activations.arms import train_accuracies
+from psa.reports.activations.arms import Arm, train_accuracies
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, threshold_figures
 from psa.reports.activations.run_folders import run_folders
@@ -19,8 +22,9 @@ from psa.reports.activations.tables import comparisons, paired_table, results_ta
 from psa.reports.activations.temperatures import temperature_figure, temperatures
 from psa.reports.activations.text import ActivationResults
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import Page, Picture, Section
+from psa.reports.rendering.html import CellTrials, Page, Picture, Section
 from psa.reports.rendering.tables import Table
+from psa.reports.wording import format_setting
 
 QUESTION: Final = (
     "How accurate do multilayer networks become with activations that normalise, threshold or project, and "
@@ -36,9 +40,9 @@ _CAPTIONS: Final = {
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each study."""
+    """Yield a page for each study, or for each number of epochs of its finished trials."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
-        yield str(study), rows
+        yield from wording.pages_of(str(study), rows, POOLED_SETTINGS)
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
@@ -93,13 +97,29 @@ def page(
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {pluralize(len(results.arms), 'arm')}",
+        f"{study}{wording.apart_text(frame)}: {pluralize(len(results.arms), 'arm')}",
         QUESTION,
         tuple(text.facts(results)),
         tuple(_sections(results, made, pictures)),
         tuple(text.sources(results)),
-        tuple(text.warnings(results)),
+        (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
+        {
+            made["results"].label: CellTrials({_heading(key): _heading(key) for key in results.shown}),
+            **({made["thresholds"].label: CellTrials({"Arm": "Arm"})} if "thresholds" in made else {}),
+        },
+        {name: names for arm in results.arms for name, names in _trial_names(arm, results)},
     )
+
+
+def _heading(key: str) -> str:
+    return LABELS.get(key, key)
+
+
+def _trial_names(arm: Arm, results: ActivationResults) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each trial of an arm with the texts of its settings, as the table of results has them."""
+    for name in arm.ids:
+        shown = {_heading(key): format_setting(arm.settings[key]) for key in results.shown}
+        yield name, shown | {"Arm": arm.label(results.keys)}
 
 
 def _caption(name: str) -> str:

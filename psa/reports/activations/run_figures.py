@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.curves import threshold_figure
-from psa.reports.plotting.panels import panel_grid
+from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.style import GREY, GRID, empty, footnote, plot_style
-from psa.specs.shapes import Linear, shape_of
+from psa.specs.shapes import Linear
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
@@ -24,7 +24,7 @@ _WEIGHT: Final = "#56B4E9"
 _DASHED: Final = (0, (3, 1.2))
 _LAYERS: Final = 12  # drawn at most: the first ones of a deep network
 _OVER: Final = (
-    "Over the first 1,000 validation images with the weights of the best epoch; counts on a logarithmic axis."
+    "Over the first 1,000 validation images with the weights of the best epoch; counts on logarithmic axes."
 )
 _SAME: Final = 1e-3  # relative; float32 sums of a layer differ by less
 
@@ -37,8 +37,8 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
         ("accuracy (%)", {"validation": curves["val_acc"], "training": curves["train_acc"]}),
     )
     with plot_style():
-        figure, axes = panel_grid(name, 2, 2, 1.7, left=0.5, bottom=0.65, top=0.45, gap=(0.65, 0), width=2.95)
-        for ax, (what, lines) in zip(axes, panels, strict=True):
+        figure, axes = panel_grid(name, 2, 2, 1.7, left=0.5, bottom=0.75, top=0.45, gap=(0.65, 0), width=2.95)
+        for at, (ax, (what, lines)) in enumerate(zip(axes, panels, strict=True)):
             for line, (word, values) in zip(("-", _DASHED), lines.items(), strict=True):
                 if values:
                     numbers = np.array(values, dtype=np.float64)
@@ -49,7 +49,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             ax.set(xlabel="Epoch", ylabel=what)
             ax.grid(axis="y", **GRID)
-            ax.legend()
+            draw_legend(figure, ax.get_legend_handles_labels()[0], 0.5 + at * 3.6, 0.3, 3)
         finals = stats["final_metrics"]
         lost, test = finals["diverged"], finals["test_acc"]
         note = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
@@ -77,7 +77,7 @@ def run_thresholds(stats: Mapping[str, Any], name: str) -> Figure:
 def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
     """Return a figure with a histogram of each weight matrix of the tested weights."""
     seen = record["probes"]["distributions"]["last"]
-    linears = shape_of(trial.model, trial.data.classes).linears
+    linears = trial.shape.linears
     with plot_style():
         figure, axes, more = _grid(linears, name, 3)
         for ax, linear in zip(axes, linears, strict=False):
@@ -85,14 +85,21 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
             ax.set_title(f"{linear.name}  {linear.inputs} → {linear.outputs}", loc="left", fontsize=7, pad=3)
             _annotated(ax, [*_moments(drawn), "softmax(V / T)" if linear.simplex else ""])
             ax.set_xlabel("weight", labelpad=1, fontsize=7)
-        footnote(figure, [f"Of the weights of the best epoch; 60 bins from the least to the greatest.{more}"])
+            ax.set_ylabel("count", labelpad=1, fontsize=7)
+        footnote(
+            figure,
+            [
+                f"Of the weights of the best epoch; 60 bins from the least to the greatest; counts on "
+                f"logarithmic axes.{more}"
+            ],
+        )
     return figure
 
 
 def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
     """Plot each hidden layer before (blue) and after (green) activation, over the first validation images."""
     seen = record["probes"]["distributions"]["last"]
-    linears = [each for each in shape_of(trial.model, trial.data.classes).linears if each.role != "output"]
+    linears = [each for each in trial.shape.linears if each.role != "output"]
     with plot_style():
         figure, axes, more = _grid([each for linear in linears for each in (linear, linear)], name, 2)
         for at, ax in enumerate(axes):
@@ -101,6 +108,7 @@ def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
             ax.set_title(f"{linear.name}, {side} the activation", loc="left", fontsize=7, pad=3)
             sums = _summed(seen.get(f"after.{linear.name}.sum", ())) if at % 2 else ""
             _annotated(ax, [*_moments(drawn), sums])
+            ax.set_ylabel("count", labelpad=1, fontsize=7)
         footnote(figure, [f"{_OVER}{more}"])
     return figure
 

@@ -14,7 +14,6 @@ from psa.analysis.records_frame import stored_records
 from psa.reports.activations.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.reports.plotting.style import encoded
 from psa.specs.model import NetworkSpec
-from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged
 from psa.storage.records.record import Record
@@ -159,7 +158,7 @@ def _weights(record: Record, trial: Trial) -> dict[str, dict[str, Any]]:
     seen = record.get("probes", {}).get("distributions")
     if seen is None:
         return {}
-    shape, found = shape_of(trial.model, trial.data.classes), {}
+    shape, found = trial.shape, {}
     for name, sizes in {
         name: sizes for linear in shape.linears for name, sizes in linear.tensors.items()
     }.items():

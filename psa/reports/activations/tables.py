@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import pandas as pd
@@ -12,7 +11,7 @@ import pandas as pd
 from psa.analysis.frame_columns import LABELS
 from psa.analysis.stats import (
     ALPHA,
-    EXACT_PAIRS,
+    LEAST_N,
     Interval,
     Paired,
     holm,
@@ -20,6 +19,7 @@ from psa.analysis.stats import (
     present,
     summary,
     t_interval,
+    t_test,
 )
 from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
@@ -40,17 +40,15 @@ def results_table(
     *,
     caption: str = "Results",
     label: str = "tab:results",
-    least: int = 2,
 ) -> Table:
     """Return a row for each arm: number of trials, mean test accuracy (percent) with its 95 % t interval and
     sample sd, mean training and validation accuracy of the tested weights, their epoch, epochs trained, and
-    the learned thresholds of the hidden layers, first to last. The greatest mean is bold. least: the number
-    of trials from which an interval is shown.
+    the learned thresholds of the hidden layers, first to last. The greatest mean is bold, if every arm has
+    LEAST_N trials and that one learned something.
     """
-    means = {id(arm): arm.summary("test").mean for arm in arms}
-    best = max((mean for mean in means.values() if not math.isnan(mean)), default=None)
+    best = _best_arm(arms)
     learned = any(_thresholds(arm) for arm in arms)
-    rows = [tuple(_result(arm, keys, means[id(arm)] == best, learned, least)) for arm in arms]
+    rows = [tuple(_result(arm, keys, arm is best, learned)) for arm in arms]
     columns = [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
     columns += [
         Column("n", "count"),
@@ -65,10 +63,19 @@ def results_table(
     return Table(caption, label, tuple(columns), tuple(rows), _note(arms, keys), len(rows) > _ONE_PAGE, True)
 
 
-def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool, least: int) -> Iterator[Cell]:
+def _best_arm(arms: Sequence[Arm]) -> Arm | None:
+    """Return the arm with the greatest mean; None among fewer than two arms, or if there is no winner."""
+    there = [arm for arm in arms if arm.n]
+    if len(there) < 2 or any(arm.n < LEAST_N for arm in there):
+        return None
+    best = max(there, key=lambda arm: arm.summary("test").mean)
+    return None if best.dead() == best.n else best
+
+
+def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
     yield from (format_setting(arm.settings[key]) for key in keys)
     test = arm.summary("test")
-    interval = Interval(test.mean, *((test.low, test.high) if arm.n >= least else (math.nan, math.nan)))
+    interval = Interval(test.mean, test.low, test.high)
     yield arm.n
     yield Bold(interval) if best else interval
     yield test.sd
@@ -91,15 +98,18 @@ def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
         "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
     )
     return (
-        f"{note} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
-        "test are of the same weights, those of the best epoch; train without dropout, after the epoch."
+        f"{note} Test: mean over seeds with its 95 % t interval, restricted to 0 to 100 (none below "
+        f"{LEAST_N} "
+        "seeds); sd: of the sample. Train, validation and test are of the same weights, those of the best "
+        "epoch; train without dropout, after the epoch."
     )
 
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired returns it, p corrected by Holm's
-    method over all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
+    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired returns it, but with p of the
+    paired t test; p corrected by Holm's method over all comparisons, and the t interval of the mean at
+    1 - ALPHA / (number of comparisons).
     """
 
     arm: Arm
@@ -110,11 +120,15 @@ class ArmComparison:
     high: float
 
     @property
-    def verdict(self) -> ArmVerdict:
-        """The verdict by the Bonferroni interval, since few seeds decide nothing in a permutation test."""
-        if self.low > 0:
-            return "higher"
-        return "lower" if self.high < 0 else "not told apart"
+    def verdict(self) -> ArmVerdict | None:
+        """The verdict by the corrected p and the corrected interval, which must agree: both are Student's,
+        since few seeds decide nothing in a permutation test. None below LEAST_N pairs.
+        """
+        if self.found.n < LEAST_N:
+            return None
+        if self.p_holm < ALPHA and (self.low > 0 or self.high < 0):
+            return "higher" if self.low > 0 else "lower"
+        return "not told apart"
 
 
 def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
@@ -133,9 +147,10 @@ def comparisons(arms: Sequence[Arm], column: str = "test") -> list[ArmComparison
     """Return the comparison of every arm that has a baseline and shares a seed with it."""
     pairs = [(arm, base) for arm in arms if (base := baseline_of(arm, arms)) is not None]
     pairs = [(arm, base) for arm, base in pairs if len(present(arm.values(column) - base.values(column)))]
-    found = [paired(arm.values(column), base.values(column)) for arm, base in pairs]
+    values = [(arm.values(column), base.values(column)) for arm, base in pairs]
+    found = [replace(paired(*both), p=t_test(*both)) for both in values]
     corrected = holm([each.p for each in found])
-    level = 1 - ALPHA / max(1, sum(each.n > 1 for each in found))
+    level = 1 - ALPHA / max(1, sum(each.n >= LEAST_N for each in found))
     return [
         ArmComparison(arm, base, each, float(p), *t_interval(arm.values(column) - base.values(column), level))
         for (arm, base), each, p in zip(pairs, found, corrected, strict=True)
@@ -144,13 +159,13 @@ def comparisons(arms: Sequence[Arm], column: str = "test") -> list[ArmComparison
 
 def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: str = "tab:paired") -> Table:
     """Return each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
-    sign-flip test, p corrected over the table, Hedges' g, and the verdict of the corrected interval.
+    paired t test, p corrected over the table, Hedges' g, and the verdict.
     """
     rows = []
     for each in made:
         *cells, effect = paired_row(each.found, each.p_holm)
         interval = Interval(each.found.difference, each.low, each.high)
-        verdict = Bold(each.verdict) if each.verdict != "not told apart" else each.verdict
+        verdict = Bold(each.verdict) if each.verdict in ("higher", "lower") else each.verdict
         rows.append((each.arm.label(keys), each.base.label(keys), *cells, interval, effect, verdict))
     *shared, effect_column = paired_columns(corrected=("p (Holm)",))
     columns = (
@@ -166,24 +181,21 @@ def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: s
 
 
 def paired_note(made: Sequence[ArmComparison]) -> str:
-    """Return a note on the tests, and on the least p that few seeds allow."""
+    """Return a note on the tests, or why there are none."""
     if not made:
         return "There is nothing to compare: no arm shares a seed with a baseline."
-    most, tests = max(each.found.n for each in made), sum(each.found.n > 1 for each in made)
+    tests = sum(each.found.n >= LEAST_N for each in made)
     if tests == 0:
-        return "With one seed in common there is a difference, and nothing that tells it from chance."
-    note = (
-        "p: two-sided sign-flip permutation test, corrected by Holm's method over this table. Corrected "
-        f"interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni); the last column says whether it "
-        "excludes 0."
-    )
-    least = 2 / 2**most
-    if most <= EXACT_PAIRS and min(1.0, least * tests) >= ALPHA:
-        note += (
-            f" With {pluralize(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
-            f"correction for {pluralize(tests, 'comparison')} none can fall below {ALPHA:g}."
+        return (
+            f"With fewer than {LEAST_N} seeds in common there is a difference, and nothing that tells it "
+            "from "
+            "chance."
         )
-    return note
+    return (
+        "p: two-sided paired t test, corrected by Holm's method over this table; it assumes differences that "
+        f"scatter normally. Corrected interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni). The last "
+        f"column says higher or lower where that interval excludes 0 and the corrected p is below {ALPHA:g}."
+    )
 
 
 def thresholds_table(arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None) -> Table | None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
+from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
 
@@ -37,13 +38,14 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
             zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
         )
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        log_axis(ax.xaxis, *ax.get_xlim())
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        footnote(figure, ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %."])
+        footnote(
+            figure,
+            ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %, from three seeds on."],
+        )
     return figure
 
 
@@ -55,6 +57,6 @@ def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str) -> None:
         markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, label=name or None, gid=f"line {name}",
     )  # fmt: skip
     for at, each in points:
-        if each.n > 1:
+        if each.n >= LEAST_N:
             ends = [max(0.0, each.low), min(100.0, each.high)]
             ax.plot([at, at], ends, color=look.colour, linewidth=1.4, alpha=0.45, zorder=1.5)

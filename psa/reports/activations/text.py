@@ -9,6 +9,8 @@ from typing import Final
 
 import pandas as pd
 
+from psa.analysis.pooling import budget_note
+from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.activations.arms import NEAR_ZERO_R, Arm, arms_of, of_done, rows_of, varying, with_seen
@@ -76,8 +78,9 @@ def facts(found: ActivationResults) -> Iterator[Fact]:
     if found.there:
         best = max(found.there, key=lambda arm: arm.summary("test").mean)
         of = best.summary("test")
-        interval = f"95 % interval {of.low:.2f} to {of.high:.2f}, n = {of.n}" if of.n > 1 else "n = 1"
-        yield Fact("Best mean test accuracy", f"{of.mean:.2f} %", f"{best.label(found.keys)}; {interval}")
+        detail = f"{best.label(found.keys)}; {wording.interval_text(of)}"
+        detail += "; not above ZeroR" if best in found.dead else ""
+        yield Fact("Best mean test accuracy", f"{of.mean:.2f} %", detail)
         yield Fact(
             "Arms that learn",
             f"{len(found.there) - len(found.dead)} of {len(found.there)}",
@@ -109,15 +112,16 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
 def baseline_text(found: ActivationResults) -> Iterator[str]:
     """Yield sentences on the arms that differ from their baseline, and on those that have none."""
     compared = comparisons(found.arms)
-    verdicts = Counter(each.verdict for each in compared)
-    if not compared:
+    verdicts = Counter(each.verdict for each in compared if each.verdict is not None)
+    if not verdicts:
         yield paired_note(compared)
         return
     base = compared[0].base
     alike = f"the same settings with {base.label(('activation',))}"
     yield (
         "The arms of a seed share the split, the order of batches and, where shapes allow, initial weights, "
-        f"so they are compared seed by seed. Of {pluralize(len(compared), 'comparison')} with the baseline "
+        f"so they are compared seed by seed. Of {pluralize(verdicts.total(), 'comparison')} with the "
+        "baseline "
         f"({alike if _of_activations(found) else base.label(found.keys)}), {verdicts['higher']} came out "
         f"higher, {verdicts['lower']} lower, and {verdicts['not told apart']} cannot be told apart with "
         "these seeds."
@@ -142,15 +146,17 @@ def temperature_text(found: ActivationResults) -> Iterator[str]:
     others = [key for key in found.keys if key not in ("temperature", "simplex")]
     for arm in found.there:
         name = arm.label(others)
-        if arm.settings["temperature"] is not None and (
-            name not in best or arm.summary("test").mean > best[name].summary("test").mean
-        ):
+        # no winner among arms that learned nothing, nor of seeds too few to tell
+        if arm.settings["temperature"] is None or arm in found.dead or arm.n < LEAST_N:
+            continue
+        if name not in best or arm.summary("test").mean > best[name].summary("test").mean:
             best[name] = arm
     parts = [
         f"{name} at {format_setting(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
         for name, arm in best.items()
     ]
-    yield f"The temperature with the highest mean test accuracy: {_listed(parts)}."
+    if parts:
+        yield f"The temperature with the highest mean test accuracy: {_listed(parts)}."
 
 
 def warnings(found: ActivationResults) -> Iterator[str]:
@@ -162,6 +168,10 @@ def warnings(found: ActivationResults) -> Iterator[str]:
     lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
     if lost:
         yield f"Diverged, and so without any accuracy: {found.named(lost)}."
+    if few := wording.few_trials(max((arm.n for arm in found.arms), default=0)):
+        yield few
+    if unequal := budget_note(found.rows, "epochs"):
+        yield unequal
     devices = wording.devices_of(found.rows)
     if len(devices) > 1:
         yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."

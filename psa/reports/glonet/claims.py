@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import Paired, Values, paired, present
+from psa.analysis.stats import LEAST_N, Paired, Values, paired, present
 from psa.core.formatting import join_names, pluralize
 from psa.reports.glonet.layer_use import NEAR, Use, telling
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own_columns, trained_for
+from psa.reports.glonet.tables import CHANCE, exits_of, own_columns
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
-_DEEP: Final = 50  # layers from which on an earlier document calls networks deep
+_EXPLODED: Final = 100.0  # nats of training loss; guessing among ten digits has 2.3
 
 
 def measured(results: GlonetResults, model: str, features: int) -> list[Trained]:
@@ -52,18 +53,37 @@ def resilience(results: GlonetResults, model: str = "GloNet") -> Iterator[str]:
         yield (
             f"{model} of width {features}, {span}: {numbers}. The deepest minus the best shallower one "
             f"({shallower.network.layers} layers): {_points(-lost.difference, -lost.high, -lost.low)}; "
-            f"{_verdict(lost)}."
+            f"{cost_verdict(lost)}."
         )
 
 
-def _verdict(lost: Paired) -> str:
-    """Return the verdict by the interval of the cost of depth; a gain counts as no cost."""
-    if lost.high <= RESILIENT:
-        return f"depth costs no more than {RESILIENT:g} point, which is resilient"
-    if lost.low > RESILIENT:
-        return f"depth costs more than {RESILIENT:g} point, which is not resilient"
-    why = "one pair of seeds has no interval" if np.isnan(lost.low) else "the interval spans both"
-    return f"whether depth costs more than {RESILIENT:g} point cannot be told: {why}"
+# The verdicts on the cost of depth and their conditions, by the ends of its interval: the first that holds
+# counts. A gain counts as no cost.
+COST_VERDICTS: Final[tuple[tuple[str, Callable[[float, float], bool]], ...]] = (
+    (
+        f"whether depth costs more than {RESILIENT:g} point cannot be told: below {LEAST_N} pairs of seeds "
+        "there "
+        "is no interval",
+        lambda low, high: math.isnan(low) or math.isnan(high),
+    ),
+    (
+        f"depth costs no more than {RESILIENT:g} point, which is resilient",
+        lambda low, high: high <= RESILIENT,
+    ),
+    (
+        f"depth costs more than {RESILIENT:g} point, which is not resilient",
+        lambda low, high: low > RESILIENT,
+    ),
+    (
+        f"whether depth costs more than {RESILIENT:g} point cannot be told: the interval spans both",
+        lambda low, high: True,
+    ),
+)
+
+
+def cost_verdict(lost: Paired) -> str:
+    """Return the verdict by the interval of the cost of depth."""
+    return next(text for text, holds in COST_VERDICTS if holds(lost.low, lost.high))
 
 
 def _points(value: float, low: float, high: float) -> str:
@@ -106,44 +126,54 @@ def chance(results: GlonetResults, model: str = "MLP") -> Iterator[str]:
         )
         yield (
             f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
-            f"{CHANCE:g} point above ZeroR ({results.zero_r:.2f} %){learns}."
+            f"{CHANCE:g} point above ZeroR ({results.zero_r:.2f} %){learns}{_exploded(deepest)}."
         )
+
+
+def _exploded(each: Trained) -> str:
+    """Return a phrase on the training loss of a network at chance that is far above that of guessing."""
+    losses = present(each.train_losses)
+    if not len(losses) or losses.max() <= _EXPLODED:
+        return ""
+    layers = each.network.layers
+    return f". Its training loss reached {losses.max():.2g} with {layers} layers: it did not begin to learn"
+
+
+def chance_fact(results: GlonetResults, model: str, features: int) -> tuple[str, str]:
+    """Return from which depth on a model is at chance, and the trials behind it."""
+    networks = measured(results, model, features)
+    first, lost = chance_from(results, model, features), _at_chance(results, networks)
+    seeds = sorted({each.n for each in networks})
+    n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
+    if first is not None:
+        return f"from {first} layers on", f"every trial, on validation, beside ZeroR; {n}"
+    if lost:
+        return "in some trials", f"{pluralize(sum(lost.values()), 'trial')} ({_layers(lost)} layers); {n}"
+    return "in no trial", f"up to {networks[-1].network.layers} layers, on validation, beside ZeroR; {n}"
 
 
 def _learning(results: GlonetResults, networks: Sequence[Trained]) -> str:
     """Return a phrase on whether all trials learn, for networks of which the deepest learns."""
-    done = sum(each.n for each in networks)
-    lost = {
-        each.network.layers: count
-        for each in networks
-        if (count := int((present(each.validation) <= results.zero_r + CHANCE).sum()))
-    }
+    done, lost = sum(each.n for each in networks), _at_chance(results, networks)
     if not lost:
         return "learns at every depth that was trained"
     return (
-        f"learns with the most layers that were trained, but {sum(lost.values())} of "
-        f"{pluralize(done, 'trial')} stay at chance (with {join_names(list(map(str, lost)))} layers)"
+        f"does not learn in every trial: {sum(lost.values())} of {pluralize(done, 'trial')} stay at chance "
+        f"(with {_layers(lost)} layers)"
     )
 
 
-def degradation(results: GlonetResults) -> Iterator[str]:
-    """Yield sentences on whether MLPs degrade as gently as an earlier document claims, at its depths."""
-    for features in results.features:
-        parts, wrong = [], 0
-        for layers, claimed in CLAIMED.items():
-            found = results.get("MLP", layers, features)
-            if layers < _DEEP or found is None or not found.n:
-                continue
-            value = float(mean(found.test))
-            wrong += abs(value - claimed["MLP"]) > RESILIENT
-            parts.append(f"{value:.2f} % with {layers} layers ({claimed['MLP']:g} % claimed)")
-        if parts:
-            verdict = "That is not so" if wrong else "That is so"
-            yield (
-                f"An earlier document says that a plain MLP degrades gently, to 85 % with 200 layers, after "
-                f"{CLAIMED_EPOCHS}. {verdict} at width {features} after {trained_for(results)}: measured are "
-                f"{', '.join(parts)}."
-            )
+def _at_chance(results: GlonetResults, networks: Sequence[Trained]) -> dict[int, int]:
+    """Return the number of trials at chance by the number of layers, without zeros."""
+    counts = {
+        each.network.layers: int((present(each.validation) <= results.zero_r + CHANCE).sum())
+        for each in networks
+    }
+    return {layers: count for layers, count in counts.items() if count}
+
+
+def _layers(lost: Mapping[int, int]) -> str:
+    return join_names(list(map(str, lost)))
 
 
 def usage(
@@ -216,7 +246,8 @@ def speed_of_learning(results: GlonetResults) -> Iterator[str]:
         if total:
             yield (
                 f"Width {features}: GloNet comes within 1 point of its own best in fewer epochs than MLP at "
-                f"{len(fewer)} of {pluralize(total, 'depth')} where every pair of trials learns"
+                f"{len(fewer)} of {pluralize(total, 'depth')} where every pair of {LEAST_N} trials or more "
+                "learns"
                 + (f" ({join_names(fewer)} layers)" if fewer else "")
                 + f", in as many at {len(same)}, in more at {len(more)}."
             )
@@ -231,6 +262,6 @@ def _compared(results: GlonetResults, features: int) -> tuple[list[str], list[st
             continue
         difference: Values = own_columns(one, results) - own_columns(other, results)
         there = present(difference)
-        if len(there) and len(there) == min(one.n, other.n):
+        if len(there) >= LEAST_N and len(there) == min(one.n, other.n):
             found[int(np.sign(there.mean())) + 1].append(str(one.network.layers))
     return found

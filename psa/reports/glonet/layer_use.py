@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -54,12 +55,31 @@ def layers_csv(uses: Iterable[Use]) -> bytes:
 
 NEAR: Final = 1.0  # points below the whole network within which an early exit is as good
 MOST: Final = 0.9  # of the total mean output
+_ROUNDING: Final = 1e-9
 FIRST: Final = (4, 8)  # layers that an earlier document says are the only ones in use
 _EVEN: Final = 0.1  # how far a share may be from that of equal use
+_TIMES: Final = 2.0  # and by which factor, since in a deep network the first layers have few percent
 
 LayerVerdict = Literal[
-    "concentrated", "even", "leaning to the first layers", "leaning to the last layers", "short"
+    "concentrated", "even", "uneven", "leaning to the first layers", "leaning to the last layers", "short"
 ]
+# The verdicts and their conditions: the first that holds counts. share: of the first layers in the total
+# mean output; equal: their share if all layers were used equally; holding: layers that hold MOST of the
+# total, as a share of all layers (MOST if they are used equally).
+LAYER_VERDICTS: Final[tuple[tuple[LayerVerdict, Callable[[float, float, float], bool]], ...]] = (
+    ("short", lambda share, equal, holding: math.isnan(share)),
+    ("concentrated", lambda share, equal, holding: share >= MOST),
+    (
+        "leaning to the first layers",
+        lambda share, equal, holding: share > min(equal + _EVEN, equal * _TIMES) + _ROUNDING,
+    ),
+    (
+        "leaning to the last layers",
+        lambda share, equal, holding: share < max(equal - _EVEN, equal / _TIMES) - _ROUNDING,
+    ),
+    ("uneven", lambda share, equal, holding: holding < MOST / _TIMES),
+    ("even", lambda share, equal, holding: True),
+)
 
 
 @dataclass(frozen=True)
@@ -111,24 +131,20 @@ class Use:
         """
         if not self.exits.shape[1]:
             return np.full(len(self.exits), np.nan)
-        near = self.exits >= self.exits[:, -1:] - NEAR - 1e-9
-        return np.where(np.isnan(self.exits[:, -1]), np.nan, near.argmax(axis=1) + 1.0)
+        far = self.exits < self.exits[:, -1:] - NEAR - _ROUNDING
+        # the layer after the last one that is far from the whole network
+        first = np.where(far.any(axis=1), far.shape[1] - far[:, ::-1].argmax(axis=1), 0) + 1.0
+        return np.where(np.isnan(self.exits[:, -1]), np.nan, first)
 
     @property
     def verdict(self) -> LayerVerdict:
-        """The verdict on the first 8 layers (4, of a network of fewer than 16 hidden ones): concentrated if
-        they hold MOST of the total; even if their share is that of equal use, within a tenth of the total.
+        """The verdict on the first 8 layers (4, of a network of fewer than 16 hidden ones), by
+        LAYER_VERDICTS.
         """
-        count = telling(len(self.shares))
+        count, hidden = telling(len(self.shares)), len(self.shares)
         share = self.first(count) if count else float("nan")
-        if np.isnan(share):
-            return "short"
-        equal = count / len(self.shares)
-        if share >= MOST:
-            return "concentrated"
-        if abs(share - equal) <= _EVEN:
-            return "even"
-        return "leaning to the first layers" if share > equal else "leaning to the last layers"
+        equal, holding = count / max(hidden, 1), (self.holding or 0) / max(hidden, 1)
+        return next(name for name, holds in LAYER_VERDICTS if holds(share, equal, holding))
 
 
 def telling(hidden: int) -> int:

@@ -13,19 +13,14 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.stats import Values
 from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.storage.store import Store
 
 MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
-# What trials that are compared with each other must share.
-SHARED_SETTINGS: Final = (
-    "study", "mode", "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience",
-    "stop_after", "optimizer_state", "lr_rule", "units", "share", "target", "choice", "change", "amount",
-    "rate", "schedule", "schedule_loops", "end_rate", "switch", "regularizer",
-    "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits", "val_size", "split_seed",
-)  # fmt: skip
+COMPARED: Final = ("family", "arch")  # all other settings must be equal on a page
 
 
 @dataclass(frozen=True, order=True)
@@ -148,12 +143,10 @@ def mean(values: Values, axis: int | None = None) -> Values:
 
 def glonet_results(frame: pd.DataFrame) -> GlonetResults:
     """Return the networks of one experiment. Raises UserError if the frame holds several."""
+    frame = equal_budgets(frame)
     trials = trials_of(frame)
-    known = trials[trials["status"].isin(["done", "unfinished", "diverged"])]
-    for column in SHARED_SETTINGS:
-        if known[column].astype(str).nunique() > 1:
-            values = ", ".join(sorted(set(known[column].astype(str))))
-            raise UserError(f"these trials differ in {column} ({values})", "Name one grid with --grid")
+    for column, values in differing_settings(trials, COMPARED).items():
+        raise UserError(f"these trials differ in {column} ({', '.join(values)})", "Name one grid with --grid")
     done = trials[trials["status"] == "done"]
     samples = done["validation_size"].max()
     return GlonetResults(

@@ -11,31 +11,30 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.analysis.frame_columns import LABELS
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.stats import Values
+from psa.analysis.pooling import budget_note
+from psa.analysis.stats import Values, share_summary
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.contract import ReportContext
-from psa.reports.glonet import claims
+from psa.reports.glonet import claims, document
 from psa.reports.glonet import tables as glonet_tables
 from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
-from psa.reports.glonet.figures.curves import ROWS, curves_figure
+from psa.reports.glonet.figures.curves import ROWS, curves_figure, trained_depths
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
 from psa.reports.glonet.networks import (
+    COMPARED,
     MODEL_NAMES,
-    SHARED_SETTINGS,
     GlonetResults,
     Network,
     Trained,
     glonet_results,
     seconds_of,
 )
-from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
-from psa.reports.wording import shared_settings
+from psa.reports.wording import apart_text, pages_of, shared_settings
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
@@ -64,11 +63,9 @@ class _Seen:
         return glonet_results(self.frame)
 
     @cached_property
-    def claimed(self) -> bool:
-        """True if the earlier document covers such networks, on such data."""
-        data = trials_of(self.frame)[["dataset", "digits"]]
-        alike = set(data["dataset"].dropna()) == {CLAIMED_OF} and data["digits"].isna().all()
-        return bool(alike) and any(layers in CLAIMED for layers in self.results.layers)
+    def lacking(self) -> list[str]:
+        """What these trials lack to be compared with the claims of the earlier document."""
+        return document.claims_missing(trials_of(self.frame), self.results)
 
     @cached_property
     def uses(self) -> dict[Network, Use]:
@@ -84,21 +81,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     seed, for each of those settings; a trial that is only known to be missing is on a page of its study.
     """
     for study, rows in frame.groupby("study", observed=True, sort=False):
-        known = rows[rows["dataset"].notna()]
-        varied = [name for name in SHARED_SETTINGS if known[name].astype(str).nunique() > 1]
-        if not varied:
-            yield str(study), rows
-            continue
-        # without a grid the setting of a missing trial is unknown
-        for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
-            named = zip(varied, map(str, values), strict=True)
-            part.attrs["apart"] = dict(named)  # which the page cannot tell from its own rows
-            name = "_".join(f"{key}-{_plain(value)}" for key, value in part.attrs["apart"].items())
-            yield f"{study}_{name}", part
-
-
-def _plain(value: str) -> str:
-    return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
+        yield from pages_of(str(study), rows, COMPARED)
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
@@ -110,7 +93,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
         "paired": glonet_tables.paired_table(results),
         "convergence": glonet_tables.convergence_table(results),
     }
-    if seen.claimed:
+    if not seen.lacking:
         found["claims"] = glonet_tables.claims_table(results)
     if seen.uses:
         found["usage"] = glonet_tables.usage_table(results, seen.uses)
@@ -127,9 +110,10 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     if seen.seconds:
         yield "speed", speed_figure(results, seen.seconds)
     for features in results.features:
-        for at in range(0, len(results.layers), ROWS):
-            part = f"_{at // ROWS + 1}" if len(results.layers) > ROWS else ""
-            yield f"curves_{features}{part}", curves_figure(results, features, results.layers[at : at + ROWS])
+        depths = trained_depths(results, features)
+        for at in range(0, len(depths), ROWS):
+            part = f"_{at // ROWS + 1}" if len(depths) > ROWS else ""
+            yield f"curves_{features}{part}", curves_figure(results, features, depths[at : at + ROWS])
         made = {
             f"usage_{features}": usage_figure(results, seen.uses, features),
             f"early_exit_{features}": exits_figure(results, seen.uses, features),
@@ -161,6 +145,19 @@ def page(
         tuple(_sections(seen, pictures, made)),
         tuple(_sources(frame)),
         tuple(_warnings(seen)),
+        {
+            table.label: CellTrials({"Model": "Model", "Features": "Features", "Layers": "Layers"})
+            for table in made.values()
+        },
+        {
+            name: {
+                "Model": each.network.model,
+                "Features": each.network.features,
+                "Layers": each.network.layers,
+            }
+            for each in seen.results.trained.values()
+            for name in each.ids
+        },
     )
 
 
@@ -168,15 +165,9 @@ def _title(seen: _Seen) -> str:
     """Return the study, its networks, and the settings of this page if the study has several pages."""
     layers = seen.results.layers
     span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
-    named = seen.frame.attrs.get("apart", {}).items()
-    apart = ", ".join(f"{LABELS[key].lower()} {_value_text(key, value)}" for key, value in named)
+    apart = apart_text(seen.frame)
     of = f"{pluralize(len(seen.results.trained), 'network')} of {span} layers"
-    return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
-
-
-def _value_text(key: str, value: str) -> str:
-    """Format a setting that may be missing; missing digits mean all of them."""
-    return value if value not in ("nan", "None", "<NA>") else "all" if key == "digits" else "none"
+    return f"{seen.frame['study'].iloc[0]}{apart}: {of}"
 
 
 def _caption(name: str) -> str:
@@ -194,21 +185,17 @@ def _facts(seen: _Seen) -> Iterator[Fact]:
         if deepest:
             yield _deepest(max(deepest, key=lambda each: (each.network.layers, each.network.features)))
     for features in results.features:
-        first = claims.chance_from(results, "MLP", features)
         if claims.measured(results, "MLP", features):
-            value = "at no depth" if first is None else f"from {first} layers on"
-            yield Fact(f"MLP of width {features} at chance", value, "validation accuracy beside ZeroR")
+            yield Fact(f"MLP of width {features} at chance", *claims.chance_fact(results, "MLP", features))
     yield Fact("ZeroR", results.zero_r_shown, "always answering the majority class of the validation split")
 
 
 def _deepest(each: Trained) -> Fact:
-    found = glonet_tables.with_interval(each.test)
-    if found is None:
-        raise ValueError(f"{each.network.label} has no trial")
-    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, " if each.n > 1 else ""
-    layers, features = each.network.layers, each.network.features
-    detail = f"test accuracy with {layers} layers of {features}; {interval}n = {each.n}"
-    return Fact(f"Deepest {each.network.model}", f"{found.value:.2f} %", detail)
+    found, network = share_summary(each.test), each.network
+    detail = (
+        f"test accuracy with {network.layers} layers of {network.features}; {wording.interval_text(found)}"
+    )
+    return Fact(f"Deepest {network.model}", f"{found.mean:.2f} %", detail)
 
 
 def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, Table]) -> Iterator[Section]:
@@ -220,18 +207,29 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     listed = partial(pick, made)
     # every table has the settings that distinguish networks
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
-    sentences = (*claims.resilience(results), *claims.chance(results))
+    rivals = [model for model in results.models if model != "GloNet"]
+    chance = [text for model in rivals for text in claims.chance(results, model)]
+    sentences = (*claims.resilience(results), *chance)
     sentences += (f"All trials share: {shared}.",) if shared else ()
     yield Section("Depth and accuracy", sentences, shown("accuracy"), listed("accuracy", "paired"))
+    heading = "Comparison with the earlier document"
     if "claims" in made:
+        yield Section(heading, tuple(document.degradation(results)), (), listed("claims"))
+    else:
         yield Section(
-            "Comparison with the earlier document", tuple(claims.degradation(results)), (), listed("claims")
+            heading,
+            (
+                "Not compared: the accuracies that an earlier document claims are of MNIST with all ten "
+                "digits "
+                f"and images, width {glonet_tables.CLAIMED_FEATURES}, after {glonet_tables.CLAIMED_EPOCHS}; "
+                f"these trials lack {', '.join(seen.lacking)}.",
+            ),
         )
     learning = tuple(claims.speed_of_learning(results))
     yield Section("Learning", learning, shown("curves"), listed("convergence"))
     yield Section(
         "What layers are used for",
-        tuple(claims.usage(results, uses, beside=seen.claimed))
+        tuple(claims.usage(results, uses, beside=not seen.lacking))
         or ("Not measured: the trials ran without the probe layer_usage.",),
         shown("usage"),
         listed("usage"),
@@ -254,11 +252,10 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     lost = [each.network.label for each in trained if "diverged" in each.statuses]
     if lost:
         yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
-    if unequal := wording.unequal_lengths(results.epochs, "epochs"):
+    if unequal := wording.other_lengths(seen.frame) or budget_note(rows, "epochs"):
         yield unequal
-    few = len(results.seeds)
-    if few < 3:
-        yield f"There {'is' if few == 1 else 'are'} {pluralize(few, 'seed')}: differences may be chance."
+    if few := wording.few_trials(max((each.n for each in trained), default=0)):
+        yield few
     if devices := wording.several_devices(rows):
         yield f"{devices}, and their speeds cannot be compared."
 
@@ -267,6 +264,7 @@ def _sources(frame: pd.DataFrame) -> Iterator[str]:
     yield wording.origin(trials_of(frame), "every epoch of every trial, layers.csv every layer")
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "
-        "the final weights. Intervals are 95 % t intervals of the mean over seeds; paired tests are "
-        "sign-flip permutation tests, corrected over the table they stand in."
+        "the final weights. Intervals are 95 % t intervals of the mean over seeds, restricted to 0 to 100; "
+        "paired "
+        "tests are sign-flip permutation tests, corrected over the table they stand in."
     )

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import EXACT_PAIRS, Interval, Values, paired, present, summary
+from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Interval, Values, paired, present, share_summary, summary
 from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
@@ -29,6 +29,7 @@ CLAIMED: Final[dict[int, dict[str, float]]] = {
 }
 CLAIMED_FEATURES: Final = 256
 CLAIMED_OF: Final = "mnist"  # with all ten digits
+CLAIMED_LEAST: Final = 50  # epochs
 CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
 
 
@@ -44,14 +45,9 @@ def mean_sd(values: Values) -> MeanSd | None:
 
 
 def with_interval(values: Values) -> Interval | None:
-    """Return the mean of percentages and its 95 % t interval, clipped to 0..100."""
-    found = summary(values)
-    return Interval(found.mean, *_cut(found.low, found.high)) if found.n else None
-
-
-def _cut(low: float, high: float) -> tuple[float, float]:
-    """Clip the ends of an interval of percentages to 0..100; NaN stays."""
-    return float(np.maximum(low, 0)), float(np.minimum(high, 100))
+    """Return the mean of percentages and its 95 % t interval, restricted to 0..100."""
+    found = share_summary(values)
+    return Interval(found.mean, found.low, found.high) if found.n else None
 
 
 def _who(network: Network) -> tuple[str, int, int]:
@@ -103,7 +99,8 @@ def accuracy_table(results: GlonetResults) -> Table:
     )  # fmt: skip
     note = (
         f"{seeds_note(results)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
-        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {results.zero_r_shown} of validation."
+        f"mean, restricted to 0 to 100, from {LEAST_N} seeds on. Layers count the head. ZeroR: "
+        f"{results.zero_r_shown} of validation."
     )
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
@@ -120,7 +117,8 @@ def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
     rows = ((*_who(one.network), *cells) for (one, _), cells in zip(pairs, paired_cells(found), strict=True))
     columns = (*_WHO, *paired_columns("Difference (points)"))
     most = max((each.n for each in found), default=0)
-    least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if 2 <= most <= EXACT_PAIRS else ""
+    exact = LEAST_N <= most <= EXACT_PAIRS
+    least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if exact else ""
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
         f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
@@ -213,10 +211,13 @@ def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         (_used(results, uses[each.network], each) for each in network_order(results) if each.network in uses),
         "Shares of the mean |h| over the validation split, added up over hidden layers, of final weights; "
         "a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
-        f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k such that "
-        f"the head, reading the first k hidden layers, answers within {NEAR:g} point of the whole network; "
+        f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k from which "
+        f"on the head, reading the first k hidden layers, answers within {NEAR:g} point of the whole "
+        "network; "
         "missing for trials that learned nothing. Use: concentrated where the first 8 layers (4 of fewer "
-        f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points.",
+        f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points "
+        "and a "
+        f"factor of two and no half of the layers holds {100 * MOST:g} %.",
     )  # fmt: skip
 
 
@@ -242,8 +243,8 @@ def exits_of(results: GlonetResults, use: Use, trained: Trained) -> Values:
 
 
 def claims_table(results: GlonetResults) -> Table:
-    """Return the claims of an earlier document beside measured values, at its width or the nearest."""
-    features = min(results.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
+    """Return the claims of an earlier document beside measured values, at its width."""
+    features = CLAIMED_FEATURES
     columns = (
         Column("Layers", "count"),
         Column("Model"),

@@ -16,7 +16,8 @@ from psa.analysis.gradients.cluster_metrics import Choice
 from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, LabelAgreement
 from psa.analysis.stats import Interval
 from psa.reports.plotting.panels import panel, panel_grid
-from psa.reports.plotting.style import GREY, GRID, empty, footnote, plot_style
+from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
 
 _Labels = NDArray[np.int64]
 _Values = NDArray[np.float64]
@@ -137,10 +138,23 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
     """Plot each measure over the number of clusters, its best one marked; expected: the number of digits."""
     counts = [each.clusters for each in choice.qualities]
     with plot_style():
+        shown = {
+            measure: name
+            for measure, name in {"inertia": "inertia", **_MEASURES}.items()
+            if not np.isnan([getattr(each, measure) for each in choice.qualities]).all()
+        }
         figure, axes = panel_grid(
-            "How many clusters", 4, 4, 1.05, left=0.5, bottom=0.65, top=0.45, gap=(0.46, 0), width=1.3
+            "How many clusters",
+            len(shown),
+            len(shown),
+            1.05,
+            left=0.5,
+            bottom=0.65,
+            top=0.45,
+            gap=(0.46, 0),
+            width=1.3,
         )
-        for ax, (measure, name) in zip(axes, {"inertia": "inertia", **_MEASURES}.items(), strict=True):
+        for ax, (measure, name) in zip(axes, shown.items(), strict=True):
             best = choice.best(measure) if measure in _MEASURES else None
             plot_choice(ax, counts, [getattr(each, measure) for each in choice.qualities], best)
             ax.set_title(name, fontsize=6.5)
@@ -152,14 +166,14 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
         ]
         dashed = f" Dashed: the {expected} digits there are." if expected is not None else ""
         how = f"k-means of {choice.samples:,} gradients. Orange, best: {', '.join(best_ones)} clusters."
-        footnote(figure, [*notes, how + dashed])
+        absent = [name.split(" (")[0] for measure, name in _MEASURES.items() if measure not in shown]
+        missing = f" Not defined: {', '.join(absent)}." if absent else ""
+        footnote(figure, [*notes, how + dashed + missing])
         return figure
 
 
 def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: int | None) -> Axes:
     """Draw a measure over the number of clusters, with a mark at the best; a gap where it is not defined."""
-    if np.isnan(values).all():
-        return empty(ax, "not defined")
     ax.plot(counts, values, color="#0072B2", marker="o", markersize=2.5)
     if best is not None:
         ax.plot(best, values[counts.index(best)], "o", color="#D55E00", markersize=5, zorder=3)
@@ -173,20 +187,21 @@ def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: 
 def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[str] = ()) -> Figure:
     """Plot the lengths of the gradients of each cluster: one histogram per row, on one logarithmic axis.
 
-    norms: [N], of the raw gradients; clusters: int64 [N] in 0..count-1. Gradients of zero are only counted.
+    norms: [N], of the raw gradients, not all 0; clusters: int64 [N] in 0..count-1. Gradients of zero are only
+    counted. Raises ValueError if all are.
     """
-    positive = norms[norms > 0]
+    if not norms.any():
+        raise ValueError("a figure of norms must have a gradient that is not zero")
+    positive, zero = norms[norms > 0], int((norms == 0).sum())
     high = 0.3 * count
     with plot_style():
         figure, ax = panel("Norms by cluster", 5.7, high, 1.2, 0.65, 0.35)
-        if not len(positive):
-            empty(ax, "every gradient is zero")
-            return figure
         edges = np.geomspace(positive.min(), positive.max() * (1 + 1e-9), _BINS + 1)
         for number in range(count):
             plot_norms(ax, norms[clusters == number], number, edges)
         ax.set_xscale("log")
         ax.set_xlim(edges[0], edges[-1])
+        log_axis(ax.xaxis, float(edges[0]), float(edges[-1]))
         ax.set_ylim(count - 0.05, -0.05)
         names = [f"cluster {number} ({int((clusters == number).sum()):,})" for number in range(count)]
         ax.set_yticks(np.arange(count) + 0.75, names)
@@ -195,7 +210,7 @@ def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[
         ax.set_xlabel("norm of a sample's gradient")
         how = (
             "Each histogram is as high as its own highest bin; in brackets how many samples. Lines: medians. "
-            f"Of {len(norms):,} gradients {int((norms == 0).sum()):,} are zero and not shown."
+            f"{len(norms):,} gradients{f', of which {zero:,} are zero and not shown' if zero else ''}."
         )
         footnote(figure, [*notes, how])
         return figure

@@ -47,6 +47,7 @@ from psa.core.formatting import pluralize
 from psa.core.rng import generator
 
 _SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
+_BLOCK: Final = 10_000  # gradients whose images are in memory at a time
 CHOICE_SAMPLE: Final = 1_500
 PICTURE: Final = 2_000  # points
 WARM_UP: Final = 0.2  # of an epoch: earlier gradients mostly reflect that the weights are still random
@@ -86,7 +87,8 @@ class ClusteringStart:
 
 
 class GradientMeasurements:
-    """The measurements of the gradients of one trial. sample: int64 [n], places in the file, rising.
+    """The measurements of the gradients of one trial. sample: int64 [n], places in the file, rising; first:
+    the number of gradients at its start that are left out.
 
     say: called with progress messages, since measuring takes a while. Raises UserError if there are too few
     gradients, or if the network diverged.
@@ -94,9 +96,9 @@ class GradientMeasurements:
 
     def __init__(self, kept: GradientFile, sample: int = _SAMPLE, say: KMeansProgress = silent) -> None:
         self.kept, self.seed, self.say = kept, kept.trial.seed, say
-        first = int(WARM_UP * len(kept)) if kept.online else 0
-        drawn = sampled_rows(len(kept) - first, sample, self.seed)
-        self.sample: Labels = drawn.numpy() + first
+        self.first = int(WARM_UP * len(kept)) if kept.online else 0
+        drawn = sampled_rows(len(kept) - self.first, sample, self.seed)
+        self.sample: Labels = drawn.numpy() + self.first
         self.digits, self.predictions = kept.digits[self.sample], kept.predictions[self.sample]
         self.labels = kept.labels[self.sample]
         self.count = kept.trial.data.classes
@@ -124,6 +126,31 @@ class GradientMeasurements:
     def lengths(self) -> dict[str, NDArray[np.float32]]:
         """The lengths of the sample's gradients of every layer that was kept, [n] each."""
         return {name: self.kept.layer(name, self.sample).norms().numpy() for name in self.kept.layers}
+
+    @cached_property
+    def all_lengths(self) -> dict[str, NDArray[np.float32]]:
+        """The lengths of all gradients of every layer that was kept, of the whole file."""
+        blocks = [slice(at, at + _BLOCK) for at in range(0, len(self.kept), _BLOCK)]
+        return {
+            name: np.concatenate([self.kept.layer(name, block).norms().numpy() for block in blocks])
+            for name in self.kept.layers
+        }
+
+    @property
+    def selection(self) -> str:
+        """A sentence on the gradients of the file that are clustered, and on those that are left out."""
+        total, used, rest = len(self.kept), len(self.sample), len(self.kept) - self.first
+        early = (
+            f"the first {100 * WARM_UP:g} % ({self.first:,}) are left out, since they mostly reflect that "
+            "the "
+            "weights are still random; "
+        )
+        drawn = f"a random {used:,} of {rest:,}" if used < rest else f"{rest:,}"
+        return (
+            f"Seed {self.seed}: of {total:,} gradients in {self.kept.name} "
+            f"{early if self.first else ''}{drawn} "
+            "are clustered."
+        )
 
     @cached_property
     def views(self) -> dict[str, View]:
@@ -240,7 +267,7 @@ class GradientMeasurements:
         counts = [count for count in COUNTS if count < min(CHOICE_SAMPLE, len(self.sample))]
         if self.main is None or not counts:
             return None
-        options = KMeansConfig(2, self.main.view.normalise, n_init=3)
+        options = KMeansConfig(2, self.main.view.normalise, n_init=STARTS_PER_VIEW)
         progress = self._progress("how many clusters")
         return choose_samples(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, progress)
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
 from psa.analysis.gradients.file import paths_of, read_gradients
+from psa.analysis.pooling import differing_settings, finished_lengths
 from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
 from psa.reports import wording
@@ -25,7 +26,7 @@ from psa.reports.gradients.figures import agreement_figure, choice_figure, norms
 from psa.reports.gradients.measurements import GradientMeasurements
 from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradients.text import sections, span
-from psa.reports.rendering.html import Fact, Page, Picture
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
 from psa.reports.rendering.tables import Table
 from psa.specs.probes import ONLINE
 from psa.storage.records.record import Record
@@ -39,12 +40,8 @@ QUESTION: Final = (
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
-_SETTINGS: Final = (
-    "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
-    "weight_decay", "dropout",
-)  # fmt: skip
 _CAPTIONS: Final = {
-    "agreement": "Purity, mutual information and Rand index of every view's clusters.",
+    "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
     "norms": "The lengths of raw gradients, by the clusters of the raw gradients.",
@@ -108,7 +105,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     if one.choice is not None:
         yield "choice", choice_figure(one.choice, one.count, notes)
     for key in ("output_raw", "hidden_raw"):
-        if key in one.found:
+        if key in one.found and (one.norms(key) > 0).any():
             raw = one.found[key]
             yield (
                 f"norms_{key.removesuffix('_raw')}",
@@ -136,7 +133,12 @@ def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[s
         samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
     )
     part = slice(-_SHOWN, None)
-    yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
+    yield (
+        "predictions",
+        predictions_figure(
+            images[part], one.digits[part], one.predictions[part], [f"Seed {one.seed}, {one.kept.name}."]
+        ),
+    )
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
@@ -159,18 +161,23 @@ def page(
         QUESTION,
         tuple(_facts(measured)),
         tuple(sections(measured, made, pictures)),
-        tuple(f"{each.kept.trial.id}: {each.kept.name}, {len(each.kept):,} gradients" for each in measured),
+        tuple(f"{each.kept.trial.id}: {each.selection}" for each in measured),
         tuple(warnings),
+        {
+            table.label: CellTrials({"Seed": "seed", "Architecture": "arch"})
+            for table in made.values()
+            if any(column.name == "Seed" for column in table.columns)
+        },
     )
 
 
 def _mixed(trials: pd.DataFrame) -> Iterator[str]:
     """Yield the settings other than the seed in which the networks of a page differ."""
-    for name in _SETTINGS:
-        values = trials[name].dropna().unique()
-        if len(values) > 1:
-            shown = ", ".join(sorted(map(str, values)))
-            yield f"The networks of this page differ in {name} ({shown}); rows name their seed alone."
+    for name, values in differing_settings(trials, ()).items():
+        yield f"The networks of this page differ in {name} ({', '.join(values)}); rows name their seed alone."
+    if len(lengths := finished_lengths(trials)) > 1:
+        shown = ", ".join(map(str, lengths))
+        yield f"The networks of this page differ in epochs ({shown}); rows name their seed alone."
 
 
 def _digits(trials: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ _SIDE: Final = 28  # pixels
 RIGHT: Final = "#009E73"
 WRONG: Final = "#D55E00"
 ACROSS: Final = 12
+_RANKS: Final = ("longest row", "2nd", "3rd")
 
 _Labels = NDArray[np.int64]
 Images = NDArray[Any]
@@ -42,7 +43,7 @@ def centres_figure(
 ) -> Figure:
     """Plot the centres of a first layer, a column each: their common input, then their strongest units."""
     count, shown = len(images.pattern), images.units.shape[1]
-    step = min(0.66, 6.55 / count)
+    step = min(1.1, 6.5 / count)
     side = step - 0.05
     with plot_style():
         figure = new_figure((shown + 1) * (step + 0.12) + 1.13)
@@ -58,12 +59,13 @@ def centres_figure(
                 plot_image(ax, images.rows[number, row], _limit(images.rows[number, row]))
                 ax.set_title(f"unit {images.units[number, row]}", fontsize=5.5, pad=1.5)
                 if number == 0:
-                    ax.set_ylabel(f"unit {row + 1}", fontsize=6.5)
+                    ax.set_ylabel(_RANKS[row] if row < len(_RANKS) else f"{row + 1}th", fontsize=6.5)
             if number == 0:
                 pattern.set_ylabel("pattern", fontsize=6.5)
         how = (
             "Columns are clusters with their digit. Pattern: the first right singular vector of the centre, "
-            "the input on which its rows agree most, and the share of its squared norm. Below: the rows of "
+            "the input on which its rows agree most, and the share of its squared norm; its sign is "
+            "arbitrary, so that red and blue may be exchanged. Below: the rows of "
             "the units with the longest ones, which are means of the inputs weighted by delta. Red above 0, "
             "blue below, each image on a scale of its own."
         )

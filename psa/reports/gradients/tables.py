@@ -46,10 +46,10 @@ def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Samples", "count"), *_MEASURES,
     )  # fmt: skip
     note = (
-        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In "
-        "brackets 95 % "
-        "percentile intervals of the bootstrap over samples with the same centres; where there is no "
-        "agreement, resampling puts purity and NMI a little above their value."
+        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets "
+        "95 % percentile intervals of the bootstrap over samples with the same centres, shifted by the "
+        "bootstrap's estimate of bias (resampling puts purity and NMI a little above their value). "
+        f"{' '.join(each.selection for each in measured)}"
     )
     return Table("Agreement of clusters", "tab:gradients_agreement", columns, rows, note, wide=True)
 
@@ -114,7 +114,12 @@ def choice_table(each: GradientMeasurements) -> Table:
         Column("Clusters", "count"), Column("Inertia", "number", 1), Column("Silhouette", "number", 3),
         Column("Calinski-Harabasz", "number", 1), Column("Davies-Bouldin", "number", 3),
     )  # fmt: skip
-    return Table("How many clusters", "tab:gradients_choice", columns, rows, f"Seed {each.seed}.")
+    note = (
+        f"Seed {each.seed}; of each number of clusters the best of {STARTS_PER_VIEW} runs of k-means by "
+        "inertia"
+        + ("." if each.choice is None else f", on {each.choice.samples:,} of the clustered gradients.")
+    )
+    return Table("How many clusters", "tab:gradients_choice", columns, rows, note)
 
 
 def diversity_table(measured: Sequence[GradientMeasurements]) -> Table:
@@ -129,19 +134,30 @@ def diversity_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Mean distance", "number", 4), Column("SD", "number", 4), Column("Least", "number", 4),
         Column("Greatest", "number", 4),
     )  # fmt: skip
-    return Table("Diversity", "tab:gradients_diversity", columns, rows)
+    note = (
+        "Variance within: the mean squared distance to the own centre, a mean over clusters (each counts the "
+        "same, whatever its size). Distances: over all clustered samples."
+    )
+    return Table("Diversity", "tab:gradients_diversity", columns, rows, note)
 
 
 def norms_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """Return mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
+    """Return mean, standard deviation, least and greatest length of the gradients of each layer's weights: of
+    all that were kept, and of those that are clustered.
+    """
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (each.seed, name, *_summary(lengths)) for each in measured for name, lengths in each.lengths.items()
+        (each.seed, name, which, len(lengths[name]), *_summary(lengths[name]))
+        for each in measured
+        for name in each.lengths
+        for which, lengths in (("all", each.all_lengths), ("clustered", each.lengths))
     )
     columns = (
-        Column("Seed", "count"), Column("Layer"), Column("Mean", "number", 4), Column("SD", "number", 4),
+        Column("Seed", "count"), Column("Layer"), Column("Gradients"), Column("Samples", "count"),
+        Column("Mean", "number", 4), Column("SD", "number", 4),
         Column("Least", "number", 4), Column("Greatest", "number", 4),
     )  # fmt: skip
-    return Table("Lengths of gradients", "tab:gradients_norms", columns, rows)
+    note = " ".join(each.selection for each in measured)
+    return Table("Lengths of gradients", "tab:gradients_norms", columns, rows, note)
 
 
 def _summary(lengths: NDArray[np.float32]) -> tuple[float, ...]:

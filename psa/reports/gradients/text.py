@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from psa.core.formatting import pluralize
 from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
 from psa.reports.rendering.html import Picture, Section, pick
 from psa.reports.rendering.tables import Table
 
-CLEARLY: Final = 0.9  # of pairs
+CLEARLY: Final = 0.9  # of pairs, or of samples
+_SAME: Final = 0.01  # of purity: such a difference counts as none
+_ABOVE: Final = 0.05  # of purity above that of digits dealt out anew, from which on there is agreement
 
 
 def sections(
@@ -50,16 +53,19 @@ def output_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
     shares = [each.read_off for each in here if each.read_off is not None]
     yield (
         "At length 1 the clusters of the output layer agree with the digits at a purity of "
-        f"{_purities(here, 'output_unit')}. This is a tautology and no finding: with cross-entropy delta is "
-        "softmax minus one-hot, whose only negative number stands at the label. The label is part of what "
-        "is clustered; without any clustering it can be read off as the place of the least number, in "
+        f"{_purities(here, 'output_unit')}. Agreement here is a tautology and no finding: with cross-entropy "
+        "delta is softmax minus one-hot, whose only negative number stands at the label. The label is part "
+        "of "
+        "what is clustered; without any clustering it can be read off as the place of the least number, in "
         f"{span(shares, percent=True)} of the samples."
     )
     right = [float((each.digits == each.predictions).mean()) for each in here]
     against = [each.found["output_unit"].predictions.purity.value for each in here]
+    same = max(abs(one - other) for one, other in zip(against, right, strict=True)) <= _SAME
     yield (
         f"Compared with predictions the purity is {span(against)}, and the predictions are right for "
-        f"{span(right)} of the samples: where clusters are the digits, the one can only be the other."
+        f"{span(right, percent=True)} of the samples"
+        + (": where clusters are the digits, the one can only be the other." if same else ".")
     )
 
 
@@ -76,7 +82,7 @@ def raw_gradient_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
             f"{pluralize(here[0].count, 'cluster')} holds {span(largest, percent=True)} of the samples."
         )
         if not apart:
-            yield "Nobody is outside of it: all of these gradients are equal."
+            yield "No sample is outside of it: all of these gradients are equal."
             continue
         pairs = [each.shorter(key) for each in apart]
         yield (
@@ -85,11 +91,31 @@ def raw_gradient_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
             f"{span([each.without_largest(key) for each in apart])}."
         )
         if min(pairs) > CLEARLY:
-            yield (
-                "So it is length that decides who is in the largest cluster: what the network is sure of "
-                "asks for next to nothing and lies near the origin, whatever is on the image. That is a "
-                "property of how well a sample is known, not of its kind; at length 1 it is gone."
-            )
+            yield _why_short(here, key)
+
+
+def _why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
+    """Explain why short gradients form a cluster; that they are of samples that the network answers right is
+    said only where it is so.
+    """
+    text = "So it is mostly length that decides which samples are in the largest cluster."
+    inside = [_right(each, each.found[key].clusters.labels.numpy() == 0) for each in measured]
+    outside = [_right(each, each.found[key].clusters.labels.numpy() != 0) for each in measured]
+    text += (
+        f" The network answers {span(inside, percent=True)} of the samples in that cluster right, and "
+        f"{span(outside, percent=True)} of the others."
+    )
+    if min(inside) > CLEARLY and max(outside) < min(inside):
+        text += (
+            " What it is sure of asks for next to nothing and lies near the origin, whatever is on the "
+            "image: "
+            "that is a property of how well a sample is known, not of its kind."
+        )
+    return text
+
+
+def _right(each: GradientMeasurements, part: NDArray[np.bool_]) -> float:
+    return float((each.digits == each.predictions)[part].mean())
 
 
 def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
@@ -110,20 +136,39 @@ def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
         f"against digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
         f"clustered alone: delta gives {span(delta)}, the input {span(seen)}."
     )
-    if np.mean(delta) >= np.mean(whole) - 0.01 and np.mean(delta) > np.mean(seen):
-        yield (
-            "So delta alone does at least as well as the whole gradient: the label comes in through the "
-            "output's delta, carried back by the last weights, and what the images have in common is not "
-            "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
-            "with the digits is not evidence of structure that the network has found in the images."
-        )
-    elif np.mean(seen) >= np.mean(whole):
-        yield (
-            "Here the input alone does as well as the gradient: the clusters are those of what the "
-            "layer reads."
-        )
-    else:
-        yield "Here the gradient agrees with the digits better than either of its factors alone."
+    means = (float(np.mean(each)) for each in (whole, delta, seen, chance or [0.0]))
+    yield factor_verdict(*means)
+
+
+# What the factors of a gradient say of its clusters, and the conditions: the first that holds counts. All are
+# mean purities: of the whole gradient, of delta alone, of the input alone, and of digits dealt out anew.
+FACTOR_VERDICTS: Final[tuple[tuple[str, Callable[[float, float, float, float], bool]], ...]] = (
+    (
+        "That is hardly above chance: these clusters are not the digits.",
+        lambda whole, delta, seen, chance: whole <= chance + _ABOVE,
+    ),
+    (
+        "So delta alone does at least as well as the whole gradient: the label comes in through the "
+        "output's delta, carried back by the last weights, and what the images have in common is not "
+        "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
+        "with the digits is not evidence of structure that the network has found in the images.",
+        lambda whole, delta, seen, chance: delta >= whole - _SAME and delta > seen,
+    ),
+    (
+        "Here the input alone does as well as the gradient: its agreement with the digits is no more than "
+        "that of what the layer reads.",
+        lambda whole, delta, seen, chance: seen >= whole - _SAME,
+    ),
+    (
+        "Here the gradient agrees with the digits better than either of its factors alone.",
+        lambda whole, delta, seen, chance: True,
+    ),
+)
+
+
+def factor_verdict(whole: float, delta: float, seen: float, chance: float) -> str:
+    """Return the sentence on what the clusters of the hidden layer show."""
+    return next(text for text, holds in FACTOR_VERDICTS if holds(whole, delta, seen, chance))
 
 
 def start_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:

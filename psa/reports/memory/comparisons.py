@@ -6,14 +6,14 @@ of several is compared, by validation accuracy alone; the comparison is of test 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
 
-from psa.analysis.stats import Paired, benjamini_hochberg, paired, t_test
+from psa.analysis.stats import ALPHA, LEAST_N, Paired, benjamini_hochberg, paired, t_test
 from psa.reports.memory.runs import KNN, final_stage
 
 # The arms that the memory is compared with, in the order of the questions.
@@ -27,6 +27,15 @@ _ASKED: Final = {
     KNN: "Is it better than a vote of the nearest embeddings?",
     "best_fixed_hybrid": "Does a memory gain from growing, beside the best one in a fixed network?",
 }
+Answer = Literal["cannot be told", "yes", "no, the opposite", "no, not shown"]
+# The answers and their conditions: the first that holds counts. n: pairs; low, high: the 95 % interval of the
+# difference; adjusted: its p, corrected for all questions of the page.
+ANSWERS: Final[tuple[tuple[Answer, Callable[[int, float, float, float], bool]], ...]] = (
+    ("cannot be told", lambda n, low, high, adjusted: n < LEAST_N),
+    ("yes", lambda n, low, high, adjusted: low > 0 and adjusted < ALPHA),
+    ("no, the opposite", lambda n, low, high, adjusted: high < 0 and adjusted < ALPHA),
+    ("no, not shown", lambda n, low, high, adjusted: True),
+)
 HypothesisVerdict = Literal["promising", "currently unsupported", "unresolved", "undecided"]
 
 
@@ -34,8 +43,9 @@ HypothesisVerdict = Literal["promising", "currently unsupported", "unresolved", 
 class Arms:
     """The arms by their roles. rivals: those that exist, by their names in RIVALS.
 
-    memory: the memory that the verdict is on. growing, fixed, matched: the growing network without a memory,
-    the best fixed one, and the fixed one with exactly as many parameters.
+    memory: the memory that the verdict is on. others: all other memories, each with its rivals. growing,
+    fixed, matched: the growing network without a memory, the best fixed one, and the fixed one with exactly
+    as many parameters.
     """
 
     memory: str | None
@@ -43,12 +53,14 @@ class Arms:
     growing: str | None
     fixed: str | None
     matched: str | None
+    others: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MemoryComparison:
     """One arm minus another in test accuracy, percentage points, with p of the paired t test. adjusted: p
-    adjusted by Benjamini and Hochberg over all questions of the page.
+    adjusted by Benjamini and Hochberg over all questions of the page. key: of the question; those of other
+    memories than the judged one are `KEY of ARM`.
     """
 
     key: str
@@ -65,32 +77,48 @@ class MemoryComparison:
         """True if the difference and all of its 95 % interval are above 0."""
         return self.found.difference > 0 and self.found.low > 0
 
+    @property
+    def answer(self) -> Answer:
+        """The answer to the question, the first of ANSWERS whose condition holds."""
+        found = self.found
+        return next(name for name, holds in ANSWERS if holds(found.n, found.low, found.high, self.adjusted))
+
 
 def compared_arms(runs: pd.DataFrame) -> Arms:
     """Return the roles of the arms of the final stage."""
     last = final_stage(runs)
-    grows = last["network"].str.startswith("growing ")
-    fixed, plain = last[~grows], last[last["method"] == "nn"]
-    fixed_plain, growing_plain = fixed[fixed["method"] == "nn"], last[grows & (last["method"] == "nn")]
+    grows, is_plain = last["network"].str.startswith("growing "), last["method"] == "nn"
+    fixed_plain, growing_plain = last[~grows & is_plain], last[grows & is_plain]
     memory, growing = _treatment(last), _best(growing_plain)
-    rivals = {KNN: _best(last[last["method"] == KNN])}
-    if memory is not None:
-        mine = last[last["arm"] == memory].iloc[0]
-        alike = last[last["same"] == mine["same"]]
-        for control in ("random_memory", "hybrid_inactive"):
-            rivals[control] = _best(alike[alike["method"] == control])
-        rivals["nn"] = _best(plain[plain["network"] == mine["network"]])
-        rivals["nn_large"] = _largest(fixed_plain[fixed_plain["parameters"] > mine["parameters"]])
-        if mine["network"].startswith("growing "):
-            rivals["best_fixed_hybrid"] = _best(fixed[fixed["method"] == "hybrid"])
+    hybrids = [str(arm) for arm in dict.fromkeys(last["arm"][last["method"] == "hybrid"]) if arm != memory]
     final = growing_plain.loc[growing_plain["arm"] == growing, "parameters"].max()
     return Arms(
         memory,
-        {name: arm for name in RIVALS if (arm := rivals.get(name)) is not None},
+        {} if memory is None else _rivals(last, memory),
         growing,
-        _best(fixed_plain[fixed_plain["arm"] != rivals.get("nn_large")]),
+        _best(fixed_plain),
         _best(fixed_plain[fixed_plain["parameters"] == final]),
+        {arm: _rivals(last, arm) for arm in hybrids},
     )
+
+
+def _rivals(last: pd.DataFrame, memory: str) -> dict[str, str]:
+    """Return the arms that a memory is compared with: its own controls, the plain network of its layers and
+    training, the largest plain network, the best vote of embeddings, and the best fixed memory.
+    """
+    grows = last["network"].str.startswith("growing ")
+    fixed, plain = last[~grows], last[last["method"] == "nn"]
+    mine = last[last["arm"] == memory].iloc[0]
+    alike = last[last["same"] == mine["same"]]
+    found = {
+        "nn": _best(plain[plain["network"] == mine["network"]]),
+        **{each: _best(alike[alike["method"] == each]) for each in ("random_memory", "hybrid_inactive")},
+        "nn_large": _largest(fixed[(fixed["method"] == "nn") & (fixed["parameters"] > mine["parameters"])]),
+        KNN: _best(last[last["method"] == KNN]),
+    }
+    if mine["network"].startswith("growing "):
+        found["best_fixed_hybrid"] = _best(fixed[fixed["method"] == "hybrid"])
+    return {name: arm for name in RIVALS if (arm := found.get(name)) is not None}
 
 
 def _treatment(last: pd.DataFrame) -> str | None:
@@ -126,13 +154,19 @@ def comparisons_of(runs: pd.DataFrame) -> list[MemoryComparison]:
     if arms.growing is not None and arms.matched is not None:
         text = "Is a growing network better than a fixed one with as many parameters?"
         asked.append(("matched", text, arms.growing, arms.matched))
+    for memory, rivals in arms.others.items():
+        asked += [
+            (f"{key} of {memory}", _ASKED[key], memory, rivals[key])
+            for key in ("nn", "random_memory", "hybrid_inactive")
+            if key in rivals
+        ]
     found = [_compared(last, *each) for each in asked]
     adjusted = benjamini_hochberg([each.found.p for each in found])
     return [replace(each, adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
 
 
 def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str) -> MemoryComparison:
-    table = last.pivot_table(index="seed", columns="arm", values="test")
+    table = last.pivot(index="seed", columns="arm", values="test")
     first, second = (np.asarray(table[arm], dtype=np.float64) for arm in (one, other))
     means = [float(np.nanmean(each)) for each in (first, second)]
     found = replace(paired(first, second), p=t_test(first, second))
@@ -144,11 +178,11 @@ def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerd
 
     promising: better than random entries, than an idle memory, than the largest network and than the vote.
     currently unsupported: not better than random entries or than an idle memory. unresolved: better than
-    both, but not than the two others. undecided: one of the four is missing, or has one seed.
+    both, but not than the two others. undecided: one of the four is missing, or has fewer than LEAST_N seeds.
     """
-    lacking = [name for name in NEEDED if name not in comparisons or comparisons[name].found.n < 2]
+    lacking = [name for name in NEEDED if name not in comparisons or comparisons[name].found.n < LEAST_N]
     if lacking:
-        return "undecided", f"no paired comparison over two seeds or more with {', '.join(lacking)}"
+        return "undecided", f"no paired comparison over {LEAST_N} seeds or more with {', '.join(lacking)}"
     against = [name for name in NEEDED if not comparisons[name].positive]
     if not against:
         return "promising", f"better than all of {', '.join(NEEDED)}, with intervals above 0"

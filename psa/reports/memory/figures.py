@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Sequence
+from textwrap import fill
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
+from psa.analysis.stats import LEAST_N, summary
 from psa.probes.memory import EDGES
-from psa.reports.plotting.panels import panel, panel_grid
-from psa.reports.plotting.style import GREY, PALE, LineStyle, empty, footnote, plot_style, title
+from psa.reports.plotting.panels import draw_legend, panel, panel_grid
+from psa.reports.plotting.scales import number_text
+from psa.reports.plotting.style import (
+    GREY,
+    PALE,
+    WIDTH,
+    LineStyle,
+    footnote,
+    plot_style,
+    title,
+)
 
+_DrawPanel = Callable[[Axes, pd.DataFrame], Axes]
 LOOKS: Final = {
     "nn": LineStyle("#000000", "o"),
     "hybrid": LineStyle("#D55E00", "^"),
@@ -21,8 +36,10 @@ LOOKS: Final = {
     "hybrid_inactive": LineStyle("#0072B2", "s"),
     "embedding_knn": LineStyle("#009E73", "v"),
 }
-_LEFT: Final = 3.0  # inches for the names of arms
-_LINE: Final = 0.19
+_LINE: Final = 0.19  # inches of a row, and of each further line of its name
+_NAME: Final = 60  # letters of a line of the name of an arm
+_LETTER: Final = 0.047  # inches of a letter of the name
+_HELP, _HARM = "#009E73", "#D55E00"
 
 
 def figures_of(
@@ -33,11 +50,13 @@ def figures_of(
         yield "test_accuracy", _arms(last, "test", "Test accuracy, percent")
         first = runs[runs["stage"] == runs["stage"].iloc[0]]
         if len(runs["stage"].unique()) > 1:
-            yield "first_stage_validation", _arms(first, "validation", "Validation accuracy, percent")
+            later = set(runs["arm"][runs["stage"] != runs["stage"].iloc[0]])
+            yield "first_stage_validation", _arms(first, "validation", "Validation accuracy, percent", later)
         with_memory = last[last["helped"].notna()]
         if len(with_memory):
             yield "helped_and_harmed", _helped(with_memory)
-            yield "cost_of_the_memory", _cost(last)
+            if last[list(_COSTS)].notna().any(axis=None):
+                yield "cost_of_the_memory", _cost(last)
             yield (
                 "size_of_the_effect",
                 _arms(with_memory, "relative", "Mean change of a hidden vector, share of its length"),
@@ -45,24 +64,42 @@ def figures_of(
         if observed is not None and memory is not None:
             ids = last.loc[last["arm"] == memory, "id"]
             seen = observed[observed["id"].isin(ids) & (observed["probe"] == "toggle")]
-            if len(seen):
-                yield "loss_changes", _panels(seen, memory)
+            if any(draw is not None for draw in _panels_of(seen)):
+                yield "loss_changes", _changes(seen, memory)
 
 
-def _arms(runs: pd.DataFrame, column: str, label: str) -> Figure:
-    """Plot a line per arm, best above: its seeds, and their mean."""
+def _arms(runs: pd.DataFrame, column: str, label: str, later: Collection[str] = ()) -> Figure:
+    """Plot a line per arm, best above: its seeds, their mean, and its interval. later: arms to emphasise."""
     order = list(runs.groupby("arm")[column].mean().sort_values().index)
-    figure, ax = _panel_of(len(order))
+    figure, ax = _panel_of(order)
     arm_axes(ax, runs, column, order)
+    for arm, name in zip(order, ax.get_yticklabels(), strict=True):
+        name.set_fontweight("bold" if arm in later else "normal")
     ax.set_xlabel(label)
-    footnote(figure, [f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means."])
+    bold = " Bold: arms that went on to a later stage." if later else ""
+    footnote(
+        figure,
+        [
+            f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means; bars are 95 % t "
+            f"intervals "
+            f"of the mean, from three seeds on. Arms are sorted by their means.{bold}"
+        ],
+    )
     title(figure, f"{label.partition(',')[0]}: {runs['stage'].iloc[0]}")
     return figure
 
 
-def _panel_of(arms: int) -> tuple[Figure, Axes]:
-    """Return a figure with a panel that has a line per arm; its title is written last."""
-    return panel("", 7.0 - _LEFT, _LINE * arms, _LEFT, 0.65, 0.35)
+def arm_name(arm: str) -> str:
+    """Return the whole name of an arm, in lines that fit beside a panel."""
+    return fill(arm, _NAME, break_long_words=False, break_on_hyphens=False)
+
+
+def _panel_of(arms: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return a figure with a panel that has a row per arm; its title is written last."""
+    lines = [line for arm in arms for line in arm_name(arm).splitlines()]
+    left = 0.25 + _LETTER * max(map(len, lines))
+    rows = len(arms) + 0.5 * (len(lines) - len(arms))
+    return panel("", max(2.8, WIDTH - 0.2 - left), _LINE * rows, left, 0.5, 0.35)
 
 
 def _per_arm(runs: pd.DataFrame) -> str:
@@ -77,9 +114,14 @@ def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) ->
         values, look = mine[column].dropna(), LOOKS[str(mine["method"].iloc[0])]
         ax.axhline(height, color=PALE, linewidth=0.4, zorder=0)
         ax.plot(values, [height] * len(values), look.marker, color=look.colour, markersize=2.5, alpha=0.6)
+        if len(values) >= LEAST_N:
+            found = summary(values.to_numpy(np.float64))
+            ax.plot(
+                [found.low, found.high], [height, height], color=look.colour, linewidth=1.1, gid="interval"
+            )
         if len(values):
             ax.plot(values.mean(), height, look.marker, color=look.colour, markersize=5.5)
-    ax.set_yticks(range(len(order)), order, fontsize=6)
+    ax.set_yticks(range(len(order)), list(map(arm_name, order)), fontsize=6, linespacing=0.95)
     ax.set_ylim(-0.6, len(order) - 0.4)
     return ax
 
@@ -88,50 +130,83 @@ def _helped(runs: pd.DataFrame) -> Figure:
     """Plot the shares of test samples whose loss fell and rose with the memory, side by side."""
     means = runs.groupby("arm")[["helped", "harmed", "strong_help", "strong_harm"]].mean()
     means = means.sort_values("helped")
-    figure, ax = _panel_of(len(means))
+    figure, ax = _panel_of(list(means.index))
     heights = np.arange(len(means))
-    ax.barh(heights, means["helped"], 0.7, color="#009E73", label="helped")
-    ax.barh(heights, -means["harmed"], 0.7, color="#D55E00", label="harmed")
-    ax.barh(heights, means["strong_help"], 0.3, color="#000000")
+    ax.barh(heights, means["helped"], 0.7, color=_HELP, label="helped")
+    ax.barh(heights, -means["harmed"], 0.7, color=_HARM, label="harmed")
+    ax.barh(heights, means["strong_help"], 0.3, color="#000000", label="beyond 0.2 nats")
     ax.barh(heights, -means["strong_harm"], 0.3, color="#000000")
     ax.axvline(0, color=GREY, linewidth=0.6)
-    ax.set_yticks(heights, list(means.index), fontsize=6)
-    ax.set_xlabel("Percent of test samples: harmed to the left, helped to the right")
+    ax.set_yticks(heights, list(map(arm_name, means.index)), fontsize=6, linespacing=0.95)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(abs(value))))
+    ax.set_xlabel("test samples (%): harmed to the left, helped to the right")
+    draw_legend(figure, ax.get_legend_handles_labels()[0], ax.get_position().x0 * WIDTH, 0.12, 3)
     footnote(figure, ["Same weights, with and without the memory; changes up to 1e-6 nats are neither. "
                   "Black: changes beyond 0.2 nats."])  # fmt: skip
-    title(figure, "Whom the memory helps")
+    title(figure, "Test samples that the memory helps and harms")
     return figure
 
 
+_COSTS: Final = {"footprint": "memory (MB)", "throughput": "training (images/s), evaluation included"}
+
+
 def _cost(runs: pd.DataFrame) -> Figure:
-    """Plot the bytes and the speed of a memory against the accuracy of its arm."""
-    labels = {"footprint": "Memory, MB", "throughput": "Training, images a second, evaluation included"}
-    figure, axes = panel_grid("", 2, 2, 1.85, left=0.6, bottom=0.65, top=0.4, gap=(0.7, 0), width=2.8)
-    for ax, (column, label) in zip(axes, labels.items(), strict=True):
+    """Plot the bytes and the speed of a memory against the accuracy of its arm, as far as measured."""
+    shown = [column for column in _COSTS if runs[column].notna().any()]
+    figure, axes = panel_grid(
+        "", len(shown), len(shown), 1.85, left=0.6, bottom=0.75, top=0.4, gap=(0.3, 0), width=3.0
+    )
+    handles: dict[str, Line2D] = {}
+    for at, (ax, column) in enumerate(zip(axes, shown, strict=True)):
         there = runs.dropna(subset=[column])
-        if there.empty:
-            empty(ax, "not measured")
-            continue
         for method, mine in there.groupby("method"):
             look = LOOKS[str(method)]
-            ax.plot(mine[column], mine["test"], look.marker, color=look.colour, markersize=4, label=method)
-        ax.set_xlabel(label)
-        ax.set_ylabel("Test accuracy, percent")
-    figure.axes[-1].legend(fontsize=5.5)
-    footnote(figure, ["A mark per trial. Speed is of the machine and its load at that time."])
+            (drawn,) = ax.plot(mine[column], mine["test"], look.marker, color=look.colour, markersize=4)
+            drawn.set_label(str(method))
+            handles[str(method)] = drawn
+        _widen(ax, there[column].to_numpy(np.float64))
+        ax.set_xlabel(_COSTS[column])
+        if at:
+            ax.sharey(axes[0])
+            ax.tick_params(labelleft=False)
+    axes[0].set_ylabel("test accuracy (%)")
+    draw_legend(figure, list(handles.values()), 0.6, 0.3, 5)
+    note = "A mark per trial. Speed is of the machine and its load at that time."
+    footnote(figure, [note, *(["The panels share the axis of accuracy."] if len(axes) > 1 else [])])
     title(figure, "What the memory costs")
     return figure
 
 
-def _panels(seen: pd.DataFrame, memory: str) -> Figure:
+def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:
+    """Begin the x axis at 0, so that values that differ by rounding do not seem far apart."""
+    ax.set_xlim(0, 1.08 * float(values.max()) or 1.0)
+    ax.xaxis.set_major_formatter(FuncFormatter(number_text))
+
+
+def _panels_of(seen: pd.DataFrame) -> tuple[_DrawPanel | None, _DrawPanel | None]:
+    """Return the functions that draw the panels of which there are numbers, None for the others."""
+    histogram = None if _of(seen, "histogram.test").empty else histogram_axes
+    return histogram, None if _of(seen, "distance.test").empty else distance_axes
+
+
+def _changes(seen: pd.DataFrame, memory: str) -> Figure:
     """Plot the change of loss on the test split, and its dependence on the distance of retrieved entries."""
-    figure, (left, right) = panel_grid(
-        "", 2, 2, 1.75, left=0.6, bottom=0.75, top=0.4, gap=(0.9, 0), width=2.8
+    draws = [draw for draw in _panels_of(seen) if draw is not None]
+    figure, axes = panel_grid(
+        "", len(draws), len(draws), 1.75, left=0.6, bottom=0.95, top=0.5, gap=(0.9, 0), width=2.8
     )
-    histogram_axes(left, seen)
-    distance_axes(right, seen)
-    footnote(figure, ["Means over the seeds of the final stage; test split, same weights."])
-    title(figure, memory)
+    for ax, draw in zip(axes, draws, strict=True):
+        draw(ax, seen)
+    colours = {"helped": _HELP, "neither": GREY, "harmed": _HARM}
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    if histogram_axes in draws:
+        draw_legend(figure, handles, 0.6, 0.14, 3)
+    missing = "" if len(draws) == 2 else " The memory found no entries, or no samples were tested."
+    footnote(
+        figure,
+        [f"Arm: {memory}. Means over the seeds of the final stage; test split, same weights.{missing}"],
+    )
+    title(figure, "Change of loss by the memory")
     return figure
 
 
@@ -143,29 +218,25 @@ def _of(seen: pd.DataFrame, quantity: str) -> pd.Series:
 def histogram_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
     """Draw the number of samples per bin of the change of loss."""
     counts = _of(seen, "histogram.test")
-    if counts.empty:
-        return empty(ax, "no test samples")
-    names = [f"< {EDGES[0]:g}", *(f"{edge:g}" for edge in EDGES)]
+    names = [f"< {number_text(EDGES[0])}", *map(number_text, EDGES)]
     ax.bar(counts.index, counts, color=[_colour(at) for at in counts.index])
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
-    ax.set_xlabel("Change of loss from there, nats")
-    ax.set_ylabel("Test samples")
+    ax.set_xlabel("change of loss (nats), lower edge of the bin")
+    ax.set_ylabel("test samples")
     return ax
 
 
 def _colour(number: int) -> str:
     """Return the colour of a bin: help, neither, or harm."""
     middle = len(EDGES) // 2
-    return "#009E73" if number < middle else GREY if number == middle else "#D55E00"
+    return _HELP if number < middle else GREY if number == middle else _HARM
 
 
 def distance_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
     """Draw the mean change of loss of tenths of the samples, by the distance of their retrieved entries."""
     distance, change = _of(seen, "distance.test"), _of(seen, "change.test")
-    if distance.empty:
-        return empty(ax, "the memory found nothing, or did not act")
     ax.plot(distance, change, "-o", color=LOOKS["hybrid"].colour, markersize=3)
     ax.axhline(0, color=GREY, linewidth=0.6)
-    ax.set_xlabel("Mean distance of the entries found")
-    ax.set_ylabel("Mean change of loss, nats")
+    ax.set_xlabel("mean distance of the retrieved entries")
+    ax.set_ylabel("mean change of loss (nats)")
     return ax

@@ -8,6 +8,8 @@ from typing import Final
 
 import pandas as pd
 
+from psa.analysis.stats import LEAST_N
+from psa.core.formatting import pluralize
 from psa.reports.memory.comparisons import Arms, MemoryComparison
 from psa.reports.memory.runs import final_stage
 
@@ -47,21 +49,16 @@ def _said(comparison: MemoryComparison) -> str:
     if not found.n:
         return f"{comparison.one} and {comparison.other} have no seed in common"
     arms = f"{comparison.one} minus {comparison.other}: {found.difference:+.2f} points of test accuracy"
-    if found.n < 2:
-        return f"{arms}, one seed"
-    return f"{arms}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {found.n}"
-
-
-def _answer(comparison: MemoryComparison) -> str:
-    if comparison.found.n < 2:
-        return "cannot be told"
-    if comparison.positive:
-        return "yes"
-    return "no, the opposite" if comparison.found.high < 0 else "no, not shown"
+    if found.n < LEAST_N:
+        return f"{arms}, {pluralize(found.n, 'seed')}"
+    return (
+        f"{arms}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, adjusted p {comparison.adjusted:.3f}, "
+        f"n = {found.n}"
+    )
 
 
 def _compared(claim: str, comparison: MemoryComparison | None) -> Hypothesis | None:
-    return None if comparison is None else Hypothesis(claim, _answer(comparison), _said(comparison))
+    return None if comparison is None else Hypothesis(claim, comparison.answer, _said(comparison))
 
 
 def _both(claim: str, comparisons: Mapping[str, MemoryComparison]) -> Hypothesis | None:
@@ -70,9 +67,10 @@ def _both(claim: str, comparisons: Mapping[str, MemoryComparison]) -> Hypothesis
     if len(there) < 2:
         return None
     evidence = "; ".join(map(_said, there))
-    if any(each.found.n < 2 for each in there):
+    answers = {each.answer for each in there}
+    if "cannot be told" in answers:
         return Hypothesis(claim, "cannot be told", evidence)
-    return Hypothesis(claim, "yes" if all(each.positive for each in there) else "no, not shown", evidence)
+    return Hypothesis(claim, "yes" if answers == {"yes"} else "no, not shown", evidence)
 
 
 def _effect(runs: pd.DataFrame, arms: Arms) -> Iterator[Hypothesis]:
@@ -108,8 +106,8 @@ def _spread(runs: pd.DataFrame, key: str, claim: str) -> Iterator[Hypothesis]:
         f"{len(means)} arms in the stage of {stage}: from {means.min():.2f} % ({worst}) to "
         f"{means.max():.2f} % ({best})"
     )
-    if seeds < 2:
-        yield Hypothesis(claim, "cannot be told", f"{evidence}, one seed")
+    if seeds < LEAST_N:
+        yield Hypothesis(claim, "cannot be told", f"{evidence}, {pluralize(seeds, 'seed')}")
         return
     noise = float(part.groupby("arm")["test"].std().mean())
     differs = float(means.max() - means.min()) > 2 * noise

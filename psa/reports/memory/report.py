@@ -12,15 +12,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
 from psa.reports.contract import ReportContext
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
-from psa.reports.memory.hypotheses import Hypothesis, hypotheses
+from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
@@ -45,7 +46,7 @@ _SHOWN: Final = (
     ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
     ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
     ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
-    ("growth_delta", "Gain after growth", 2), ("throughput", "Images/s", 0),
+    ("growth_delta", "Growth and next epoch", 2), ("throughput", "Images/s", 0),
 )  # fmt: skip
 
 
@@ -85,7 +86,9 @@ def consolidated(runs: pd.DataFrame) -> Table:
     text = (
         "Means and sample standard deviations over seeds. Test numbers are of the last weights, seen once; "
         "what a memory helped and harmed is of the test split, same weights with and without it; shares of "
-        "helped, harmed and neutral samples add up to 100."
+        "helped, harmed and neutral samples add up to 100. Growth and next epoch: validation accuracy after "
+        "the first epoch that a network trained since it grew, minus that before, mean over its growths, in "
+        "points; the growth itself changes no answer, so this is the gain of an epoch of training too."
     )
     return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
 
@@ -111,8 +114,10 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
         rows.append((each.question, each.one, each.other, n, each.one_mean, each.other_mean, *cells))
     text = (
         "Test accuracy in percent, paired by seed; 95 % t intervals. p: paired t test, adjusted by Benjamini "
-        "and Hochberg over the questions of this table. Effect: Hedges' g of the differences. With three "
-        "seeds only differences several times their scatter can be told from none."
+        "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
+        "differences. "
+        f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
+        "their scatter can be told from none."
     )
     return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
@@ -199,7 +204,9 @@ def page(
             "runs.csv beside this page holds them trial by trial.",
             *_staging(runs),
         ),
-        tuple(_warnings(rows)),
+        tuple(_warnings(rows, runs)),
+        {table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"}) for table in made.values()},
+        {str(run.id): {"Stage": str(run.stage), "Arm": str(run.arm)} for run in runs.itertuples(index=False)},
     )
 
 
@@ -236,15 +243,28 @@ def _sections(
     )
     yield Section("What the runs say", (*_verdict_text(runs), rule), (), of("hypotheses", "comparisons"))
     yield Section("Accuracy", (), shown("test_accuracy", "first_stage_validation"), of("consolidated"))
-    effect = "A memory that moves hidden vectors by a rounding error helps and harms by chance."
     yield Section(
         "What the memory does",
-        (effect,),
+        tuple(_effect_text(runs)),
         shown("size_of_the_effect", "helped_and_harmed", "loss_changes", "cost_of_the_memory"),
         of("classes"),
     )
 
 
-def _warnings(rows: pd.DataFrame) -> Iterator[str]:
+def _effect_text(runs: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence on memories that hardly change what their network computes, if there are any."""
+    moved = final_stage(runs).groupby("arm")["relative"].mean().dropna()
+    idle = moved[(moved > 0) & (moved < NOTICED)]
+    if len(idle):
+        yield (
+            f"{pluralize(len(idle), 'memory arm')} of {len(moved)} move hidden vectors by less than "
+            f"{100 * NOTICED:g} % of their length: which samples these help or harm may be rounding."
+        )
+
+
+def _warnings(rows: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
     if absent := wording.absence(rows):
-        yield f"{absent}; of a staged grid, most of these did not go on to the later stage."
+        yield f"{absent}."
+    seeds = runs.groupby(["stage", "arm"])["seed"].nunique()
+    if few := wording.few_trials(int(seeds.max()) if len(seeds) else 0):
+        yield few

@@ -7,6 +7,7 @@ stage is an amount of training: images and epochs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,12 +68,31 @@ def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
     records = list(records)
     usual = Usual.of([record["spec"] for record, _ in records])
     rows = [_row(record, usual, machine) for record, machine in records]
+    _check_arms(rows, [record["spec"] for record, _ in records])
     texts = (
         "id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed", "classes",
     )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
     frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
+
+
+def _check_arms(rows: Sequence[dict[str, Any]], specs: Sequence[Mapping[str, Any]]) -> None:
+    """Give arms of one name that differ in a setting a digest of their settings in addition."""
+    named: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row, spec in zip(rows, specs, strict=True):
+        named.setdefault(row["arm"], {}).setdefault(canonical_json(_arm_settings(spec)), []).append(row)
+    for several in named.values():
+        for settings, mine in several.items() if len(several) > 1 else ():
+            for row in mine:
+                row["arm"] += f" #{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
+
+
+def _arm_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings that the trials of an arm share: no seed, no observation, no number of images."""
+    kept = {key: value for key, value in spec.items() if key not in ("seed", "probes", "data")}
+    data = {key: value for key, value in spec["data"].items() if key != "train_size"}
+    return {**kept, "data": data, "votes": KNN in spec.get("probes", ())}
 
 
 @dataclass(frozen=True)
@@ -95,9 +115,16 @@ class Usual:
 
 def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that distinguish arms beside layers, growth and memory."""
-    model = {key: value for key, value in spec["model"].items() if key not in ("arch", "family")}
-    data = {key: value for key, value in spec["data"].items() if not key.endswith("_size")}
-    return {"model": model, "method": spec["method"], "data": data}
+    family = spec["model"]["family"]
+    model = {key: value for key, value in spec["model"].items() if key != "arch"}
+    # the number of training images is the stage, and a CNN is named in the network
+    model["family"] = "mlp" if family == "cnn" else family
+    data = {key: value for key, value in spec["data"].items() if key != "train_size"}
+    more = {"legs": canonical_json(legs)} if (legs := spec.get("legs")) else {}
+    return {
+        "model": model, "method": spec["method"], "data": {"test_size": None, **data},
+        "intervention": spec["intervention"], **more,
+    }  # fmt: skip
 
 
 def _commonest(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The style and the encoding of figures: sizes, fonts, colours, marks, notes; the same bytes each time."""
+"""The style and the encoding of figures: sizes, fonts, colours, marks, notes; equal bytes for equal rows."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any, Final, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from psa.analysis.regimes import REGIMES
 from psa.core.files import write_atomically
 from psa.specs.training import MODES
 
 WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large in print as they say
-NOTE_SIZE: Final = 6.0
 LABEL_SIZE: Final = 6.0  # the least that journals accept is 5
 DPI: Final = 300
 _SCREEN_DPI: Final = 150  # in a notebook
+_EDGE: Final = 0.06  # inches around the content of a saved figure
 GREY: Final = "#767676"  # the lightest grey that reads well on white
 PALE: Final = "#D0D0D0"
 GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
@@ -125,15 +125,17 @@ def title(figure: Figure, text: str) -> None:
 
 
 def footnote(figure: Figure, lines: Sequence[str]) -> None:
-    """Write notes (n, what is missing, how it was computed) at the foot of a figure."""
-    wide, high = figure.get_size_inches()
-    # DejaVu Sans is about 0.54 of its size wide on average
-    columns = int((wide - 0.2) * 72 / (0.54 * NOTE_SIZE))
-    text = "\n".join(fill(line, columns) for line in lines if line)
-    figure.text(
-        0.1 / wide, 0.06 / high, text,
-        ha="left", va="bottom", fontsize=NOTE_SIZE, color="#404040", gid="note", linespacing=1.25,
-    )  # fmt: skip
+    """Set the notes of a figure: n, what is missing, how it was computed.
+
+    They are not drawn, since they would be too small to read on a narrow screen: a page shows them in the
+    caption of the figure, and `save` writes them into a text file beside it. See `notes_in`.
+    """
+    figure.set_label("\n".join(line for line in lines if line))
+
+
+def notes_in(figure: Figure) -> tuple[str, ...]:
+    """Return the notes of a figure, one per line of `footnote`."""
+    return tuple(str(figure.get_label() or "").splitlines())
 
 
 def empty(ax: Axes, why: str) -> Axes:
@@ -158,15 +160,19 @@ def styled_handle(look: LineStyle, label: str) -> Line2D:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write the figure as PNG (300 dpi) and PDF (fonts embedded). Return their paths. Raises UserError.
+    """Write the figure as PNG (300 dpi) and PDF (fonts embedded), and its notes as text.
 
-    Neither holds a date or a version: the same rows give the same bytes.
+    Return their paths, the PNG first. None of them holds a date or a version: the same rows give the same
+    bytes. Raises UserError.
     """
     written = []
     for kind in _METADATA:
         path = stem.with_name(f"{stem.name}.{kind}")
         write_atomically(path, encoded(figure, kind))
         written.append(path)
+    if notes := notes_in(figure):
+        written.append(stem.with_name(f"{stem.name}.txt"))
+        write_atomically(written[-1], "".join(f"{line}\n" for line in notes).encode())
     return written
 
 
@@ -178,8 +184,23 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 
 
 def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
-    """Return the bytes of a figure as `png` or `pdf`."""
+    """Return the bytes of a figure as `png` or `pdf`, without empty strips above and below its content."""
     content = io.BytesIO()
     with plot_style():
-        figure.savefig(content, format=kind, metadata=_METADATA[kind], dpi=dpi)
+        figure.savefig(
+            content, format=kind, metadata=_METADATA[kind], dpi=dpi, bbox_inches=content_box(figure)
+        )
     return content.getvalue()
+
+
+def content_box(figure: Figure) -> Bbox:
+    """Return the part of a figure to save, in inches: all of its content and all of its width.
+
+    A text that is wider than was planned makes the picture wider. It is never cut.
+    """
+    drawn = figure.get_tightbbox()
+    wide = float(figure.get_size_inches()[0])
+    left, right = min(0.0, drawn.x0 - _EDGE), max(wide, drawn.x1 + _EDGE)
+    # whole pixels, or the picture would be a pixel wider on one machine than on another
+    sides = [round(side * DPI) / DPI for side in (left, drawn.y0 - _EDGE, right, drawn.y1 + _EDGE)]
+    return Bbox.from_extents(*sides)

@@ -1,20 +1,29 @@
-"""A report as one self-contained HTML page: no network, no other file; sortable tables, embedded pictures."""
+"""A report as one self-contained HTML page: no network, no other file.
+
+Tables sort and filter, a cell opens its trials with their curves, and the page prints as it is read.
+"""
 
 from __future__ import annotations
 
 import base64
+import itertools
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
+from psa.reports.rendering.trials import TrialIndex
 
 T = TypeVar("T")
+_FOLDER: Final = Path(__file__).with_name("page")
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
+_FILTERED_FROM: Final = 8  # rows; a shorter table is read at a glance
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Picture:
-    """A stored PNG and its caption, which is also its alternative text."""
+    """A stored PNG and its caption, which is also its alternative text. notes: see `footnote` of plotting."""
 
     path: Path
     caption: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The caption with its notes."""
+        return " ".join((self.caption, *self.notes))
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,24 @@ class Section:
 
 
 @dataclass(frozen=True)
+class CellTrials:
+    """The trials that a cell of a table stands for.
+
+    rows: the headings whose cells select trials, each with the name that it has in the trial index.
+    columns: further names and values for the cells below a heading, such as {"Full": {"mode": "full"}}.
+    """
+
+    rows: Mapping[str, str]
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Page:
-    """A whole report. warnings: shown first, such as missing trials."""
+    """A whole report.
+
+    warnings: shown first, such as missing trials. cells: by the label of a table, the trials of its cells.
+    trial_names: by the id of a trial, names that the report has for it. trials, origin: see `with_trials`.
+    """
 
     title: str
     question: str
@@ -54,6 +85,22 @@ class Page:
     sections: tuple[Section, ...] = field(repr=False)
     sources: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    cells: Mapping[str, CellTrials] = field(default_factory=dict, repr=False)
+    trial_names: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    trials: TrialIndex | None = field(default=None, repr=False)
+    origin: Provenance | None = field(default=None, repr=False)
+
+
+def with_notes(page: Page, notes: Mapping[Path, tuple[str, ...]]) -> Page:
+    """Return the page with the notes of its figures, by the path of the PNG, in their captions."""
+
+    def noted(section: Section) -> Section:
+        pictures = tuple(
+            replace(picture, notes=notes.get(picture.path, picture.notes)) for picture in section.pictures
+        )
+        return replace(section, pictures=pictures)
+
+    return replace(page, sections=tuple(map(noted, page.sections)))
 
 
 def pick(found: Mapping[str, T], *names: str) -> tuple[T, ...]:
@@ -64,11 +111,12 @@ def pick(found: Mapping[str, T], *names: str) -> tuple[T, ...]:
 def html(page: Page) -> str:
     """Return the page as HTML; equal pages give equal texts. Raises OSError if a picture cannot be read."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    numbers = itertools.count(1), itertools.count(1)
     return environment.get_template(_TEMPLATE).render(
         page={
             "title": page.title,
@@ -76,35 +124,76 @@ def html(page: Page) -> str:
             "facts": page.facts,
             "warnings": page.warnings,
             "sources": page.sources,
-            "sections": [_section(section) for section in page.sections],
-        }
+            "sections": [_section(section, page, *numbers) for section in page.sections],
+            "trials": None if page.trials is None else page.trials.encoded(),
+            "origin": page.origin,
+        },
+        style=_resource("page.css"),
+        script=_resource("page.js"),
+        plot_style=_resource("uplot.min.css"),
+        plot_script=_resource("uplot.min.js"),
     )
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _resource(name: str) -> str:
+    """Return a style sheet or a script of this folder, which goes into the page as it is."""
+    return _FOLDER.joinpath(name).read_text()
+
+
+def _section(section: Section, page: Page, figures: Iterator[int], tables: Iterator[int]) -> dict[str, Any]:
     return {
         "title": section.title,
         "text": section.text,
-        "pictures": [
-            {
-                "name": picture.path.stem,
-                "caption": picture.caption,
-                "address": _address("image/png", picture.path.read_bytes()),
-            }
-            for picture in section.pictures
-        ],
-        "tables": [_table(table) for table in section.tables],
+        "pictures": [_picture(picture, next(figures)) for picture in section.pictures],
+        "tables": [_table(table, page.cells.get(table.label), next(tables)) for table in section.tables],
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _picture(picture: Picture, number: int) -> dict[str, Any]:
+    content = picture.path.read_bytes()
+    return {
+        "name": picture.path.stem,
+        "number": number,
+        "title": _short(picture.caption),
+        "caption": picture.caption,
+        "notes": picture.notes,
+        "text": picture.text,
+        "size": png_size(content),
+        "address": _address("image/png", content),
+    }
+
+
+def _short(caption: str) -> str:
+    """Return the first clause of a caption, for the contents."""
+    return re.split(r"[:.,;] ", caption.rstrip("."), maxsplit=1)[0]
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """Return the width and height of a PNG in pixels, from its header."""
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any]:
     name = table.label.replace(":", "-")
+    opens = {} if cells is None else cells.columns
+    rows = {} if cells is None else cells.rows
     return {
         "name": name,
+        "number": number,
         "caption": table.caption,
         "note": table.note,
-        "heads": [{"name": column.name, "left": column.kind == "text"} for column in table.columns],
-        "rows": [list(_row(table, number)) for number in range(len(table.rows))],
+        "opens": cells is not None,
+        "filtered": len(table.rows) >= _FILTERED_FROM,
+        "heads": [
+            {
+                "name": column.name,
+                "left": column.kind == "text",
+                "selects": rows.get(column.name, ""),
+                "fixed": dict(opens.get(column.name, {})),
+            }
+            for column in table.columns
+        ],
+        "rows": [list(_row(table, at)) for at in range(len(table.rows))],
         "files": [
             {"name": f"{name}.csv", "address": _address("text/csv", table.csv().encode())},
             {"name": f"{name}.tex", "address": _address("text/plain", table.latex().encode())},

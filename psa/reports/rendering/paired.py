@@ -29,13 +29,7 @@ def paired_row(found: Paired, *corrected: float) -> tuple[Cell, ...]:
 
 
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
-    """Return the cells of each comparison, with p corrected over all of them.
-
-    With two pairs the correction of Hedges' g is zero, which does not mean a zero effect: it is left out.
-    """
+    """Return the cells of each comparison, with p corrected over all of them."""
     p_values = [each.p for each in found]
     corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
-    return [
-        (*paired_row(each, *map(float, both))[:-1], each.effect if each.n > 2 else None)
-        for each, both in zip(found, corrected, strict=True)
-    ]
+    return [paired_row(each, *map(float, both)) for each, both in zip(found, corrected, strict=True)]

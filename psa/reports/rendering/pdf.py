@@ -29,13 +29,14 @@ def document(page: Page) -> bytes:
     """Return the PDF of a page; equal pages give equal bytes."""
     import typst
 
+    origin = () if page.origin is None else page.origin.facts
     content = {
         "title": page.title,
         "question": page.question,
         "facts": [asdict(fact) for fact in page.facts],
         "warnings": page.warnings,
         "sections": [_section(section) for section in page.sections],
-        "sources": page.sources,
+        "sources": [*page.sources, *(f"{name}: {value}" for name, value in origin)],
     }
     made: bytes = typst.compile(
         _TEMPLATE,
@@ -54,7 +55,7 @@ def _section(section: Section) -> dict[str, Any]:
         "title": section.title,
         "text": section.text,
         "pictures": [
-            {"file": str(picture.path.absolute()), "caption": picture.caption} for picture in section.pictures
+            {"file": str(picture.path.absolute()), "caption": picture.text} for picture in section.pictures
         ],
         "tables": [_table(table) for table in section.tables],
     }

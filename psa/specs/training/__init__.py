@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
+from psa.plugins.registry import Registry
 from psa.specs.base import Probability, Spec, _positive_zero, without_defaults
 from psa.specs.data import IMAGES
+from psa.specs.shapes import ChooseUnit
 from psa.specs.training.settings import (
     ABLATING,
     ADAM_MOMENTS,
@@ -24,8 +27,41 @@ from psa.specs.training.settings import (
     RatchetSettings,
 )
 
-Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
-MODES: Final[tuple[str, ...]] = get_args(Mode)
+MODES: Final[tuple[str, ...]] = ("none", "decay", "dropout", "full", "hidden", "output")
+PLAIN_MODES: Final = frozenset({"none", "decay", "dropout"})  # those that ablate nothing
+MODE_PLUGINS: Final = Registry[ChooseUnit]("mode", lambda: MODES)
+
+
+Mode = Annotated[str, BeforeValidator(lambda value: MODE_PLUGINS.check(value, "mode")), MODE_PLUGINS]
+
+
+def register_mode(name: str, choose: ChooseUnit) -> None:
+    """Register a mode of ablation: the choice of a neuron before each epoch of the ratchet but the first.
+
+    Args:
+        name: The name of the mode, of a-z, 0-9, - and _.
+        choose: Returns the neuron to ablate, or None for none. It is given the layers of the network and a
+            random stream of this seed and loop, and must depend on these two alone, so that a resumed run
+            makes the same choices.
+
+    Raises:
+        PluginError: The name is invalid, built into psa, or registered already.
+
+    Example:
+        >>> from psa.specs.shapes import Unit
+        >>> def choose(shape, draws):
+        ...     return Unit(0, int(draws.integers(shape.linears[0].outputs)), outgoing=False)
+        >>> def register():
+        ...     register_mode("input", choose)
+
+    """
+    MODE_PLUGINS.add(name, choose)
+
+
+def mode_rank(mode: str) -> tuple[int, str]:
+    """Return a key that sorts the modes of psa in their order, and those of plugins behind them by name."""
+    return (MODES.index(mode), "") if mode in MODES else (len(MODES), mode)
+
 
 # Strict: booleans and strings are refused. An integer is accepted as a rate.
 LearningRate = Annotated[
@@ -158,3 +194,20 @@ class Ablation(AblationSettings):
         if self.end_rate and (self.schedule == "constant" or self.end_rate == self.rate):
             raise ValueError(f"end_rate must be that of a schedule and differ from rate, got {self.end_rate}")
         return self
+
+
+def check_contamination(method: Method, model: Spec, ablation: Ablation) -> None:
+    """Raise ValueError for decay, dropout or ablation that the name of the arm does not say."""
+    mode, regularizers, dropout = ablation.mode, ablation.regularizers, getattr(model, "dropout", 0.0)
+    if not isinstance(method, RatchetTraining):
+        if mode not in PLAIN_MODES:
+            raise ValueError(f"policy must be ratchet in mode {mode}, which ablates a copy of the LKG")
+        return
+    if method.weight_decay and "decay" not in regularizers:
+        raise ValueError(f"weight_decay must be 0 outside mode decay, got it in mode {mode}")
+    if dropout and "dropout" not in regularizers:
+        raise ValueError(f"dropout must be 0 outside mode dropout, got it in mode {mode}")
+    if "decay" in regularizers and not method.weight_decay:
+        raise ValueError("weight_decay must be above 0 in mode decay, got 0. Use mode none")
+    if "dropout" in regularizers and not dropout:
+        raise ValueError("dropout must be above 0 in mode dropout, got 0. Use mode none")

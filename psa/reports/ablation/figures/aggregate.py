@@ -14,7 +14,7 @@ from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import panel_grid
-from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, empty, footnote, plot_style
+from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, footnote, plot_style
 
 
 def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> Axes:
@@ -41,30 +41,24 @@ def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> 
 
 
 def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
-    """Return the figure of both interval plots side by side."""
+    """Return the figure of the interval plots side by side, of one if there is no mode to compare with.
+
+    Raises ValueError without an architecture that has every seed of every mode.
+    """
+    if not found.means:
+        raise ValueError("an aggregate must have a complete architecture")
+    count = 1 + bool(found.improvements)
     with plot_style():
-        figure, (left, right) = panel_grid(
-            "All architectures together",
-            2,
-            2,
-            1.25,
-            left=0.6,
-            bottom=0.88,
-            top=0.37,
-            gap=(1.1, 0),
-            width=2.45,
-        )
-        if found.means:
-            plot_estimates(left, found.means, 2)
-            left.set_xlabel("interquartile mean of the bounty (%)")
-        else:
-            empty(left, "no architecture with\nevery seed of every mode")
+        figure, axes = panel_grid(
+            "All architectures together", count, count, 1.25,
+            left=0.6, bottom=0.5, top=0.37, gap=(1.1, 0), width=2.45,
+        )  # fmt: skip
+        plot_estimates(axes[0], found.means, 2)
+        axes[0].set_xlabel("interquartile mean of the bounty (%)")
         if found.improvements:
-            plot_estimates(right, found.improvements, 3)
-            right.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-            right.set_xlabel(f"probability that a run beats one of mode {against}")
-        else:
-            empty(right, f"nothing to compare with {against}")
+            plot_estimates(axes[1], found.improvements, 3)
+            axes[1].axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+            axes[1].set_xlabel(f"probability that a run beats one of mode {against}")
         how = (
             f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every "
             "mode. "

@@ -1,7 +1,8 @@
-"""Figures of curves over the meta-loops: one panel per architecture."""
+"""The figure of convergence over the meta-loops: a block of panels per architecture, one per mode."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,49 +11,63 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from psa.analysis.stats import LEAST_N
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.curves import Curve, Jump, Panel
+from psa.reports.ablation.curves import Curve, Panel
 from psa.reports.ablation.numbers import notes_of
-from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.panels import draw_legend
+from psa.reports.plotting.scales import linear_ticks, log_axis, number_text
 from psa.reports.plotting.style import (
     GREY,
     GRID,
     MODE_LOOKS,
     REGIME_NUMERALS,
-    empty,
+    add_axes,
     footnote,
-    mode_handle,
+    new_figure,
     plot_style,
+    title,
 )
-from psa.specs.training import MODES
 
-# Inches: for the note, for the legend, at the left of the panels.
-_FOOT: Final = 0.52
-_LEGEND: Final = 0.42
-_LEFT: Final = 0.5
+_FOOT: Final = 0.1  # inches below the legend
+_LEGEND: Final = 0.3  # inches for the legend
+_LEFT: Final = 0.56  # inches at the left of the panels
+_COLUMNS: Final = 3  # panels beside each other, one per mode
+_PANEL: Final = (2.02, 1.2)  # inches of a panel
+_GAP: Final = (0.12, 0.26)  # inches between panels of an architecture
+_HEAD: Final = 0.42  # inches above the panels of an architecture, for its name
+_BELOW: Final = 0.36  # inches below them, for the x axis
 _INSET: Final = (0.42, 0.16, 0.55, 0.5)  # of a panel's axes
+_CURRENT: Final = (0, (1, 1))
+_DASHED: Final = (0, (4, 1.5))
 
 
-def _panels(name: str, count: int, height: float, foot: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of `height` inches, two per row, and `foot` inches for legend and note."""
-    return panel_grid(
-        name, count, min(count, 2), height,
-        left=_LEFT, bottom=foot + 0.42, top=0.58, gap=(_LEFT + 0.42, 0.7), right=0.42,
-    )  # fmt: skip
+def alike(curves: Sequence[Curve]) -> list[list[Curve]]:
+    """Group the modes whose trials are identical in every loop, in the order of their first ones."""
+    groups: list[list[Curve]] = []
+    for curve in curves:
+        group = next((group for group in groups if group[0].equals(curve)), None)
+        groups.append([curve]) if group is None else group.append(curve)
+    return groups
 
 
-def plot_panel(ax: Axes, panel: Panel, log: bool = False) -> Axes:
-    """Draw the mean with its band and, thin, the best trial of each mode; ZeroR as a dashed line."""
-    if not panel.curves:
-        return empty(ax, f"no meta-loop of {panel.arch}")
-    for at, curve in enumerate(panel.curves):
-        _plot_curve(ax, curve, at, panel.loops)
-    ends = _ends(panel, log)
-    _dressed(ax, ends, panel.zero_r, panel.loops, log)
-    if not log and _settled(panel, ends):
-        _second_half(ax, panel)
+def plot_mode(ax: Axes, curve: Curve, base: Curve | None, *, current: bool = False) -> Axes:
+    """Draw the mean of a mode with its interval, its best trial dashed and, in grey, mode none."""
+    look, x = MODE_LOOKS[curve.mode], np.arange(1, len(curve.mean) + 1)
+    if base is not None:
+        ax.plot(x, base.mean, color="#9A9A9A", linewidth=1.0, zorder=2, gid="none for comparison")
+    if curve.n >= LEAST_N:
+        ends = np.clip(curve.low, 0, 100), np.clip(curve.high, 0, 100)
+        ax.fill_between(x, *ends, color=look.colour, alpha=0.18, linewidth=0, gid=f"interval {curve.mode}")
+    if current:
+        ax.plot(
+            x, curve.current, color=look.colour, linestyle=_CURRENT, linewidth=0.8, zorder=2.5,
+            gid=f"current {curve.mode}",
+        )  # fmt: skip
+    ax.plot(x, curve.best, color=look.colour, linewidth=0.7, linestyle=_DASHED, gid=f"best {curve.mode}")
+    ax.plot(x, curve.mean, color=look.colour, linewidth=1.5, zorder=3, gid=f"mean {curve.mode}")
     return ax
 
 
@@ -62,117 +77,161 @@ def _settled(panel: Panel, ends: tuple[float, float]) -> bool:
     return panel.loops >= 10 and bool(np.all(late > ends[0] + 0.72 * (ends[1] - ends[0])))
 
 
-def _second_half(ax: Axes, panel: Panel) -> None:
-    """Draw the second half of the loops as an inset, large enough to distinguish the modes."""
+def _second_half(ax: Axes, panel: Panel, curve: Curve, base: Curve | None) -> None:
+    """Draw the second half of the loops as an inset, on one range for all modes of the architecture."""
     inner = ax.inset_axes(_INSET)
     first = panel.loops // 2
-    for at, curve in enumerate(panel.curves):
-        _plot_curve(inner, curve, at, panel.loops)
-    low = min(float(curve.mean[first]) for curve in panel.curves)
-    high = max(float(np.nanmax(curve.best)) for curve in panel.curves)
+    plot_mode(inner, curve, base)
+    low = min(float(each.mean[first]) for each in panel.curves)
+    high = max(float(np.nanmax(each.best)) for each in panel.curves)
     room = 0.08 * max(high - low, 0.05)
     inner.set(xlim=(first, panel.loops), ylim=(low - room, high + room))
-    inner.tick_params(labelsize=6, length=2)
-    inner.set_title("second half", fontsize=6, color=GREY, pad=1)
-    inner.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    inner.tick_params(labelsize=5, length=1.5, pad=1)
+    inner.set_title("second half", fontsize=5.5, color=GREY, pad=1)
+    inner.set_yticks(linear_ticks(low, high, 3))
+    inner.yaxis.set_major_formatter(FuncFormatter(number_text))
+    inner.xaxis.set_major_locator(MaxNLocator(3, integer=True))
 
 
-def _plot_curve(ax: Axes, curve: Curve, at: int, loops: int) -> None:
-    look = MODE_LOOKS[curve.mode]
-    x = np.arange(1, loops + 1)
-    every = max(1, loops // 8)
-    ax.fill_between(
-        x, np.clip(curve.low, 0, 100), np.clip(curve.high, 0, 100), color=look.colour, alpha=0.13,
-        linewidth=0,
-    )  # fmt: skip
-    ax.plot(
-        x, curve.mean, color=look.colour, linestyle=look.line, linewidth=1.4, marker=look.marker,
-        # the marks of the modes stand at different loops, or they would hide each other
-        markevery=(at * every // 6, every), markersize=4, markeredgecolor="white", markeredgewidth=0.4,
-        zorder=3, gid=f"mean {curve.mode}",
-    )  # fmt: skip
-    ax.plot(x, curve.best, color=look.colour, linewidth=0.5, zorder=2, gid=f"best {curve.mode}")
-
-
-def _ends(panel: Panel, log: bool) -> tuple[float, float]:
-    """Return the least and the greatest value; bands do not affect the lower end of a logarithmic axis."""
-    parts = [
-        np.concatenate([each.mean, each.mean if log else each.low, each.high, each.best])
-        for each in panel.curves
-    ]
+def _ends(panel: Panel, log: bool, current: bool) -> tuple[float, float]:
+    """Return the least and the greatest value, of a logarithmic axis without the ends of intervals below."""
+    parts = []
+    for each in panel.curves:
+        ribbon = (each.high, *(() if log else (each.low,))) if each.n >= LEAST_N else ()
+        parts += [each.mean, each.best, *ribbon, *((each.current,) if current else ())]
     values = np.clip(np.concatenate(parts), 0, 100)
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
-def _dressed(ax: Axes, ends: tuple[float, float], zero_r: float, loops: int, log: bool) -> Axes:
-    """Set limits, ticks and labels of the axes; show ZeroR as a line if near the values, else as text."""
-    low, high = _zero_r(ax, ends, zero_r)
+def dress_curves(
+    ax: Axes, ends: tuple[float, float], zero_r: float, loops: int, log: bool, *, named: bool = True
+) -> Axes:
+    """Set limits, ticks and labels of the axes; show ZeroR as a line if near the values, else as text.
+
+    named: also write ZeroR, unless it stands above the panels.
+    """
+    low, high = _zero_r(ax, ends, zero_r, named)
     if log:
         ax.set_yscale("log")
-        wide = high > 3 * low
-        ax.yaxis.set_major_locator(
-            LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5, steps=[1, 2, 5, 10])
-        )
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        log_axis(ax.yaxis, max(low, 0.1), high, 5)
     room = 0.06 * max(high - low, 0.5)
     ax.set_ylim(low * 0.97 if log else low - room, high * 1.03 if log else high + room)
     ax.set_xlim(1 - 0.01 * loops, loops + 0.01 * loops)
     ax.set_xticks(sorted({1, *range(loops // 5, loops + 1, max(1, loops // 5))} - {0}))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(number_text))
     ax.set_xlabel("Meta-loop", labelpad=1)
     ax.set_ylabel("LKG, validation accuracy (%)", labelpad=2)
     ax.grid(axis="y", **GRID)
     return ax
 
 
-def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float) -> tuple[float, float]:
+def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> tuple[float, float]:
     """Draw ZeroR. Return the ends of the axis, extended to its line."""
     low, high = ends
     span = max(high - low, 0.5)
     how: dict[str, Any] = {"fontsize": 6, "color": GREY, "gid": "zero_r"}
     if low - span < zero_r < high + span:
         ax.axhline(zero_r, color=GREY, linewidth=0.9, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
-        ax.annotate(
-            f"ZeroR\n{zero_r:.2f} %", (1, zero_r), (2, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="left", va="center", **how,
-        )  # fmt: skip
+        if named:
+            above = 1 if zero_r < (low + high) / 2 else -1
+            ax.annotate(
+                f"ZeroR {zero_r:.2f} %", (1, zero_r), (-1, 2 * above),
+                xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+                va="bottom" if above > 0 else "top", **how,
+            )  # fmt: skip
         return min(low, zero_r), max(high, zero_r)
-    where = "below" if zero_r < low else "above"
-    text = f"ZeroR {zero_r:.2f} %, {where} the axis"
-    ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", **how)
+    text = f"ZeroR {zero_r:.2f} %{_beyond(zero_r, low)}"
+    if named:
+        ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", **how)
     return low, high
 
 
-def panel_title(ax: Axes, arch: str, rest: str) -> Axes:
-    """Write the architecture at the left, and `rest` at the right."""
-    ax.set_title(arch, loc="left", pad=4)
-    ax.set_title(rest, loc="right", fontsize=7, color="#404040", pad=4)
-    return ax
+def convergence_figure(
+    panels: Sequence[Panel], cells: Cells, log: bool = False, current: bool = False
+) -> Figure:
+    """Return a figure with a block per target architecture and a panel per mode, on axes that they share.
 
-
-def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False) -> Figure:
-    """Return a figure with one panel per target architecture and all modes in each."""
+    Modes that are identical in every loop share a panel. current: also draw the accuracy of each loop.
+    """
+    drawn = [panel for panel in panels if panel.curves]
     with plot_style():
-        figure, axes = _panels("Convergence", len(panels), 2.5, _LEGEND + _FOOT)
-        for ax, panel in zip(axes, panels, strict=True):
-            plot_panel(ax, panel, log)
-            panel_title(ax, panel.arch, f"{REGIME_NUMERALS[panel.regime]} {panel.regime}")
-        handles: list[Line2D | Patch] = [
-            mode_handle(mode)
-            for mode in MODES
-            if any(curve.mode == mode for panel in panels for curve in panel.curves)
-        ]
-        handles += [
-            Patch(color=GREY, alpha=0.25, linewidth=0, label="95 % t interval of the mean"),
-            Line2D([], [], color=GREY, linewidth=0.5, label="best trial of the mode"),
-        ]
-        draw_legend(figure, handles, _LEFT, _FOOT + _LEGEND, 4, handlelength=3.2, columnspacing=1.4)
-        footnote(figure, [*notes_of(cells), *_panel_notes(panels)])
+        blocks = [alike(panel.curves) for panel in drawn]
+        figure = new_figure(0.25 + sum(map(_block_height, blocks)) + _LEGEND + _FOOT)
+        title(figure, "Convergence")
+        top = float(figure.get_size_inches()[1]) - 0.25
+        for panel, groups in zip(drawn, blocks, strict=True):
+            _draw_block(figure, panel, groups, top, log=log, current=current)
+            top -= _block_height(groups)
+        draw_legend(figure, _handles(current), _LEFT, _FOOT + _LEGEND, 6, handlelength=2.4, columnspacing=1.1)
+        footnote(figure, [*notes_of(cells), *_panel_notes(panels, blocks)])
     return figure
 
 
-def _panel_notes(panels: Sequence[Panel]) -> list[str]:
-    """Return a note on the number of seeds of each mean."""
+def _block_height(groups: Sequence[Sequence[Curve]]) -> float:
+    rows = math.ceil(len(groups) / _COLUMNS)
+    return _HEAD + rows * (_PANEL[1] + _GAP[1]) - _GAP[1] + _BELOW
+
+
+def _draw_block(
+    figure: Figure, panel: Panel, groups: Sequence[Sequence[Curve]], top: float, *, log: bool, current: bool
+) -> None:
+    """Draw the panels of an architecture below `top`, in inches; only the outer ones have tick labels."""
+    base = next((group[0] for group in groups if group[0].mode == "none"), None)
+    ends, first = _ends(panel, log, current), None
+    rows = math.ceil(len(groups) / _COLUMNS)
+    for at, group in enumerate(groups):
+        row, column = divmod(at, _COLUMNS)
+        left = _LEFT + column * (_PANEL[0] + _GAP[0])
+        ax = add_axes(figure, left, top - _HEAD - row * (_PANEL[1] + _GAP[1]) - _PANEL[1], *_PANEL)
+        other = None if group[0] is base else base
+        plot_mode(ax, group[0], other, current=current)
+        dress_curves(ax, ends, panel.zero_r, panel.loops, log, named=False)
+        ax.set_title(" = ".join(each.mode for each in group), loc="left", fontsize=7.5, pad=2)
+        if not log and not current and _settled(panel, ends):
+            _second_half(ax, panel, group[0], other)
+        if first is None:
+            first = ax
+            _head(figure, panel, top, ax.get_ylim())
+        else:
+            ax.sharex(first)
+            ax.sharey(first)
+        last = at + _COLUMNS >= len(groups)
+        ax.tick_params(labelleft=column == 0, labelbottom=last)
+        ax.set_xlabel("Meta-loop" if last else "", labelpad=1)
+        ax.set_ylabel("LKG (%)" if column == 0 and row == (rows - 1) // 2 else "", labelpad=2)
+
+
+def _head(figure: Figure, panel: Panel, top: float, ends: tuple[float, float]) -> None:
+    """Write the architecture, its regime and ZeroR above its panels; ends: of their y axes."""
+    wide, high = figure.get_size_inches()
+    text = f"{panel.arch}: {REGIME_NUMERALS[panel.regime]} {panel.regime}"
+    up = (top - 0.06) / high
+    figure.text(_LEFT / wide, up, text, va="top", fontsize=8.5, fontweight="bold")
+    beyond = "" if ends[0] < panel.zero_r < ends[1] else _beyond(panel.zero_r, ends[0])
+    right = (_LEFT + _COLUMNS * _PANEL[0] + (_COLUMNS - 1) * _GAP[0]) / wide
+    zero_r = f"ZeroR {panel.zero_r:.2f} %{beyond}"
+    figure.text(right, up, zero_r, va="top", ha="right", fontsize=7, color=GREY)
+
+
+def _beyond(zero_r: float, low: float) -> str:
+    return f", {'below' if zero_r < low else 'above'} the axis"
+
+
+def _handles(current: bool) -> list[Line2D | Patch]:
+    look: dict[str, Any] = {"color": "black"}
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], linewidth=1.5, label="mean", **look),
+        Patch(alpha=0.2, linewidth=0, label="95 % t interval", **look),
+        Line2D([], [], linewidth=0.7, linestyle=_DASHED, label="best trial", **look),
+        Line2D([], [], linewidth=1.0, color="#9A9A9A", label="mean of mode none"),
+        Line2D([], [], linewidth=0.9, color=GREY, linestyle=(0, (6, 3)), label="ZeroR"),
+    ]
+    label = "accuracy of each loop, mean"
+    return [*handles, *([Line2D([], [], linestyle=_CURRENT, label=label, **look)] if current else [])]
+
+
+def _panel_notes(panels: Sequence[Panel], blocks: Sequence[Sequence[Sequence[Curve]]]) -> list[str]:
+    """Return notes on the number of seeds of each mean, on identical modes and on what is shared."""
     counts = {panel.arch: {curve.mode: curve.n for curve in panel.curves} for panel in panels if panel.curves}
     lines = []
     for arch, found in counts.items():
@@ -182,47 +241,8 @@ def _panel_notes(panels: Sequence[Panel]) -> list[str]:
             lines.append(f"{arch}: n = " + ", ".join(f"{count} ({mode})" for mode, count in found.items()))
     shorter = sum(curve.shorter for panel in panels for curve in panel.curves)
     left_out = f" {shorter} shorter trials have no part in the means." if shorter else ""
-    return [f"Lines with marks: means over seeds. {'; '.join(lines)}.{left_out}"]
-
-
-_JUMPS: Final = (
-    "Coloured: the trial with the highest bounty of all modes; grey: the other seeds of its mode. "
-    "Marked: the largest rise of the LKG within one meta-loop after half of the loops, or of all loops where "
-    "that is below 1 point."
-)
-
-
-def plot_jump(ax: Axes, jump: Jump) -> Axes:
-    """Draw the best trial, the other seeds of its mode in grey, and the loop of the jump."""
-    loops, look = len(jump.lkg), MODE_LOOKS[jump.mode]
-    x = np.arange(1, loops + 1)
-    for other in jump.others:
-        ax.plot(x, other, color="#BBBBBB", linewidth=0.6, zorder=1.5)
-    ax.plot(x, jump.lkg, color=look.colour, linewidth=1.5, zorder=3, gid="best")
-    values = np.concatenate([jump.lkg, jump.others.ravel()])
-    _dressed(ax, (float(np.nanmin(values)), float(np.nanmax(values))), jump.zero_r, loops, log=False)
-    ax.axvline(jump.loop, color=look.colour, linewidth=0.7, linestyle=":", zorder=2, gid="jump")
-    after, before = jump.lkg[jump.loop - 1], jump.lkg[jump.loop - 2]
-    ax.plot(jump.loop, after, marker=look.marker, color=look.colour, markersize=5, zorder=4)
-    right = jump.loop > 0.5 * loops
-    ax.annotate(
-        f"loop {jump.loop}: {jump.gain:+.2f} points", (jump.loop, (before + after) / 2),
-        (-5 if right else 5, 0), textcoords="offset points", ha="right" if right else "left", va="center",
-        fontsize=7, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
-    )  # fmt: skip
-    return ax
-
-
-def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
-    """Return a figure with one panel per architecture, showing the jump of its best trial."""
-    with plot_style():
-        late = any(jump.late for jump in jumps) or not jumps
-        name = "Late breakthroughs" if late else "Largest rises; none in the second half of the loops"
-        figure, axes = _panels(name, max(1, len(jumps)), 2.1, _FOOT)
-        if not jumps:
-            empty(axes[0], "no finished trial of two meta-loops or more")
-        for ax, jump in zip(axes, jumps, strict=False):
-            plot_jump(ax, jump)
-            panel_title(ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {max(jump.lkg):.2f} %")
-        footnote(figure, [*notes_of(cells), _JUMPS])
-    return figure
+    without = [f"No meta-loop of {panel.arch}: it has no panel." for panel in panels if not panel.curves]
+    equal = {" and ".join(each.mode for each in group) for block in blocks for group in block if group[1:]}
+    same = [f"Modes {names} are identical in every loop and share a panel." for names in sorted(equal)]
+    shared = "The panels of an architecture share both axes. Intervals are drawn from three seeds on."
+    return [f"Means over seeds. {'; '.join(lines)}.{left_out}", *same, *without, shared]

@@ -68,6 +68,12 @@ def spots(archs: Sequence[str]) -> dict[str, Spot]:
     return found
 
 
+def by_size(archs: Iterable[str]) -> list[str]:
+    """Sort architectures by depth, then by the width of their widest layer."""
+    found = spots(tuple(archs)).values()
+    return [spot.arch for spot in sorted(found, key=lambda spot: (spot.depth, spot.width, spot.arch))]
+
+
 @dataclass(frozen=True)
 class Enlarged:
     """A crowded square of the map [low, high] on both axes, and the free one [place, top] it is drawn in."""

@@ -16,7 +16,11 @@ from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
 from psa.reports.ablation.figures.aggregate import aggregate_figure
-from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
+from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
+from psa.reports.ablation.figures.curves import convergence_figure
+from psa.reports.ablation.figures.design_space import design_space_figure
+from psa.reports.ablation.figures.dots import dot_figure
+from psa.reports.ablation.figures.heatmaps import heat_map_figure
 from psa.reports.ablation.figures.maps import baseline_map, effects_map, instability_map, regimes_map
 from psa.reports.ablation.figures.published import agreement_figure, beside, difference_figure
 from psa.reports.ablation.figures.size_map import matching_map
@@ -24,6 +28,7 @@ from psa.reports.ablation.figures.winner_map import strategy_map
 from psa.reports.ablation.matching import sizes
 
 Named = Iterator[tuple[str, Figure]]
+MANY: Final = 20  # architectures from which the maps of the design space are drawn
 BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
 
 
@@ -57,14 +62,45 @@ def maps(
     yield "regimes", regimes_map(cells, archs)
 
 
-def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) -> Named:
-    """Yield one figure with a panel per target. Raises UserError for a target without a trial."""
+def heat_maps(frame: pd.DataFrame, archs: Sequence[str]) -> Named:
+    """Yield the heat maps of these architectures: architecture x mode. Raises UserError without a trial."""
+    cells = cells_of(trials_of(chosen(frame, archs)))
+    yield "heatmaps", heat_map_figure(cells, [arch for arch in archs if arch in cells.archs])
+
+
+def overview(
+    frame: pd.DataFrame,
+    archs: Sequence[str],
+    asymmetric: Collection[str],
+    effects: Sequence[str] = ("full",),
+    order: Sequence[str] = (),
+) -> Named:
+    """Yield the figures that suit the number of architectures: of a few a dot plot and heat maps, of many
+    the maps of the design space, too, which would be almost empty otherwise.
+    """
+    if len(archs) < MANY:
+        yield "accuracy_dots", dot_figure(cells_of(trials_of(chosen(frame, archs))), archs)
+        yield from heat_maps(frame, archs)
+        return
+    yield "design_space", design_space_figure(archs)
+    yield from heat_maps(frame, archs)
+    yield from maps(frame, archs, asymmetric, effects, order)
+
+
+def convergence(
+    frame: pd.DataFrame, targets: Sequence[str], log: bool = False, current: bool = False
+) -> Named:
+    """Yield one figure with a block of panels per target, none if no target has a meta-loop.
+
+    current: with the accuracy of each loop, too. Raises UserError for a target without a trial.
+    """
     for target in targets:
         chosen_target(frame, target)
     rows = chosen(frame, targets)
     cells = cells_of(rows)
     panels = [panel_of(rows, cells, target) for target in targets]
-    yield "plot_convergence", convergence_figure(panels, cells, log)
+    if any(panel.curves for panel in panels):
+        yield "plot_convergence", convergence_figure(panels, cells, log, current)
 
 
 def chosen_target(frame: pd.DataFrame, target: str) -> None:
@@ -77,22 +113,27 @@ def chosen_target(frame: pd.DataFrame, target: str) -> None:
 
 
 def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
-    """Yield one figure with a panel per target. Without targets, show those of the study's four that have
-    trials or, if none has, those whose best trial jumped most in the second half of its loops.
+    """Yield one figure with a panel per target, none without a trial of two loops.
+
+    Without targets, show those of the study's four that have trials or, if none has, those whose best trial
+    jumped most in the second half of its loops.
     """
     for target in targets:
         chosen_target(frame, target)
     cells = cells_of(frame)
     archs = targets or [arch for arch in BREAKTHROUGHS if arch in cells.archs]
     jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
-    yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells)
+    if jumps:
+        yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells)
 
 
 def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:
-    """Yield the modes over all architectures and, if given, published cells against ours."""
+    """Yield the modes over all complete architectures and, if given, published cells against ours."""
     cells = cells_of(frame)
-    yield "aggregate", aggregate_figure(aggregate(cells), cells)
-    if published is not None:
-        both = beside(published, cells)
+    found = aggregate(cells)
+    if found.means:
+        yield "aggregate", aggregate_figure(found, cells)
+    both = pd.DataFrame() if published is None else beside(published, cells)
+    if len(both):
         yield "published_agreement", agreement_figure(both, cells)
         yield "published_differences", difference_figure(both, cells)

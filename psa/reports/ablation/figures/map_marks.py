@@ -13,12 +13,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, Spot, map_notes
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import draw_legend
+from psa.reports.plotting.scales import label_bar
 from psa.reports.plotting.style import GREY, add_axes, footnote, plot_style
 
 Spots = Mapping[str, Spot]
@@ -27,13 +27,11 @@ EDGE: Final = "#303030"
 
 @dataclass(frozen=True)
 class Scale:
-    """A colour scale for numbers, and the labels of its bar beside the map."""
+    """A colour scale for numbers. name: of its colours; what: the title of its bar."""
 
     norm: Normalize
     name: str
     what: str
-    ticks: tuple[float, ...] = ()
-    extend: str = "neither"
 
     @property
     def colours(self) -> Colormap:
@@ -112,21 +110,11 @@ class Legend:
 
 
 def colour_bar(drawn: Map, scale: Scale) -> None:
-    """Draw the colours of a scale with their numbers, below the map at the left."""
+    """Draw the colours of a scale with round numbers, below the map at the left."""
     ax = add_axes(drawn.figure, LEFT, drawn.below - 0.2, 2.75, 0.12)
     shown = mpl.cm.ScalarMappable(scale.norm, scale.colours)
-    bar = drawn.figure.colorbar(shown, cax=ax, orientation="horizontal", extend=scale.extend)
-    bar.ax.xaxis.set_minor_locator(NullLocator())
-    if scale.ticks:
-        bar.ax.xaxis.set_major_locator(FixedLocator(scale.ticks))
-    bar.ax.xaxis.set_major_formatter(FuncFormatter(_tick))
-    bar.set_label(scale.what, fontsize=7, labelpad=1)
-    bar.outline.set_linewidth(0.4)
-
-
-def _tick(value: float, _: int | None) -> str:
-    """Format the number of a tick: `0.03`, `−10`, `100,000`."""
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
+    bar = drawn.figure.colorbar(shown, cax=ax, orientation="horizontal")
+    label_bar(bar, scale.norm, scale.what)
 
 
 def finish_map(drawn: Map, cells: Cells, how: str) -> Figure:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from psa.analysis.regimes import REGIMES, Regime
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import LEFT, MARK, new_map
+from psa.reports.ablation.figures.heatmaps import difference_norm
 from psa.reports.ablation.figures.map_marks import (
     NOTHING,
     SAME,
@@ -67,10 +69,9 @@ def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """Return the map of the accuracy that each architecture reaches without ablation."""
     levels = {arch: baseline(cells, arch) for arch in archs}
     zero_r = cells.zero_r
-    ticks = (zero_r, *(tick for tick in (20.0, 40.0, 60.0, 80.0, 100.0) if tick > zero_r + 5))
-    scale = Scale(
-        Normalize(zero_r, 100), AMOUNT, "mean validation bounty of mode none (%)", ticks, extend="min"
-    )
+    means = [level.mean for level in levels.values() if level.n and level.above_zero_r]
+    low, high = min([zero_r, *means]), max([zero_r + 1, *means])
+    scale = Scale(Normalize(low, high), AMOUNT, "mean validation bounty of mode none (%)")
     with plot_style():
         drawn = new_map(archs, "Baseline performance")
         drawn.draw(lambda ax: plot_baseline(ax, drawn.spots, levels, scale))
@@ -101,9 +102,8 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
     """Return the map of the difference that an ablative mode makes against mode none."""
     effects = {arch: effect(cells, arch, mode) for arch in archs}
     scale = Scale(
-        SymLogNorm(0.1, linscale=0.5, vmin=-100, vmax=100), DIFFERENCE,
+        difference_norm(np.array([each.difference for each in effects.values()])), DIFFERENCE,
         f"mean difference {mode} − none (percentage points)",
-        (-100, -10, -1, -0.1, 0.1, 1, 10, 100),
     )  # fmt: skip
     with plot_style():
         drawn = new_map(archs, f"Ablation effects: {mode} against none")
@@ -114,7 +114,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
             size = MARK if verdict != "unclear" else 0.75 * MARK
             legend.add(handle(marker, "#C8C8C8", size=size), meaning, _with_verdict(effects, verdict))
         legend.add(SAME, "no trial differs", _with_verdict(effects, "equal"))
-        legend.add(UNKNOWN, "fewer than two trials each", _with_verdict(effects, "unknown"))
+        legend.add(UNKNOWN, "fewer than three trials each", _with_verdict(effects, "unknown"))
         legend.draw(drawn, 3.8)
         how = "Paired by seed; 95 % t interval" if cells.paired else "Not paired; 95 % interval by Welch"
         return finish_map(drawn, cells, f"{how} of the mean difference, {_UNCORRECTED}.")
@@ -140,10 +140,10 @@ def _still(spreads: Mapping[str, Spread]) -> list[str]:
 def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """Return the map of the standard deviation over the seeds of each architecture's least stable mode."""
     spreads = {arch: instability(cells, arch) for arch in archs}
-    scale = Scale(
-        LogNorm(0.03, 50), "cividis", "largest standard deviation among the modes (percentage points)",
-        (0.03, 0.1, 0.3, 1, 3, 10, 30), extend="both",
-    )  # fmt: skip
+    sizes = [spread.sd for spread in spreads.values() if spread.sd > 0] or [1.0]
+    low, high = min(sizes), max(*sizes, 1.05 * min(sizes))
+    what = "largest standard deviation among the modes (percentage points)"
+    scale = Scale(LogNorm(low, high), "cividis", what)
     with plot_style():
         drawn = new_map(archs, "Instability")
         drawn.draw(lambda ax: plot_instability(ax, drawn.spots, spreads, scale))

@@ -15,16 +15,19 @@ from psa.analysis.published import Reference
 from psa.analysis.stats import Summary, welch
 from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import draw_legend, panel_grid
-from psa.reports.plotting.style import GREY, MODE_LOOKS, empty, footnote, mode_handle, plot_style
+from psa.reports.plotting.scales import number_text
+from psa.reports.plotting.style import GREY, MODE_LOOKS, footnote, mode_handle, plot_style
 from psa.specs.training import MODES
 
 _COLUMNS: Final = (
     "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",
 )  # fmt: skip
 _BAND: Final = 2.0  # points that the study's own criterion of success allows
-_NEAR: Final = (86.0, 99.2)  # percent; the range of most cells that train
+_TRAINED: Final = 86.0  # percent; most cells that train are above it
+_MANY: Final = 40  # rows; more are set smaller
 
 
 def beside(published: Reference, cells: Cells) -> pd.DataFrame:
@@ -69,30 +72,31 @@ def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> A
 
 
 def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
-    """Return a figure with two panels: all cells, and those that train."""
+    """Return a figure of all cells and, if some train and others do not, of those that train, enlarged."""
+    ranges = [_range(both)]
+    trained = (both[["mean_published", "mean_ours"]] > _TRAINED).all(axis=1)
+    if trained.any() and not trained.all():
+        ranges.append(_range(both[trained]))
     with plot_style():
         figure, axes = panel_grid(
-            "Published and our means", 2, 2, 3.0, left=0.5, bottom=1.1, top=0.55, gap=(0.55, 0), width=3.0
-        )
-        near = _near(both)
-        ranges = {"all cells": (0.0, 102.0), f"{near[0]:g} to {near[1]:g} %": near}
-        for ax, (name, ends) in zip(axes, ranges.items(), strict=True):
+            "Published and our means", len(ranges), len(ranges), 3.0,
+            left=0.5, bottom=0.75, top=0.55, gap=(0.55, 0), width=3.0,
+        )  # fmt: skip
+        for ax, ends in zip(axes, ranges, strict=True):
+            name = "all cells" if ends is ranges[0] else f"enlarged: {ends[0]:.1f} to {ends[1]:.1f} %"
             ax.set_title(name, loc="left", fontsize=8)
-            if len(both):
-                plot_agreement(ax, both, ends)
-            else:
-                empty(ax, "no cell that both have")
-        _mode_legend(figure, both, 0.72)
+            plot_agreement(ax, both, ends)
+        _mode_legend(figure, both, 0.34)
         footnote(figure, _notes(both, cells, "Bars: 95 % t intervals of the means. "))
     return figure
 
 
-def _near(both: pd.DataFrame) -> tuple[float, float]:
-    """Return the range of the second panel: the cells that train or, if none does, all cells."""
-    means = both[["mean_published", "mean_ours"]]
-    if not len(both) or (means > _NEAR[0]).all(axis=1).any():
-        return _NEAR
-    return float(np.floor(means.min().min())) - 1, float(np.ceil(means.max().max())) + 1
+def _range(both: pd.DataFrame) -> tuple[float, float]:
+    """Return the range of all means, with a margin of a twentieth."""
+    means = both[["mean_published", "mean_ours"]].to_numpy(dtype=np.float64)
+    low, high = float(means.min()), float(means.max())
+    room = max(0.05 * (high - low), 0.5)
+    return max(0.0, low - room), min(100.5, high + room)
 
 
 def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
@@ -127,7 +131,7 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
     ax.set(xlim=(-100, 100), ylim=(len(archs) - 0.4, -0.6))
     ax.xaxis.set_major_locator(FixedLocator((-20, -2, 0, 2, 20)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    ax.xaxis.set_major_formatter(FuncFormatter(number_text))
     ax.tick_params(axis="x", labelsize=5.5, pad=1.5)
     within = int((rows["difference"].abs() <= _BAND).sum())
     ax.set_title(f"{mode}\n{within} of {len(rows)} within ±{_BAND:g}", fontsize=6.5, pad=3)
@@ -136,25 +140,25 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
 
 
 def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
-    """Return a figure of one page with six columns, one per mode, and a row per architecture."""
-    archs = list(dict.fromkeys(both["arch"]))
+    """Return a figure with a column per mode and a row per architecture, smallest depth first."""
+    archs = by_size(dict.fromkeys(both["arch"]))
+    modes = [mode for mode in MODES if (both["mode"] == mode).any()]
     with plot_style():
-        height = max(0.8, 0.082 * len(archs))
+        row = 0.082 if len(archs) > _MANY else 0.17
+        high = max(0.5, row * len(archs))
         figure, axes = panel_grid(
-            "Our means minus the published ones", len(MODES), len(MODES), height,
-            left=0.58, bottom=0.88, top=0.62, gap=(0.06, 0),
+            "Our means minus the published ones", len(modes), len(modes), high,
+            left=0.62, bottom=0.5, top=0.62, gap=(0.1, 0),
         )  # fmt: skip
-        for at, (ax, mode) in enumerate(zip(axes, MODES, strict=True)):
-            if not (both["mode"] == mode).any():
-                empty(ax, f"no cell\nof {mode}")
-                continue
+        for at, (ax, mode) in enumerate(zip(axes, modes, strict=True)):
             plot_differences(ax, both, mode, archs)
-            ax.set_yticks(range(len(archs)) if at == 0 else [], archs if at == 0 else [], fontsize=5)
+            names = archs if at == 0 else []
+            ax.set_yticks(range(len(names)), names, fontsize=5 if len(archs) > _MANY else 6.5)
             ax.tick_params(axis="y", length=1.5, pad=1)
             ax.spines["left"].set_visible(at == 0)
-        figure.text(
-            0.5, 0.6 / (height + 1.5), "difference of the mean bounty (percentage points)",
-            ha="center", va="center", fontsize=7,
-        )  # fmt: skip
-        footnote(figure, _notes(both, cells, "Bars: 95 % intervals of the difference. "))
+        what = "difference of the mean bounty (percentage points)"
+        up = 0.2 / float(figure.get_size_inches()[1])
+        figure.text(0.5, up, what, ha="center", va="center", fontsize=7)
+        shared = "The panels share their axes: linear within the grey band, logarithmic beyond. "
+        footnote(figure, _notes(both, cells, f"{shared}Bars: 95 % intervals of the difference. "))
     return figure

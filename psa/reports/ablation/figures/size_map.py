@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from psa.reports.ablation.figures.design_space import map_notes, new_map
+from psa.reports.ablation.figures.design_space import MARK, map_notes, new_map
 from psa.reports.ablation.figures.map_marks import EDGE, Legend, Scale, Spots, colour_bar, handle, marks
 from psa.reports.ablation.matching import MATCHED, Match, matches
 from psa.reports.plotting.style import footnote, plot_style
@@ -21,11 +21,13 @@ _KINDS: Final = {
     (False, True): ("^", f"Asymmetric, but within {MATCHED:.0%}"),
     (False, False): ("^", f"Asymmetric, not within {MATCHED:.0%}"),
 }
+_ALONE: Final = {True: "o", False: "^"}
 _HOW: Final = (
     "Circles are labelled Matched by the study, triangles Asymmetric. Filled: the number of parameters is "
     f"within {MATCHED:.0%} of that of the network with one hidden layer (1*W) that it was meant to match, or "
-    "it is such a network itself. Hollow also: what was meant to match none."
+    "it is such a network itself. Small and filled: without a network to match."
 )
+_SMALL: Final = 0.65  # of the size of a mark: without a partner there is no verdict
 
 
 def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Scale) -> Axes:
@@ -37,11 +39,21 @@ def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Sca
             marks(ax, spots, archs, marker, colours)
         else:
             marks(ax, spots, archs, marker, "white", edgecolors=colours, linewidths=1.3)
+    for labelled, marker in _ALONE.items():
+        archs = _alone(found, labelled)
+        colours = scale.rgba([found[arch].parameters for arch in archs])
+        marks(ax, spots, archs, marker, colours, s=(_SMALL * MARK) ** 2)
     return ax
 
 
 def _alike(found: Mapping[str, Match], labelled: bool, close: bool) -> list[str]:
-    return [arch for arch, each in found.items() if (each.labelled, each.within()) == (labelled, close)]
+    there = {arch: each for arch, each in found.items() if each.role != "none"}
+    return [arch for arch, each in there.items() if (each.labelled, each.within()) == (labelled, close)]
+
+
+def _alone(found: Mapping[str, Match], labelled: bool) -> list[str]:
+    """Return the architectures with this label that were meant to match no other."""
+    return [arch for arch, each in found.items() if each.role == "none" and each.labelled == labelled]
 
 
 def matching_map(
@@ -56,7 +68,7 @@ def matching_map(
     """
     found = matches(archs, parameters, asymmetric, order)
     sizes = [each.parameters for each in found.values()]
-    scale = Scale(LogNorm(min(sizes), max(*sizes, min(sizes) + 1)), "viridis", "parameters")
+    scale = Scale(LogNorm(min(sizes), max(*sizes, 1.05 * min(sizes))), "viridis", "parameters")
     with plot_style():
         drawn = new_map(archs, "Parameter matching")
         drawn.draw(lambda ax: plot_matching(ax, drawn.spots, found, scale))
@@ -65,6 +77,9 @@ def matching_map(
         for (labelled, close), (marker, label) in _KINDS.items():
             mark = handle(marker, _GREY, EDGE) if close else handle(marker, "white", _GREY)
             legend.add(mark, label, _alike(found, labelled, close))
+        for labelled, marker in _ALONE.items():
+            label = f"{'Matched' if labelled else 'Asymmetric'}, no partner to match"
+            legend.add(handle(marker, _GREY, EDGE, _SMALL * MARK), label, _alone(found, labelled))
         legend.draw(drawn, 3.8, heading="published label, and by our count")
         left_out = drawn.write_labels()
         footnote(drawn.figure, [*notes, _HOW, *map_notes(archs, left_out)])

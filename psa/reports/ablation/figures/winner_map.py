@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.path import Path as Shape
 
 from psa.analysis.stats import ALPHA, TIE
 from psa.reports.ablation.cells import Cells
@@ -23,19 +22,12 @@ from psa.reports.ablation.figures.map_marks import (
     unknown,
 )
 from psa.reports.ablation.numbers import ModeStrategy, strategy
-from psa.reports.plotting.style import MODE_LOOKS, plot_style
+from psa.reports.plotting.style import GREY, MODE_LOOKS, plot_style
 from psa.specs.training import MODES
 
 
-def slot(mode: str) -> Shape:
-    """Return the sector of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
-    part = 360 / len(MODES)
-    middle = 90 - part * MODES.index(mode)
-    return Shape.wedge(middle - part / 2, middle + part / 2)
-
-
 def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, ModeStrategy]) -> Axes:
-    """Draw a sole winner as its mark (hollow if it may be chance), a tie as a circle with slots filled."""
+    """Draw a sole winner as its mark, hollow if it may be chance, and a tie as its number of modes."""
     for mode, look in MODE_LOOKS.items():
         sole = _won_by(found, mode)
         clear = [arch for arch in sole if found[arch].clear]
@@ -43,24 +35,28 @@ def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, ModeStrategy]) -> 
         marks(ax, spots, clear, look.marker, look.colour)
         marks(ax, spots, chance, look.marker, "white", edgecolors=look.colour, linewidths=0.9)
     tied = _tied(found)
-    marks(ax, spots, tied, "o", "white", s=(1.3 * MARK) ** 2)
-    for mode, look in MODE_LOOKS.items():
-        archs = [arch for arch in tied if mode in found[arch].best]
-        marks(ax, spots, archs, slot(mode), look.colour, s=(1.2 * MARK) ** 2, linewidths=0)
+    marks(ax, spots, tied, "o", "white", s=(1.35 * MARK) ** 2, edgecolors=GREY, linewidths=0.7)
+    for count in sorted({len(found[arch].best) for arch in tied}):
+        archs = [arch for arch in tied if len(found[arch].best) == count]
+        marks(ax, spots, archs, f"${count}$", "black", s=(0.75 * MARK) ** 2, linewidths=0)
     nothing(ax, spots, _dead(found))
-    return unknown(ax, spots, [arch for arch, each in found.items() if not each.best])
+    return unknown(ax, spots, _open(found))
 
 
 def _won_by(found: Mapping[str, ModeStrategy], mode: str) -> list[str]:
-    return [arch for arch, each in found.items() if each.best == (mode,) and each.above_zero_r]
+    return [arch for arch, each in found.items() if each.best == (mode,)]
 
 
 def _tied(found: Mapping[str, ModeStrategy]) -> list[str]:
-    return [arch for arch, each in found.items() if len(each.best) > 1 and each.above_zero_r]
+    return [arch for arch, each in found.items() if len(each.best) > 1]
 
 
 def _dead(found: Mapping[str, ModeStrategy]) -> list[str]:
-    return [arch for arch, each in found.items() if each.best and not each.above_zero_r]
+    return [arch for arch, each in found.items() if each.open == "below ZeroR"]
+
+
+def _open(found: Mapping[str, ModeStrategy]) -> list[str]:
+    return [arch for arch, each in found.items() if each.open in ("no trial", "few trials")]
 
 
 def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
@@ -74,16 +70,16 @@ def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> 
             legend.add(handle(look.marker, look.colour), mode, _won_by(found, mode))
         chance = [arch for mode in MODES for arch in _won_by(found, mode) if not found[arch].clear]
         legend.add(handle("o", "white"), "hollow: may be chance", chance)
-        wedges = [handle(slot(mode), look.colour, "none", 1.2 * MARK) for mode, look in MODE_LOOKS.items()]
-        ring = handle("o", "white", size=1.3 * MARK)
-        legend.add((ring, *wedges), "tie: slots clockwise from the top", _tied(found))
-        legend.add(NOTHING, "no trial of any mode above ZeroR", _dead(found))
-        legend.add(UNKNOWN, "no trial", [arch for arch, each in found.items() if not each.best])
+        ring = handle("o", "white", GREY, 1.35 * MARK)
+        digit = handle("$2$", "black", "black", 0.75 * MARK)
+        legend.add((ring, digit), "tie of so many modes", _tied(found))
+        legend.add(NOTHING, "no mode's mean above ZeroR", _dead(found))
+        legend.add(UNKNOWN, "fewer than three trials of every mode", _open(found))
         legend.draw(drawn, LEFT, columns=4, heading="highest mean bounty")
         test = "a paired sign-flip test" if cells.paired else "Welch's test"
         how = (
-            f"Unrounded means within {tolerance:g} points tie; slots in the order {', '.join(MODES)}, white "
-            "where a mode has no share in the win. Hollow: not told from every other mode by "
+            f"Unrounded means within {tolerance:g} points tie; the table of accuracies names the modes. "
+            "Hollow: not told from every other mode by "
             f"{test} (p < {ALPHA:g} after Holm's correction)."
         )
         return finish_map(drawn, cells, how)

@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from psa.analysis.stats import Values, present, summary
+from psa.analysis.stats import LEAST_N, Values, present, summary
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
 from psa.reports.glonet.tables import CHANCE, SPEED
-from psa.reports.plotting.style import GREY, empty, plot_style
+from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.style import GREY, plot_style
 
 _COLUMNS: Final = 3
 _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other
@@ -24,25 +24,36 @@ Numbers = Callable[[Trained], Values]
 
 
 def plot_depths(
-    ax: Axes, results: GlonetResults, features: int, numbers: Numbers, most: float = math.inf
+    ax: Axes,
+    results: GlonetResults,
+    features: int,
+    numbers: Numbers,
+    most: float = math.inf,
+    least: float = -math.inf,
 ) -> Axes:
     """Draw the mean with its 95 % t interval per model, and every trial as a dot, over depths at equal
     distances.
 
-    most: the greatest possible number, at which an interval ends.
+    most: the greatest possible number, at which an interval ends. least: networks with a mean below are left
+    out, since their intervals would stand without a mark.
     """
     for at, model in enumerate(results.models):
         look = MODEL_LOOKS[model]
-        networks = [each for each in results.of(model, features) if len(present(numbers(each)))]
+        networks = [
+            each
+            for each in results.of(model, features)
+            if len(present(numbers(each))) and mean(numbers(each)) >= least
+        ]
         if not networks:
             continue
         shift = _OFFSET * (at - (len(results.models) - 1) / 2)
         x = np.array([results.layers.index(each.network.layers) + shift for each in networks])
         found = [summary(numbers(each)) for each in networks]
         means = np.array([each.mean for each in found])
+        wide = np.array([each.n >= LEAST_N for each in found])[None]
         reach = np.array([[each.mean - each.low, min(each.high, most) - each.mean] for each in found]).T
         ax.errorbar(
-            x, means, np.nan_to_num(reach), color=look.colour, linestyle=look.line, marker=look.marker,
+            x, means, np.nan_to_num(reach) * wide, color=look.colour, linestyle=look.line, marker=look.marker,
             markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.8, capsize=1.5,
             linewidth=1.1, zorder=3, gid=f"mean {model}",
         )  # fmt: skip
@@ -74,20 +85,19 @@ def accuracy_figure(results: GlonetResults) -> Figure:
     shown = _learned_range(results)
     count = min(len(results.features), _COLUMNS)
     with plot_style():
-        figure, axes = panels("Accuracy and depth", 2, count, 1.75)
+        figure, axes = panels("Accuracy and depth", 1 if shown is None else 2, count, 1.75)
         for column, features in enumerate(results.features[:_COLUMNS]):
-            upper, lower = axes[0][column], axes[1][column]
-            for ax in (upper, lower):
-                plot_depths(ax, results, features, lambda each: each.test, 100.0)
-                _zero_r(ax, results)
+            upper = plot_depths(axes[0][column], results, features, lambda each: each.test, 100.0)
+            _zero_r(upper, results)
             upper.set_ylim(0, 103)
             upper.set_title(f"width {features}", loc="left")
-            if shown is None:
-                empty(lower, "no trial is above ZeroR")
-            else:
-                lower.set_ylim(*shown)
-            lower.set_title("the upper end, enlarged", loc="left", fontsize=7, color="#404040")
-            lower.set_xlabel("layers, the head included")
+            if shown is not None:
+                low, high = shown
+                lower = plot_depths(axes[1][column], results, features, lambda each: each.test, 100.0, low)
+                _zero_r(lower, results)
+                lower.set_ylim(low, high)
+                lower.set_title("the upper end, enlarged", loc="left", fontsize=7, color="#404040")
+            axes[-1][column].set_xlabel("layers, the head included")
         for row in axes:
             row[0].set_ylabel("test accuracy (%)")
         zero_r = thin_line(f"ZeroR of validation, {results.zero_r_shown}")
@@ -95,7 +105,8 @@ def accuracy_figure(results: GlonetResults) -> Figure:
         how = (
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
         )
-        how += "distances. What lies below the enlarged range is in the panel above it."
+        how += "distances. The panels of a row share their axes."
+        how += "" if shown is None else " What lies below the enlarged range is in the panel above it."
         return finish_panels(figure, results, handles, [how, _left_out(results)])
 
 
@@ -105,21 +116,21 @@ def _left_out(results: GlonetResults) -> str:
 
 
 def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
-    """Plot seconds per epoch and trial over depth."""
+    """Plot milliseconds per epoch and trial over depth, as the table has them."""
     nothing = np.full(len(results.seeds), np.nan)
     with plot_style():
         figure, axes = panels("Training speed", 1, min(len(results.features), _COLUMNS), 1.9)
         for ax, features in zip(axes[0], results.features, strict=False):
-            plot_depths(ax, results, features, lambda each: seconds.get(each.network, nothing))
+            plot_depths(ax, results, features, lambda each: 1000 * seconds.get(each.network, nothing))
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_title(f"width {features}", loc="left")
             ax.set_xlabel("layers, the head included")
         _one_range([ax for ax in axes[0] if ax.lines])
-        axes[0][0].set_ylabel("seconds per epoch and trial")
-        return finish_panels(figure, results, map(model_line, results.models), [SPEED, _left_out(results)])
+        axes[0][0].set_ylabel("milliseconds per epoch and trial")
+        how = "Depths stand at equal distances. The panels share their axes."
+        return finish_panels(
+            figure, results, map(model_line, results.models), [SPEED, how, _left_out(results)]
+        )
 
 
 def _one_range(axes: list[Axes]) -> None:
@@ -133,4 +144,6 @@ def _one_range(axes: list[Axes]) -> None:
     drawn = drawn[~np.isnan(drawn)]
     for ax in axes:
         if len(drawn):
-            ax.set_ylim(drawn.min() / 1.6, drawn.max() * 1.6)
+            low, high = float(drawn.min()) / 1.6, float(drawn.max()) * 1.6
+            ax.set_ylim(low, high)
+            log_axis(ax.yaxis, low, high)

@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Trained
-from psa.reports.plotting.style import GREY, empty, plot_style
+from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.style import GREY, plot_style
 
 _QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
 ROWS: Final = 8  # of panels per page
@@ -28,8 +29,6 @@ def plot_epochs(ax: Axes, curves: Sequence[tuple[str, Values]]) -> Axes:
 
     curves: a model and [seeds, epochs]. A mean is over the trials that were trained that far.
     """
-    if not any((~np.isnan(values)).any() for _, values in curves):
-        return empty(ax, "no trial")
     longest = max(values.shape[1] for _, values in curves)
     for at, (model, values) in enumerate(curves):
         look, x = MODEL_LOOKS[model], np.arange(1, values.shape[1] + 1)
@@ -51,9 +50,7 @@ def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
     ax.set_yscale("log")
     if range_ is not None:
         ax.set_ylim(*range_)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+        log_axis(ax.yaxis, *range_, 5)
 
 
 def _range(results: GlonetResults, at: int) -> tuple[float, float] | None:
@@ -64,8 +61,22 @@ def _range(results: GlonetResults, at: int) -> tuple[float, float] | None:
     return (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else None
 
 
+def trained_depths(results: GlonetResults, features: int) -> list[int]:
+    """Return the depths of which a network of this width has a trial."""
+    return [
+        layers
+        for layers in results.layers
+        if any(
+            (each := results.get(model, layers, features)) is not None and each.n for model in results.models
+        )
+    ]
+
+
 def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
-    """Plot training loss, validation loss (on one logarithmic range) and validation accuracy, per depth."""
+    """Plot training loss, validation loss (each on one logarithmic range) and validation accuracy, per depth.
+
+    layers: depths with at least one trained network, see `trained_depths`.
+    """
     ranges = [_range(results, at) for at in (0, 1)]
     with plot_style():
         figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)
@@ -76,11 +87,14 @@ def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) 
                 if (each := results.get(model, depth, features)) is not None and each.n
             ]
             for at, ax in enumerate(axes[row]):
+                if not any(np.isfinite(_of(each)[at]).any() for each in there):
+                    ax.remove()
+                    continue
                 plot_epochs(ax, [(each.network.model, _of(each)[at]) for each in there])
                 ax.set_title(f"{depth} layers", loc="left", fontsize=7.5, pad=2)
-                if there and at < 2:
+                if at < 2:
                     _dress_loss(ax, ranges[at])
-                elif there:
+                else:
                     ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
                     ax.set_ylim(0, 104)
                     ax.set_yticks((0, 50, 100))
@@ -90,5 +104,6 @@ def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) 
             ax.set_xlabel("epoch")
         handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
-        how += "over the batches of an epoch, the validation loss that of the weights after it."
+        how += "over the batches of an epoch, the validation loss that of the weights after it. "
+        how += "The panels of a column share their axis."
         return finish_panels(figure, results, handles, [how])

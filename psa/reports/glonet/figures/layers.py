@@ -11,14 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.layer_use import NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, mean
 from psa.reports.glonet.tables import exits_of
-from psa.reports.plotting.style import GREY, add_axes, empty, plot_style
+from psa.reports.plotting.scales import label_bar
+from psa.reports.plotting.style import GREY, add_axes, plot_style
 
 _COLUMNS: Final = 4
 _BAR: Final = 0.75  # inches for the scale of a heat map
@@ -27,10 +28,22 @@ _COLOURS: Final = "cividis"  # made for readers with colour deficiencies
 _Draw = Callable[[Axes, Sequence[Use]], Axes]
 
 
-def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str]) -> dict[int, list[Use]]:
-    """Return the observed networks of a width, by their layers, in the order of the models."""
+def _by_depth(
+    uses: Mapping[Network, Use],
+    features: int,
+    models: Sequence[str],
+    observed: Callable[[Use], bool],
+) -> dict[int, list[Use]]:
+    """Return the observed networks of a width, by their layers, in the order of the models.
+
+    observed: whether a network has what a figure shows.
+    """
     there = sorted(
-        (each for each in uses if each.features == features and each.model in models),
+        (
+            each
+            for each in uses
+            if each.features == features and each.model in models and observed(uses[each])
+        ),
         key=lambda each: (each.layers, models.index(each.model)),
     )
     found: dict[int, list[Use]] = {}
@@ -64,8 +77,6 @@ def _drawn(
 def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
     """Draw the share of each hidden layer in the total mean output, after training and (thin) before it."""
     hidden = max(len(use.shares) for use in uses)
-    if not hidden:
-        return empty(ax, "not observed")
     for use in uses:
         look = MODEL_LOOKS[use.network.model]
         x = np.arange(1, len(use.shares) + 1)
@@ -86,7 +97,7 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
 
 def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """Plot the contribution of each layer, per depth; None if nothing was observed."""
-    found = _by_depth(uses, features, results.models)
+    found = _by_depth(uses, features, results.models, lambda use: len(use.shares) > 0)
     if not found:
         return None
     with plot_style():
@@ -107,8 +118,6 @@ def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
 
 def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
     """Draw accuracy when the head reads the first k layers: mean, least and greatest seed."""
-    if not any(use.exits.shape[1] for use in uses):
-        return empty(ax, "not observed")
     for use in uses:
         look = MODEL_LOOKS[use.network.model]
         middle, low, high = bands(use.exits)
@@ -143,8 +152,8 @@ def _mark(ax: Axes, results: GlonetResults, uses: Sequence[Use]) -> None:
 
 def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """Plot accuracy against the layer at which the network is left; None if nothing was observed."""
-    found = _by_depth(uses, features, results.models)
-    if not any(use.exits.shape[1] for each in found.values() for use in each):
+    found = _by_depth(uses, features, results.models, lambda use: use.exits.shape[1] > 0)
+    if not found:
         return None
     with plot_style():
         labels = ("hidden layers read", "accuracy (%)")
@@ -156,7 +165,8 @@ def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
             "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
-            f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned."
+            f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that "
+            "learned. The panels share the axis of accuracy."
         )
         return finish_panels(figure, results, handles, [how])
 
@@ -171,7 +181,7 @@ def norms_figure(
     results: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
 ) -> Figure | None:
     """Plot a heat map per depth: the growth of the parameters of each layer (from below) over the epochs."""
-    found = _by_depth(uses, features, [model])
+    found = _by_depth(uses, features, [model], lambda use: use.norms.shape[2] > 0)
     values = [growth(each[0]) for each in found.values() if each[0].norms.shape[2]]
     finite = np.concatenate([each[np.isfinite(each) & (each > 0)] for each in values] or [np.empty(0)])
     if not len(finite):
@@ -180,8 +190,6 @@ def norms_figure(
 
     def draw(ax: Axes, each: Sequence[Use]) -> Axes:
         shown = growth(each[0])
-        if not shown.size:
-            return empty(ax, "not observed")
         layers, times = shown.shape
         ax.pcolormesh(
             np.arange(times + 1) - 0.5, np.arange(layers + 1) + 0.5, shown, norm=norm, cmap=_COLOURS,
@@ -197,7 +205,7 @@ def norms_figure(
         _bar(figure, axes[0], norm)
         how = (
             "Entrywise L1 norm of a layer's weights and biases, divided by that before training (epoch 0); "
-            "mean over seeds. The last layer is the head."
+            "mean over seeds. The last layer is the head. The panels share one logarithmic scale."
         )
         return finish_panels(figure, results, (), [how])
 
@@ -216,11 +224,5 @@ def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
     place = beside.get_position()
     ax = add_axes(figure, wide - _BAR + 0.1, place.y0 * high, 0.1, place.height * high)
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, _COLOURS), cax=ax)
-    ticks = np.geomspace(float(norm.vmin or 1), float(norm.vmax or 1), 5)
-    bar.set_ticks([float(f"{tick:.3g}") for tick in ticks])
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    label_bar(bar, norm, "times the start", most=5)
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.ax.tick_params(which="minor", length=0)
-    bar.set_label("times the start", fontsize=6.5, labelpad=2)
-    bar.outline.set_linewidth(0.4)

@@ -1,4 +1,4 @@
-"""`psa export-gradients`: the gradients that a probe kept as factors, written out for other programs."""
+"""`psa export-gradients` and `psa export-model`: gradients and networks, written out for other programs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from psa.cli.console import console, print_line
-from psa.cli.options import OUTPUT_FILES, DataDir, NumberOption, option
+from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, NumberOption, PluginFiles, option
+from psa.cli.output.activity import activity
 from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.core.formatting import format_bytes, pluralize
+from psa.plugins.loading import load_plugins
 
 if TYPE_CHECKING:  # torch is imported in functions, not while options are read
     from psa.analysis.gradients.export import Export
@@ -73,9 +76,9 @@ def export_gradients(
         )
     check_free(kept, exports, output_dir)
     _check_room(output_dir, total)
-    with out.status("writing") as shown:
+    with activity(out, "writing") as show:
         for number, each in enumerate(exports, 1):
-            shown.update(f"writing {number:,} of {len(exports):,}: {each.name}")
+            show(f"writing {number:,} of {len(exports):,}: {each.name}")
             write_export(kept, each, output_dir)
     print_line(out, f"Written to {output_dir}")
     return 0
@@ -102,3 +105,36 @@ def _check_room(folder: Path, total: int) -> None:
             f"{folder} must have {format_bytes(total)} free, has {format_bytes(free)}",
             "Write less",
         )
+
+
+def export_model(
+    trial: Annotated[
+        str, Parameter(help="Id of a trial, such as smoke/resmlp-1x4/none/s00-0a1b2c, or a state file.")
+    ],
+    /,
+    *,
+    format: Annotated[  # noqa: A002 - it is the name of the option
+        Literal["safetensors", "torchscript", "onnx"],
+        Parameter(help="Tensors by name, a program for torch.jit.load, or a graph (needs the extra onnx)."),
+    ] = "safetensors",
+    plugin: PluginFiles = (),
+    model_dir: ModelDir = Path("models"),
+    output: Annotated[
+        Path | None, option(OUTPUT_FILES, "File to write. [default: results/exported/ID with its suffix]")
+    ] = None,
+) -> int:
+    """Write the network of a trial as a file for other programs.
+
+    It has the last known good weights. Its input is a batch of samples [batch, features], scaled as the
+    trial's data were; its output is logits [batch, classes]. From Python, psa.load returns the network.
+
+    Example: psa export-model MODEL --format torchscript
+    """
+    from psa.engine.model_export import SUFFIXES, exported_model
+
+    load_plugins(plugin)
+    found, content = exported_model(trial, format, model_dir=model_dir)
+    path = output or Path("results/exported") / f"{found.id}{SUFFIXES[format]}"
+    write_atomically(path, content)
+    print_line(console(), f"{path} ({format_bytes(len(content))})")
+    return 0

@@ -6,24 +6,34 @@ precedence over the file. Keys are passed to boto3 and to nothing else.
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import io
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from psa.core.errors import UserError, one_line
+from cloud.aws.settings.identity import ENV_FILE, SECRETS, check_keys, identity_of, region_of, session_of
+from cloud.aws.settings.job_settings import (
+    JOB_SETTINGS,
+    TRUTHS,
+    JobSettings,
+    job_setting_faults,
+    parse_job_settings,
+)
+from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.parsing import nearest
 from psa.core.text_file import decode_text
 
-ENV_FILE: Final = Path(".env")
+logger = logging.getLogger(__name__)
+
+OLD_ENV_FILE: Final = Path("aws/sagemaker/.env")  # where the original study kept it
 BUCKET_HINT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
-DEFAULT_REGION: Final = "us-east-1"  # used if neither the settings nor AWS's own files name a region
 DEFAULTS: Final = {
     "S3_PREFIX": "psa-experiment",
     "INSTANCE_TYPE": "ml.c5.xlarge",
@@ -35,18 +45,19 @@ _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 _ROLE_NAME: Final = re.compile(r"[\w+=,.@-]{1,64}")
 _BUCKET: Final = re.compile(r"(?!xn--)(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
-_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_keys_read: Final[set[str]] = set()  # from .env
+# Stand in a dry run for what is not set: AWS's own model accepts them, and AWS itself would not.
+_PLACEHOLDERS: Final = {
+    "AWS_SAGEMAKER_ROLE": "arn:aws:iam::000000000000:role/AWS_SAGEMAKER_ROLE",
+    "S3_BUCKET_NAME": "S3_BUCKET_NAME",
+}
 _REGIONS: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
-_PROFILES: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
-_SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of a submission. instances: types in the order in which they are tried; image: of the
     container, "" for AWS's own with PyTorch; profile and keys: from .env; keys go to boto3 only and are never
-    shown.
+    shown; jobs: what a company may require of its jobs; missing: settings that placeholders stand for.
     """
 
     role: str
@@ -57,25 +68,20 @@ class Settings:
     spot: bool
     max_run_seconds: int
     image: str = ""
+    jobs: JobSettings = JobSettings()  # noqa: RUF009 -- frozen
     profile: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    missing: tuple[str, ...] = ()
 
-    def client(self, service: str) -> Any:
-        """Return a boto3 client that retries throttled requests."""
+    def client(self, service: str, region: str | None = None) -> Any:
+        """Return a boto3 client that retries throttled requests. region: by default that of the settings."""
         import boto3
         from botocore.config import Config
 
         named = {key.lower(): value for key, value in self.keys.items()}
-        session = boto3.Session(region_name=self.region, profile_name=self.profile, **named)
+        session = boto3.Session(region_name=region or self.region, profile_name=self.profile, **named)
         retries = {"mode": "adaptive", "max_attempts": 10}
         return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=30))
-
-
-def redact(text: str) -> str:
-    """Return a text of AWS with any key of .env that it quotes removed."""
-    for secret in filter(None, (*_keys_read, *(os.environ.get(name, "") for name in _SECRETS))):
-        text = text.replace(secret, "***")
-    return text
 
 
 def check_installed() -> None:
@@ -92,39 +98,85 @@ def read_settings(folder: Path = Path(), *, submits: bool = True) -> Settings:
 
     Raises UserError that lists everything missing or invalid.
     """
-    check_installed()
-    found = _found(folder / ENV_FILE)
-    profile, keys = _identity(found)
-    found["AWS_REGION"] = _region(found, profile)
+    found, (profile, keys) = _read(folder)
     if not submits:
         found.pop("AWS_SAGEMAKER_ROLE", None)
-    names = [name for name in _RULES if submits or name != "AWS_SAGEMAKER_ROLE"]
-    faults = [fault for name in names if (fault := _fault(name, found.get(name, "")))]
-    faults += _region_faults(found["AWS_REGION"])
-    if faults:
-        raise UserError("; ".join(faults), f"Set it in {ENV_FILE} or the environment (see .env.example)")
-    settings = Settings(
-        role=_role_of(found["AWS_SAGEMAKER_ROLE"], found.get("AWS_ACCOUNT_ID", "")) if submits else "",
-        region=found["AWS_REGION"],
-        bucket=found["S3_BUCKET_NAME"],
-        prefix=found["S3_PREFIX"].strip("/"),
-        instances=tuple(name.strip() for name in found["INSTANCE_TYPE"].split(",")),
-        spot=_TRUTHS[found["USE_SPOT_INSTANCES"].lower()],
-        max_run_seconds=int(found["MAX_RUN_SECONDS"]),
-        image=found.get("TRAINING_IMAGE", ""),
-        profile=profile,
-        keys=keys,
-    )
-    _keys_read.update(settings.keys.values())
+    unset = [name for name in _unset(found) if submits or name != "AWS_SAGEMAKER_ROLE"]
+    _raise([*(f"{name} must be set" for name in unset), *_faults(found)])
+    settings = _settings(found, profile, keys)
     _check_account(settings, found.get("AWS_ACCOUNT_ID", ""))
-    _check_keys(settings)
+    check_keys(profile, keys)
     return settings
 
 
-def _found(path: Path) -> dict[str, str]:
-    """Return every name in a .env file that has a value."""
+def read_partial_settings(folder: Path = Path(), *, region: str | None = None) -> Settings:
+    """Read the settings, with a placeholder for each required one that is not set; `missing` lists those.
+    region: instead of that of the settings. Credentials are not looked for, so that no network is needed.
+
+    Raises UserError that lists everything invalid.
+    """
+    found, (profile, keys) = _read(folder)
+    found |= {} if region is None else {"AWS_REGION": region}
+    unset = _unset(found)
+    _raise(_faults(found))
+    settings = _settings(found, profile, keys)
+    _check_account(settings, found.get("AWS_ACCOUNT_ID", ""))
+    return dataclasses.replace(
+        settings,
+        role=settings.role or _PLACEHOLDERS["AWS_SAGEMAKER_ROLE"],
+        bucket=settings.bucket or _PLACEHOLDERS["S3_BUCKET_NAME"],
+        missing=tuple(unset),
+    )
+
+
+def _read(folder: Path) -> tuple[dict[str, str], tuple[str | None, dict[str, str]]]:
+    """Return every setting that has a value, the region resolved, and the profile and the keys."""
+    check_installed()
+    found = _found(folder)
+    profile, keys = identity_of(found)
+    found["AWS_REGION"] = region_of(found, profile)
+    return found, (profile, keys)
+
+
+def _unset(found: Mapping[str, str]) -> list[str]:
+    return [name for name in _PLACEHOLDERS if not found.get(name)]
+
+
+def _faults(found: Mapping[str, str]) -> list[str]:
+    faults = [fault for name in _RULES if (value := found.get(name)) and (fault := _fault(name, value))]
+    return [*faults, *_region_faults(found["AWS_REGION"]), *job_setting_faults(found)]
+
+
+def _raise(faults: list[str]) -> None:
+    if faults:
+        raise UserError("; ".join(faults), f"Set it in {ENV_FILE} or the environment (see .env.example)")
+
+
+def _settings(found: Mapping[str, str], profile: str | None, keys: dict[str, str]) -> Settings:
+    role = found.get("AWS_SAGEMAKER_ROLE", "")
+    return Settings(
+        role=role and _role_of(role, found.get("AWS_ACCOUNT_ID", "")),
+        region=found["AWS_REGION"],
+        bucket=found.get("S3_BUCKET_NAME", ""),
+        prefix=found["S3_PREFIX"].strip("/"),
+        instances=tuple(name.strip() for name in found["INSTANCE_TYPE"].split(",")),
+        spot=TRUTHS[found["USE_SPOT_INSTANCES"].lower()],
+        max_run_seconds=int(found["MAX_RUN_SECONDS"]),
+        image=found.get("TRAINING_IMAGE", ""),
+        jobs=parse_job_settings(found),
+        profile=profile,
+        keys=keys,
+    )
+
+
+def _found(folder: Path) -> dict[str, str]:
+    """Return every name in a folder's .env file, or in the environment, that has a value."""
     from dotenv import dotenv_values
 
+    path = folder / ENV_FILE
+    if not path.is_file() and (folder / OLD_ENV_FILE).is_file():
+        path = folder / OLD_ENV_FILE
+        logger.warning("the settings are read from %s; move the file to %s", OLD_ENV_FILE, ENV_FILE)
     try:
         content = path.read_bytes() if path.is_file() else b""
         text = io.StringIO(decode_text(content, str(path)))
@@ -136,7 +188,8 @@ def _found(path: Path) -> dict[str, str]:
 
 
 def _known(file: Mapping[str, Any]) -> set[str]:
-    return {*_RULES, *DEFAULTS, *_SECRETS, *_REGIONS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
+    others = ("AWS_ACCOUNT_ID", "TRAINING_IMAGE")
+    return {*_RULES, *DEFAULTS, *SECRETS, *_REGIONS, *JOB_SETTINGS, *others, *file}
 
 
 def _is_run_time(value: str) -> bool:
@@ -152,16 +205,14 @@ _RULES: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
     ),
     "S3_BUCKET_NAME": (_BUCKET.fullmatch, f"a bucket ({BUCKET_HINT})"),
     "S3_PREFIX": (lambda value: _PREFIX.fullmatch(value.strip("/")), "words separated by /"),
-    "USE_SPOT_INSTANCES": (lambda value: value.lower() in _TRUTHS, "true or false"),
+    "USE_SPOT_INSTANCES": (lambda value: value.lower() in TRUTHS, "true or false"),
     "MAX_RUN_SECONDS": (_is_run_time, f"from 60 to {RUN_SECONDS_LIMIT} (28 days)"),
 }
 
 
 def _fault(name: str, value: str) -> str:
-    """Return the error of a setting, or "" if it is valid."""
+    """Return the error of a setting that is set, or "" if it is valid."""
     is_valid, expected = _RULES[name]
-    if not value:
-        return f"{name} must be set"
     return "" if is_valid(value) else f"{name} must be {expected}, got {value!r}"
 
 
@@ -177,7 +228,7 @@ def _region_faults(region: str) -> list[str]:
 
 @functools.cache
 def _known_regions() -> frozenset[str]:
-    session = _session(None)
+    session = session_of(None)
     return frozenset(
         name
         for partition in session.get_available_partitions()
@@ -204,56 +255,3 @@ def _check_account(settings: Settings, account: str) -> None:
             f"AWS_SAGEMAKER_ROLE must be of account {account} (AWS_ACCOUNT_ID), got account {found[1]}",
             "Correct one of them",
         )
-
-
-def _check_keys(settings: Settings) -> None:
-    """Raise UserError if boto3 finds no keys. An instance's own role cannot be detected here."""
-    with _own_files():
-        if settings.keys or _session(settings.profile).get_credentials() is not None:
-            return
-    raise UserError(
-        "AWS credentials must be set, got none",
-        "Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    )
-
-
-def _identity(found: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
-    """Return the profile and the keys of .env, or neither if the environment names one of them: keys of one
-    source must not be combined with the session token of another.
-    """
-    if any(os.environ.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", *_PROFILES)):
-        return None, {}
-    keys = {name: found[name] for name in _SECRETS if found.get(name)}
-    if keys and not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= keys.keys():
-        raise UserError(
-            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together, got {' and '.join(keys)} alone",
-            f"Set both in {ENV_FILE}, or none",
-        )
-    return (None, keys) if keys else (found.get("AWS_PROFILE") or None, {})
-
-
-def _region(found: Mapping[str, str], profile: str | None) -> str:
-    """Return the region in the order of AWS's own tools: explicit, AWS_DEFAULT_REGION, the profile's."""
-    named = found.get("AWS_REGION") or found.get("AWS_DEFAULT_REGION")
-    return named or _session(profile).region_name or DEFAULT_REGION
-
-
-def _session(profile: str | None) -> Any:
-    """Return a boto3 session. Raises UserError for an invalid profile or an unreadable AWS file."""
-    import boto3
-
-    with _own_files():
-        return boto3.Session(profile_name=profile)
-
-
-@contextlib.contextmanager
-def _own_files() -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        yield
-    except BotoCoreError as error:
-        raise UserError(
-            f"AWS's own settings cannot be used: {redact(one_line(str(error)))[:300]}",
-            "Correct AWS_PROFILE, ~/.aws/config or ~/.aws/credentials (`aws configure list` shows them)",
-        ) from None

@@ -1,0 +1,1 @@
+"""Prices, quotas, images and permissions: what an emulator answers beside training jobs."""

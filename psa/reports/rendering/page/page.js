@@ -1,0 +1,264 @@
+"use strict";
+document.body.classList.remove("plain"); // controls that need this script are hidden without it
+const $ = (selector, within = document) => within.querySelector(selector);
+const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+const make = (tag, text = "", attributes = {}) => {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+};
+
+// Colours: those of the system until the reader chooses others.
+const isDark = () => document.documentElement.dataset.theme
+  ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const showTheme = () => {
+  $("#theme").setAttribute("aria-pressed", isDark());
+  $("#theme").textContent = isDark() ? "Light colours" : "Dark colours";
+};
+$("#theme").addEventListener("click", () => {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  showTheme();
+});
+showTheme();
+
+// Contents: open beside the page, closed in the bar of a narrow screen; the section in view is marked.
+const narrow = matchMedia("(max-width: 60rem)"), menu = $("#menu");
+const fold = () => { menu.open = !narrow.matches; };
+narrow.addEventListener("change", fold);
+fold();
+const links = new Map($$("nav a").map(link => [link.hash.slice(1), link]));
+$("nav").addEventListener("click", event => { if (narrow.matches && event.target.closest("a")) menu.open = false; });
+const seen = new Set();
+const observer = new IntersectionObserver(entries => {
+  for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target);
+  const current = $$("main > section, #top, #origin").find(each => seen.has(each));
+  for (const link of links.values()) link.removeAttribute("aria-current");
+  if (current) links.get(current.id)?.setAttribute("aria-current", "true");
+}, { rootMargin: "-10% 0px -55% 0px" });
+$$("main > section, #top, #origin").forEach(each => observer.observe(each));
+
+// Filter: every word must occur in a row; "Column > 90" compares the numbers of a column.
+const COMPARISON = /^(.+?)\s*(<=|>=|<|>|=)\s*(-?[\d.,]+)$/;
+const TESTS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+function matcher(text, names) {
+  const parts = text.split(";").map(part => part.trim()).filter(Boolean).map(part => {
+    const found = COMPARISON.exec(part);
+    const column = found && names.findIndex(name => name.toLowerCase().startsWith(found[1].toLowerCase()));
+    if (found && column >= 0) {
+      const limit = Number(found[3].replaceAll(",", "")), test = TESTS[found[2]];
+      return (words, keys) => keys[column] !== "" && keys[column] !== null && test(Number(keys[column]), limit);
+    }
+    const wanted = part.toLowerCase().split(/\s+/);
+    return words => wanted.every(word => words.includes(word));
+  });
+  return (words, keys) => parts.every(part => part(words, keys));
+}
+
+// A click on a heading sorts by that column: numbers by value, texts by alphabet, missing last; the third click undoes it.
+function sortable(heads, rows, key, show) {
+  heads.forEach((head, column) => $("button", head).addEventListener("click", () => {
+    const next = { ascending: "descending", descending: "none" }[head.getAttribute("aria-sort")] || "ascending";
+    heads.forEach(each => each.removeAttribute("aria-sort"));
+    const ordered = [...rows];
+    if (next !== "none") {
+      head.setAttribute("aria-sort", next);
+      const sign = next === "ascending" ? 1 : -1;
+      const numeric = ordered.every(row => key(row, column) === "" || !isNaN(key(row, column)));
+      ordered.sort((a, b) => {
+        const x = key(a, column), y = key(b, column);
+        if (x === "" || y === "") return (x === "") - (y === "");
+        return sign * (numeric ? x - y : String(x).localeCompare(String(y), "en", { numeric: true }));
+      });
+    }
+    show(ordered);
+  }));
+}
+for (const table of $$("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows];
+  sortable(heads, rows, (row, column) => row.cells[column].dataset.key, ordered => body.append(...ordered));
+  const input = $("input[type=search]", table.closest(".table"));
+  if (!input) continue;
+  const names = heads.map(head => head.textContent), count = input.nextElementSibling;
+  const apply = () => {
+    const match = matcher(input.value, names);
+    for (const row of rows) row.hidden = !match(row.textContent.toLowerCase(), [...row.cells].map(cell => cell.dataset.key));
+    const shown = rows.filter(row => !row.hidden).length;
+    count.textContent = input.value ? `${shown} of ${rows.length} rows` : "";
+  };
+  input.addEventListener("input", apply);
+}
+addEventListener("keydown", event => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || /INPUT|SELECT|TEXTAREA/.test(event.target.tagName) || $("dialog[open]")) return;
+  const next = $$("input[type=search]").find(input => input.getBoundingClientRect().bottom > 0);
+  if (next) { event.preventDefault(); next.focus(); }
+});
+
+// Trials: the index is JSON, compressed.
+const NEAR = 60; // curves in one plot; more cannot be told apart
+const LIST = 200; // rows shown at first
+const CURVES = { lkg: ["LKG, validation accuracy (%)", 100], accuracy: ["Validation accuracy of each loop (%)", 100],
+  loss: ["Validation loss", 1], train_loss: ["Training loss", 1] };
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+}
+const show = (value, name = "") => /^(bounty|test)$/.test(name) && typeof value === "number" ? value.toFixed(2) : value === null || value === undefined ? "n/a" : typeof value === "object" ? JSON.stringify(value) : String(value);
+
+function trialPages(index) {
+  const size = index.rows.id.length, all = [...Array(size).keys()], dialog = $("#trial-dialog");
+  const value = (at, name) => index.rows[name]?.[at] ?? null;
+  const nameOf = at => value(at, "id");
+  const colour = (at, count) => `hsl(${Math.round(360 * at / Math.max(count, 1))} 70% ${isDark() ? 62 : 42}%)`;
+  let chosen = [], plot = null;
+
+  function listInto(table, trials, open) {
+    const row = make("tr");
+    for (const name of index.listed) {
+      const head = make("th", "", { scope: "col", class: typeof value(trials[0], name) === "number" ? "" : "text" });
+      head.append(make("button", index.labels[name] || name, { type: "button" }));
+      row.append(head);
+    }
+    table.tHead.replaceChildren(row);
+    const fill = (ordered, most = LIST) => {
+      table.tBodies[0].replaceChildren(...ordered.slice(0, most).map(at => {
+        const line = make("tr", "", { tabindex: 0, "data-trial": at });
+        for (const name of index.listed) line.append(make("td", show(value(at, name), name), { class: typeof value(at, name) === "number" ? "" : "text" }));
+        line.addEventListener("click", () => open(at, line));
+        line.addEventListener("keydown", event => { if (event.key === "Enter") open(at, line); });
+        return line;
+      }));
+      if (ordered.length <= most) return;
+      const more = make("tr"), cell = make("td", "", { colspan: index.listed.length, class: "text" });
+      const button = make("button", `Show all ${ordered.length} rows`, { type: "button" });
+      button.addEventListener("click", () => fill(ordered, Infinity));
+      cell.append(button); more.append(cell); table.tBodies[0].append(more);
+    };
+    fill(trials);
+    sortable([...row.cells], trials, (at, column) => value(at, index.listed[column]) ?? "", fill);
+    return fill;
+  }
+
+  function drawCurves() {
+    plot?.destroy();
+    plot = null;
+    const kind = $("#curve-kind").value, [title, scale] = CURVES[kind] || ["", 1];
+    const shown = chosen.filter(at => index.curves[kind]?.[at]).slice(0, NEAR);
+    $(".curves").hidden = !shown.length;
+    if (!shown.length) return;
+    const longest = Math.max(...shown.map(at => index.curves[kind][at].length));
+    const lines = shown.map(at => Array.from({ length: longest }, (_, loop) => {
+      const found = index.curves[kind][at][loop];
+      return found === undefined || found === null ? null : found / scale;
+    }));
+    const ink = getComputedStyle(document.body).color, line = isDark() ? "#30363d" : "#e5e8eb";
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
+    const wide = Math.max(260, $("#plot").clientWidth);
+    plot = new uPlot({
+      width: wide, height: Math.min(360, Math.round(0.55 * wide) + 60), scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
+      legend: { show: shown.length <= 12 },
+      series: [{ label: "loop" }, ...shown.map((at, place) => ({
+        label: nameOf(at).split("/").slice(-2).join("/"), stroke: colour(place, shown.length), width: 1.4, points: { show: longest === 1 },
+        value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
+      axes: [{ ...axis, label: "Meta-loop or epoch" }, { ...axis, label: title, size: 64 }],
+    }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
+  }
+
+  function copied(text) {
+    const line = make("div", "", { class: "command" }), button = make("button", "Copy", { type: "button" });
+    line.append(make("code", text), button);
+    button.addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
+      catch { getSelection().selectAllChildren(line.firstChild); }
+    });
+    return line;
+  }
+
+  function details(at, line) {
+    $$("#cell-trials tr.chosen").forEach(each => each.classList.remove("chosen"));
+    (line || $(`#cell-trials tr[data-trial="${at}"]`))?.classList.add("chosen");
+    const facts = make("dl"), settings = { ...index.spec.common };
+    for (const [key, values] of Object.entries(index.spec.varied)) settings[key] = values[at];
+    for (const [key, found] of Object.entries(settings)) {
+      const pair = make("div");
+      pair.append(make("dt", key), make("dd", show(found)));
+      facts.append(pair);
+    }
+    const parts = [make("h3", nameOf(at))];
+    parts.push(make("p", value(at, "record") ? `Record, in the results folder: ${value(at, "record")}` : `No record: ${value(at, "status")}.`));
+    if (index.commands[at]) parts.push(make("p", "Train it again, beside the stored one. The two records must be equal:"), copied(index.commands[at]));
+    if (value(at, "record")) parts.push(make("h4", "Settings"), facts);
+    $("#trial-details").replaceChildren(...parts);
+  }
+
+  function open(title, trials, focused = trials[0]) {
+    chosen = trials;
+    $("#dialog-title").textContent = `${title} (${trials.length} ${trials.length === 1 ? "trial" : "trials"})`;
+    const kinds = Object.keys(CURVES).filter(kind => trials.some(at => index.curves[kind]?.[at]));
+    const before = $("#curve-kind").value;
+    $("#curve-kind").replaceChildren(...kinds.map(kind => make("option", CURVES[kind][0], { value: kind })));
+    if (kinds.includes(before)) $("#curve-kind").value = before;
+    listInto($("#cell-trials"), trials, details);
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+    details(focused);
+    drawCurves();
+  }
+  $("#curve-kind").addEventListener("change", drawCurves);
+  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => { plot?.destroy(); plot = null; });
+  addEventListener("resize", () => { if (dialog.open) drawCurves(); });
+
+  // The cells of a table: those that stand for trials can be selected, by mouse or by arrow keys and Enter.
+  for (const table of $$("table.opens")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const selects = heads.map(head => head.dataset.selects || ""), fixed = heads.map(head => JSON.parse(head.dataset.fixed || "{}"));
+    const wanted = (row, column) => {
+      const found = { ...fixed[column] };
+      selects.forEach((name, at) => { if (name && row.cells[at].dataset.key !== "") found[name] ??= row.cells[at].dataset.key; });
+      return found;
+    };
+    const trialsOf = cell => {
+      const pairs = Object.entries(wanted(cell.parentNode, cell.cellIndex));
+      return pairs.length ? all.filter(at => pairs.every(([name, found]) => String(value(at, name)) === found)) : [];
+    };
+    const openCell = cell => {
+      const trials = trialsOf(cell);
+      const named = wanted(cell.parentNode, cell.cellIndex), order = [...selects.filter(Boolean), ...Object.keys(named)];
+      if (trials.length) open([...new Set(order)].map(name => named[name]).filter(Boolean).join(", "), trials);
+    };
+    const cells = $$("tbody td", table).filter(cell => Object.keys(wanted(cell.parentNode, cell.cellIndex)).length);
+    cells.forEach((cell, at) => { cell.classList.add("open"); cell.tabIndex = at ? -1 : 0; });
+    table.addEventListener("click", event => { const cell = event.target.closest("td.open"); if (cell) openCell(cell); });
+    table.addEventListener("keydown", event => {
+      const cell = event.target.closest("td.open");
+      if (!cell) return;
+      if (event.key === "Enter") { event.preventDefault(); return openCell(cell); }
+      const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] || [0, 0];
+      if (!down && !right) return;
+      const rows = [...table.tBodies[0].rows].filter(row => !row.hidden);
+      const next = rows[rows.indexOf(cell.parentNode) + down]?.cells[cell.cellIndex + right];
+      if (!next?.classList.contains("open")) return;
+      event.preventDefault();
+      cell.tabIndex = -1; next.tabIndex = 0; next.focus();
+    });
+  }
+
+  // The list of all trials.
+  let listed = all;
+  const openOne = at => open(nameOf(at), [at]);
+  listInto($("#trial-table"), all, openOne);
+  const input = $("#trial-filter"), names = index.listed.map(name => index.labels[name] || name), count = input.nextElementSibling;
+  const texts = all.map(at => `${nameOf(at)} ${index.listed.map(name => show(value(at, name))).join(" ")}`.toLowerCase());
+  input.addEventListener("input", () => {
+    const match = matcher(input.value, names);
+    listed = all.filter(at => match(texts[at], index.listed.map(name => value(at, name) ?? "")));
+    count.textContent = `${listed.length} of ${size} trials`;
+    if (listed.length) listInto($("#trial-table"), listed, openOne); else $("#trial-table").tBodies[0].replaceChildren();
+  });
+  $("#plot-trials").addEventListener("click", () => { if (listed.length) open(input.value || "All trials", listed); });
+  document.body.dataset.trials = size;
+}
+if ($("#trial-data")) unpacked(JSON.parse($("#trial-data").textContent)).then(trialPages, error => {
+  $("#trials").replaceChildren(make("p", `This browser cannot show the trials: ${error.message}`));
+});

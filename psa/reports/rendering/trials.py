@@ -1,0 +1,193 @@
+"""The trials behind a page, in the form that the page shows when a cell is opened."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.frame_columns import LABELS
+from psa.analysis.frame_schema import trials_of
+from psa.experiments.grid import Grid, GridPoint
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json
+from psa.storage.records.record import Record
+from psa.storage.store import Store
+
+# Columns of the frame that the list of trials shows, besides those in which its trials differ.
+_SHOWN: Final = ("seed", "status", "loops", "bounty", "test")
+_NAMES: Final = ("study", "family", "arch", "activation", "mode")
+_MOST_CURVES: Final = 1_000_000  # loops of all trials; above that a page would pass 10 MB
+_MOST_LOSSES: Final = 100_000
+_PERCENT: Final = ("lkg", "accuracy")
+_LOSSES: Final = ("loss", "train_loss")
+_Flat = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """The record of a trial as it is stored, with its sidecar (empty without one).
+
+    place: where it is stored, from the results folder on.
+    """
+
+    place: str
+    record: Record = field(repr=False)
+    sidecar: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TrialIndex:
+    """The trials of a page: their settings, records, curves and commands, as JSON values."""
+
+    content: Mapping[str, Any]
+
+    def encoded(self) -> str:
+        """Return the content as JSON, compressed by zlib, as Base64 text."""
+        return base64.b64encode(zlib.compress(canonical_json(self.content).encode(), 9)).decode()
+
+
+def stored_trials(store: Store, ids: Iterable[str]) -> dict[str, StoredTrial]:
+    """Return the stored records among some ids of trials."""
+    found = {}
+    for name in ids:
+        stored = store.records.locate(name)
+        if stored is not None:
+            machine = stored.machine()
+            place = stored.place.removeprefix(f"{store.results}/")
+            found[name] = StoredTrial(place, stored.record, {} if machine is None else machine[1])
+    return found
+
+
+def index_trials(
+    frame: pd.DataFrame,
+    stored: Mapping[str, StoredTrial],
+    labels: Mapping[str, Mapping[str, Any]] | None = None,
+    commands: Mapping[str, str] | None = None,
+) -> TrialIndex:
+    """Return the trials of a frame of records.
+
+    labels: names of the report for a trial, by its id, such as its arm. commands: the command that trains a
+    trial again, by its id.
+    """
+    rows = trials_of(frame)
+    ids = [str(name) for name in rows["id"]]
+    named = labels or {}
+    extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
+    columns = [name for name in _NAMES if rows[name].astype(str).nunique() > 1 and name not in extra]
+    content = {
+        "labels": {name: LABELS[name] for name in (*columns, *_SHOWN)} | {name: name for name in extra},
+        "listed": [*extra, *columns, *_SHOWN],
+        "rows": {name: _values(rows[name]) for name in (*_NAMES, *_SHOWN)}
+        | {key: [named.get(name, {}).get(key) for name in ids] for key in extra}
+        | {"id": ids, "record": [stored[name].place if name in stored else None for name in ids]},
+        "spec": _specs([stored[name].record["spec"] if name in stored else {} for name in ids]),
+        "commands": [(commands or {}).get(name) for name in ids],
+        "curves": _curves(frame, ids),
+    }
+    return TrialIndex(content)
+
+
+def _values(column: pd.Series[Any]) -> list[Any]:
+    """Return a column as JSON values: numbers with four decimals, None for a missing one."""
+    return [None if pd.isna(value) else _plain(value) for value in column]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return round(float(value), 4)
+    return int(value) if isinstance(value, int | np.integer) else str(value)
+
+
+def flat_spec(spec: Mapping[str, Any], before: str = "") -> _Flat:
+    """Return the settings of a spec by dotted names; lists and tables that are empty stay values."""
+    found: _Flat = {}
+    for key, value in spec.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat_spec(value, f"{before}{key}.") if nested else {f"{before}{key}": value}
+    return found
+
+
+def _specs(specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that all stored trials share, and the values of the others, one per trial."""
+    flat = [flat_spec(spec) for spec in specs]
+    there = [spec for spec in flat if spec]
+    keys = sorted({key for spec in there for key in spec})
+    same = {key for key in keys if len({json.dumps(spec.get(key), sort_keys=True) for spec in there}) == 1}
+    return {
+        "common": {key: there[0].get(key) for key in keys if key in same},
+        "varied": {key: [spec.get(key) for spec in flat] for key in keys if key not in same},
+    }
+
+
+def _curves(frame: pd.DataFrame, ids: Sequence[str]) -> dict[str, list[list[Any] | None]]:
+    """Return the curves of each trial over its loops: LKG and current accuracy in hundredths of a percent,
+    and losses with four digits where they take little room.
+    """
+    loops = frame[frame["loop"].notna()]
+    if len(loops) > _MOST_CURVES:
+        return {}
+    names = [*_PERCENT, *(_LOSSES if len(loops) <= _MOST_LOSSES else ())]
+    codes = pd.Categorical(loops["id"].astype(str), categories=list(ids)).codes
+    order = np.lexsort((loops["loop"].to_numpy(np.int64), codes))
+    ends = np.searchsorted(codes[order], np.arange(len(ids) + 1))
+    found: dict[str, list[list[Any] | None]] = {}
+    for name in names:
+        numbers = loops[name].to_numpy(np.float64, na_value=np.nan)[order]
+        if not np.isfinite(numbers).any():
+            continue
+        written = _hundredths(numbers) if name in _PERCENT else _short(numbers)
+        parts = [written[start:end] for start, end in itertools.pairwise(ends)]
+        found[name] = [part or None for part in parts]
+    return found
+
+
+def _hundredths(numbers: np.ndarray[Any, Any]) -> list[int | None]:
+    return [None if np.isnan(value) else round(100 * value) for value in numbers.tolist()]
+
+
+def _short(numbers: np.ndarray[Any, Any]) -> list[float | None]:
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in numbers.tolist()]
+
+
+def selections(grid: Grid) -> dict[str, str]:
+    """Return the value of --only that selects a trial of a grid, by its id: `arch=[1*2] mode=full seed=3`.
+
+    A trial without one is left out: it differs from others in a value that the command line cannot express.
+    """
+    points = grid.points
+    if not points:
+        return {}
+    keys = [key for key in type(points[0].settings).model_fields if _varies(points, key)]
+    keys = [*(["variant"] if any(point.variant for point in points) else []), *keys, "seed"]
+    found = {}
+    for point in points:
+        texts = {key: _clause_text(point.value(key)) for key in keys if point.value(key) is not None}
+        if all(text is not None for text in texts.values()):
+            found[point.trial.id] = " ".join(f"{key}={text}" for key, text in texts.items())
+    return found
+
+
+def _varies(points: Sequence[GridPoint], key: str) -> bool:
+    """Return True for a setting with several values among points of one variant, or without variants."""
+    seen: dict[str, str] = {}
+    return any(
+        seen.setdefault(point.variant, str(point.value(key))) != str(point.value(key)) for point in points
+    )
+
+
+def _clause_text(value: Any) -> str | None:
+    """Return a setting as text for --only, None where that has no text for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Arch | int | float):
+        return str(value)
+    text = str(value) if isinstance(value, str) else None
+    return None if text is None or set(text) & set(" ,'\"") else text

@@ -1,0 +1,233 @@
+"""Data sets of one's own: their files, their digest, their splits, and their scaling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from own_data import GRAPES, WINE, made, wine_frame, write_wine
+
+from psa.core.errors import CorruptFileError, UserError
+from psa.data import own
+from psa.data.files import data_files
+from psa.data.own import content_of, content_of_arrays, keep_tables, own_table
+from psa.data.splits import class_counts, load_splits
+from psa.data.table import decode_table
+from psa.specs.data import DataContent, DataSpec
+from psa.specs.trial import Trial
+
+
+def spec_of(content: DataContent, **settings: object) -> DataSpec:
+    """The data of a content."""
+    return DataSpec.model_validate({"name": content.name, "content": content, **settings})
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start with no table in memory, as another process does."""
+    monkeypatch.setattr(own, "_tables", {})
+    own._content_of.cache_clear()
+
+
+def test_equal_data_have_one_digest_whatever_their_file(tmp_path: Path) -> None:
+    """CSV, Parquet, NPZ, a data frame and arrays: the same trial. The place of a file is no part of it."""
+    paths = write_wine(tmp_path)
+    elsewhere = tmp_path / "other" / "name.csv"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(paths["csv"].read_bytes())
+    frame = wine_frame()
+    found = [
+        content_of(f"file:{paths['csv']}?label=grape"),
+        content_of(f"file:{elsewhere}?label=grape"),
+        content_of(f"file:{paths['parquet']}?label=grape"),
+        content_of(f"file:{paths['npz']}"),
+        content_of_arrays(frame, "grape"),
+        content_of_arrays(frame.drop(columns="grape"), frame["grape"]),
+    ]
+    assert found == [found[0]] * len(found)
+    assert found[0].classes == tuple(sorted(GRAPES))
+    assert (found[0].shape, found[0].train) == ((13,), WINE)
+    changed = frame.assign(alcohol=frame["alcohol"] + 1e-9)
+    assert content_of_arrays(changed, "grape").sha256 != found[0].sha256
+
+
+def test_a_trial_keeps_its_id_when_its_file_moves(tmp_path: Path) -> None:
+    """And a name that the user gives is part of it."""
+    paths = write_wine(tmp_path)
+    first = Trial(data=spec_of(content_of(f"file:{paths['csv']}?label=grape")))
+    paths["csv"].rename(tmp_path / "moved.csv")
+    again = Trial(data=spec_of(content_of(f"file:{tmp_path / 'moved.csv'}?label=grape")))
+    named = Trial(data=spec_of(content_of(f"file:{tmp_path / 'moved.csv'}?label=grape&name=grapes")))
+    assert first.id == again.id
+    assert first.digest == again.digest
+    assert named.data.name == "grapes"
+    assert named.digest != first.digest
+
+
+def test_a_stored_table_is_checked_by_its_digest(tmp_path: Path, forgotten: None) -> None:
+    """Workers read it from the data folder; one changed byte is refused, and a missing file is named."""
+    content = content_of_arrays(*made(60, (4,), 3))
+    trial = Trial(data=spec_of(content))
+    keep_tables([trial], tmp_path)
+    path = tmp_path / "own" / f"{content.sha256}.safetensors"
+    own._tables.clear()
+    assert own_table(trial.data, tmp_path).sha256 == content.sha256
+    keep_tables([trial], tmp_path)  # what is there need not be in memory
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptFileError, match=f"must hold the data with SHA-256 {content.sha256}, got"):
+        own_table(trial.data, tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"is not in .*own\. Run the command with the file"):
+        keep_tables([trial], tmp_path)
+
+
+def test_what_travels_is_the_table(tmp_path: Path) -> None:
+    """To another data folder, under the name that a worker looks for."""
+    content = content_of_arrays(*made(60, (4,), 3))
+    files = data_files([spec_of(content), spec_of(content, split_seed=3)], tmp_path)
+    assert list(files) == [f"own/{content.sha256}.safetensors"]
+    assert decode_table(files[f"own/{content.sha256}.safetensors"], "x").sha256 == content.sha256
+    assert list(data_files([DataSpec(name="wine")], tmp_path)) == ["wine/wine.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["digits", "wine", "breast-cancer", "iris"])
+def test_bundled_data_sets_need_no_network(name: str, tmp_path: Path) -> None:
+    """Their content is pinned; all samples are in one of three splits that share none."""
+    spec = DataSpec(name=name)
+    splits = load_splits(spec, tmp_path)
+    every = torch.cat([part.index for part in (splits.train, splits.val, splits.test)])
+    assert sorted(every.tolist()) == list(range(spec.facts.train))
+    assert len(splits.test) == spec.test_size == round(0.2 * spec.facts.train)
+    assert len(splits.val) == spec.val_size
+    assert splits.train.images.shape[1] == int(np.prod(spec.shape))
+
+
+def test_a_data_set_that_differs_from_the_pinned_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later scikit-learn that changes a number must not change results silently."""
+    from psa.data.named import CATALOGUE
+
+    monkeypatch.setitem(CATALOGUE, "wine", replace(CATALOGUE["wine"], sha256="0" * 64))
+    with pytest.raises(UserError, match=f"the data set wine must have SHA-256 {'0' * 64}, got 83b1"):
+        load_splits(DataSpec(name="wine"), tmp_path)
+
+
+def test_standard_scaling_is_fitted_on_the_training_split_alone(tmp_path: Path) -> None:
+    """Its mean is 0 and its deviation 1; those of the test split are not. Constant columns become 0."""
+    samples, labels = made(300, (5,), 3, np.float64)
+    samples[:, 2] = 7
+    splits = load_splits(spec_of(content_of_arrays(samples, labels)), tmp_path)
+    mean, sd = splits.train.images.mean(0), splits.train.images.std(0, correction=0)
+    assert torch.allclose(mean, torch.zeros(5), atol=1e-6)
+    assert torch.allclose(sd, torch.tensor([1.0, 1, 0, 1, 1]), atol=1e-5)
+    assert not torch.allclose(splits.test.images.mean(0)[:2], torch.zeros(2), atol=1e-6)
+    chosen = splits.train.index.numpy()
+    expected = (samples[chosen] - samples[chosen].mean(0)) / np.where(
+        samples[chosen].std(0) == 0, 1, samples[chosen].std(0)
+    )
+    assert np.allclose(splits.train.images.numpy(), expected, atol=1e-5)
+
+
+def test_other_scalings(tmp_path: Path) -> None:
+    """From 0 to 1 on the training split, as they are, and of bytes by 255 whatever is there."""
+    samples, labels = made(90, (3,), 3, np.float64)
+    content = content_of_arrays(samples, labels)
+    unit = load_splits(spec_of(content, scaling="unit"), tmp_path).train.images
+    assert torch.equal(unit.amin(0), torch.zeros(3))
+    assert torch.equal(unit.amax(0), torch.ones(3))
+    plain = load_splits(spec_of(content, scaling="none"), tmp_path).train
+    assert np.array_equal(plain.images.numpy(), samples[plain.index.numpy()].astype(np.float32))
+    whole = load_splits(spec_of(content, scaling="simplex"), tmp_path).test.images
+    assert torch.allclose(whole.sum(1), torch.full((len(whole),), 100.0), atol=1e-3)
+    images, labels = made(60, (6, 6), 3, np.uint8)
+    shown = load_splits(spec_of(content_of_arrays(images, labels), scaling="unit"), tmp_path).train
+    assert np.allclose(shown.images.numpy(), images.reshape(60, -1)[shown.index.numpy()] / 255, atol=1e-7)
+
+
+def test_images_with_channels_are_scaled_by_channel_and_read_channel_after_channel(tmp_path: Path) -> None:
+    """As torch flattens an image, so that a convolution finds its planes."""
+    images, labels = made(40, (5, 5, 3), 2, np.float64)
+    split = load_splits(spec_of(content_of_arrays(images, labels)), tmp_path).train
+    planes = split.images.view(len(split), 3, 25)
+    assert torch.allclose(planes.mean((0, 2)), torch.zeros(3), atol=1e-5)
+    mine = images[int(split.index[0]), :, :, 1].reshape(-1)
+    scaled = planes[0, 1].numpy()
+    assert np.allclose(np.corrcoef(mine, scaled)[0, 1], 1)
+
+
+def test_stratified_splits_share_the_classes_as_far_as_whole_samples_allow(tmp_path: Path) -> None:
+    """Of 90, 9 and 1 in a hundred, each split has its part, and without it a rare class may be missing."""
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    samples = np.arange(1000.0)[:, None]
+    content, sizes = content_of_arrays(samples, labels), {"test_size": 200, "val_size": 100}
+    splits = load_splits(spec_of(content, stratified=True, **sizes), tmp_path)
+    assert [torch.bincount(part.labels).tolist() for part in (splits.test, splits.val, splits.train)] == [
+        [180, 18, 2], [90, 9, 1], [630, 63, 7],
+    ]  # fmt: skip
+    other = load_splits(spec_of(content, stratified=True, split_seed=4, **sizes), tmp_path)
+    assert not torch.equal(splits.test.index, other.test.index)
+    plain = spec_of(content, **sizes)
+    assert plain.model_dump(mode="json").keys() & {"stratified"} == set()
+
+
+def test_given_splits_stay_as_they_are(tmp_path: Path) -> None:
+    """From a column, from arrays by split, or from Python; validation is drawn where only a test is given."""
+    samples, labels = made(50, (3,), 2)
+    names = np.array(["train"] * 30 + ["val"] * 8 + ["test"] * 12)
+    frame = pd.DataFrame(samples, columns=["a", "b", "c"]).assign(label=labels, part=names)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    content = content_of(f"file:{tmp_path / 'x.csv'}?split=part")
+    assert (content.train, content.validation, content.test) == (30, 8, 12)
+    splits = load_splits(spec_of(content), tmp_path)
+    assert splits.val.index.tolist() == list(range(30, 38))
+    assert splits.test.index.tolist() == list(range(38, 50))
+    with pytest.raises(ValueError, match="val_size must be left out with dataset file-"):
+        spec_of(content, val_size=5)
+    np.savez(
+        tmp_path / "x.npz",
+        X_train=samples[:38], y_train=labels[:38], X_test=samples[38:], y_test=labels[38:],
+    )  # fmt: skip
+    content = content_of(f"file:{tmp_path / 'x.npz'}")
+    assert (content.train, content.validation, content.test) == (38, 0, 12)
+    splits = load_splits(spec_of(content), tmp_path)
+    assert len(splits.val) == round(38 / 6)
+    assert splits.test.index.tolist() == list(range(38, 50))
+
+
+def test_labels_of_every_kind_become_classes() -> None:
+    """Texts in their order, numbers as texts in that of numbers, gaps kept as names, booleans."""
+    samples = np.zeros((4, 2))
+    cases = {
+        ("b", "a", "b", "c"): ("a", "b", "c"),
+        ("10", "9", "2", "9"): ("2", "9", "10"),
+        (7, 3, 3, 5): ("3", "5", "7"),
+        (1.0, 0.0, 1.0, 0.0): ("0", "1"),
+        (True, False, True, True): ("False", "True"),
+    }
+    for labels, classes in cases.items():
+        assert content_of_arrays(samples, list(labels)).classes == classes
+    table = own._tables[content_of_arrays(samples, ["10", "9", "2", "9"]).sha256]
+    assert table.labels.tolist() == [2, 1, 0, 1]
+
+
+def test_class_counts_name_the_classes(tmp_path: Path) -> None:
+    """Of all samples and the three splits."""
+    paths = write_wine(tmp_path)
+    counts = class_counts(spec_of(content_of(f"file:{paths['csv']}?label=grape")), tmp_path)
+    assert [part.title for part in counts] == [
+        "All samples",
+        "Training split",
+        "Validation split",
+        "Test split",
+    ]
+    assert dict(zip(counts[0].names, counts[0].counts.values(), strict=True)) == {
+        "barbera": 48, "barolo": 59, "grignolino": 71,
+    }  # fmt: skip
+    assert counts[0].total == WINE == sum(part.total for part in counts[1:])

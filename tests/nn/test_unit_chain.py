@@ -1,0 +1,129 @@
+"""psa.nn.unit_chain: compiled chains of one-unit layers give the bits of the same layers one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from helpers import arms, net_trial
+
+from psa.data.splits import Splits
+from psa.engine.batches import Batches, batch_order
+from psa.engine.device_pack import fresh_state
+from psa.engine.loop import row_of
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import evaluate, train_epoch
+from psa.nn import relu_pass, unit_chain
+from psa.nn.dense import Dense
+from psa.nn.stacked import StackedParams
+from psa.nn.unit_chain import find_chain
+from psa.specs.trial import Trial
+
+pytest.importorskip("numba", reason="the extra `fast` is not installed")
+
+
+def chain_of(arch: str, family: str = "mlp") -> slice | None:
+    """The chain of a network."""
+    net = Dense(net_trial(arch, family=family).model, 10)
+    return find_chain(net.bind(net.initial(0)).plan)
+
+
+@pytest.mark.parametrize(
+    ("arch", "family", "expected"),
+    [
+        ("20*1", "mlp", slice(1, 20)),
+        ("9*1", "mlp", slice(1, 9)),
+        ("8*1", "mlp", None),  # too short
+        ("20*2", "mlp", None),
+        ("[1*3,12*1,2*4]", "mlp", slice(2, 13)),  # the first layer of one unit has three inputs
+        ("[12*1,1*2,20*1]", "mlp", slice(14, 33)),  # the longer one of two
+    ],
+)
+def test_the_longest_run_of_one_unit_layers_is_found(arch: str, family: str, expected: slice | None) -> None:
+    """Each has one input, too."""
+    assert chain_of(arch, family) == expected
+
+
+@pytest.mark.parametrize("arch", ["12*1", "[2*3,12*1]", "[12*1,2*4]"])
+def test_a_chain_holds_whole_residual_blocks(arch: str) -> None:
+    """So that no skip connection crosses its border."""
+    net = Dense(net_trial(arch, family="residual").model, 10)
+    plan = net.bind(net.initial(0)).plan
+    chain = find_chain(plan)
+    assert chain is not None
+    roles = [role for _, role in plan[chain]]
+    assert roles == ["enter", "leave"] * (len(roles) // 2)
+
+
+def test_without_numba_there_is_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers are computed one by one."""
+    monkeypatch.setattr(unit_chain, "_is_installed", lambda: False)
+    assert chain_of("20*1") is None
+
+
+def epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torch.Tensor]:
+    """Everything that two epochs of a pack compute: losses, answers, weights, gradients."""
+    net = Dense(trials[0].model, 10)
+    rows = [row_of(fresh_state(each, net, 1)) for each in trials]
+    rows = [rows[at] for at in batch_order(rows)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
+    gradients = active.zeros_like()
+    optimizer = optimizer_for("adamw", rows, active, gradients)
+    found = [
+        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, splits.train, batch))
+        for _ in range(2)
+    ]
+    return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]
+
+
+@pytest.mark.parametrize("batch", [64, 61])
+@pytest.mark.parametrize(
+    ("family", "arch", "seeds"),
+    [
+        ("simplemlp", "30*1", 2),
+        ("simplemlp", "[1*3,12*1,2*4]", 2),
+        ("resmlp", "12*1", 2),
+        ("resmlp", "[2*3,12*1]", 1),
+        ("resmlp", "[12*1,2*4]", 3),
+    ],
+)
+def test_bits_are_those_without_numba(
+    family: str, arch: str, seeds: int, batch: int, small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All modes, dropout included; whole and short batches; training and evaluation."""
+    trials = arms(arch, range(seeds), family)
+    used: list[slice] = []
+
+    def seen(plan: Sequence[object]) -> slice | None:
+        found = find_chain(plan)  # type: ignore[arg-type]
+        used.extend([found] if found is not None else [])
+        return found
+
+    monkeypatch.setattr(relu_pass, "find_chain", seen)
+    compiled = epochs(trials, small, batch)
+    assert used
+    monkeypatch.setattr(relu_pass, "find_chain", lambda plan: None)
+    one_by_one = epochs(trials, small, batch)
+    for one, other in zip(compiled, one_by_one, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A diverging network has the same infinities, and NaN at the same places."""
+    trials = [each.changed(method=each.method.model_copy(update={"lr": 10.0})) for each in arms("20*1", [0])]
+    compiled = epochs(trials, small, 64)
+    monkeypatch.setattr(relu_pass, "find_chain", lambda plan: None)
+    for one, other in zip(compiled, epochs(trials, small, 64), strict=True):
+        assert torch.equal(one.nan_to_num(nan=-1.5), other.nan_to_num(nan=-1.5))
+
+
+def test_chunks_of_any_size_give_the_same_bits(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a chunk ends between the two layers of a block."""
+    trials = arms("12*1", [0], "resmlp")
+    found = []
+    for at_once in (1, 3 * 2 * 6 * 64, 1 << 30):
+        monkeypatch.setattr(relu_pass, "_AT_ONCE", at_once)
+        found.append(epochs(trials, small, 64))
+    for other in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))

@@ -1,0 +1,379 @@
+"""Pictures that fit their data: what a reader could misread, or would have to search for, is not drawn so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_frames import ARCHS, ASYMMETRIC, FEW, frame, row
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from psa.analysis.frame_schema import build_frame
+from psa.reports.ablation import report
+from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.figures.design_space import by_size
+from psa.reports.ablation.figures.dots import dot_figure
+from psa.reports.ablation.figures.figure_set import MANY, comparison, heat_maps, overview
+from psa.reports.ablation.figures.heatmaps import heat_map_figure, heat_panels
+from psa.reports.ablation.figures.size_map import matching_map
+from psa.reports.ablation.figures.winner_map import strategy_map
+from psa.reports.ablation.matching import parameters_of
+from psa.reports.activations.curves import lines_of, natural_key, share_range, threshold_figure
+from psa.reports.activations.run_figures import run_curves
+from psa.reports.contract import ReportContext
+from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
+from psa.reports.glonet.figures.curves import curves_figure, trained_depths
+from psa.reports.glonet.networks import GlonetResults, Network, Trained
+from psa.reports.glonet.tables import speed_table
+from psa.reports.memory.figures import figures_of
+from psa.reports.plotting.style import WIDTH, content_box, footnote, new_figure, notes_in, plot_style, save
+from psa.reports.rendering.tables import MeanSd
+from psa.specs.training import MODES
+
+
+def texts(figure: Figure) -> list[str]:
+    """Everything that is written into a figure."""
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+# Few architectures and many
+
+
+def test_few_architectures_are_shown_as_dots_and_heat_maps() -> None:
+    """Two points on a plane of depth and width say nothing; of many the plane shows where they lie."""
+    assert [name for name, _ in overview(frame(seeds=1, loops=2), FEW, ())] == ["accuracy_dots", "heatmaps"]
+    many = ARCHS[:MANY]
+    named = [name for name, _ in overview(frame(many, 1, 2), many, ASYMMETRIC, ("full",), ARCHS)]
+    assert {"design_space", "heatmaps", "baseline_performance", "winning_strategy", "regimes"} <= set(named)
+    assert "accuracy_dots" not in named
+
+
+def test_a_cell_of_a_heat_map_holds_its_number() -> None:
+    """Architecture by mode, sorted by size; the panels are mean, difference from none, and spread."""
+    rows = frame()
+    cells = cells_of(rows)
+    figure = next(heat_maps(rows, FEW))[1]
+    first, *others = [ax for ax in figure.axes if ax.images]
+    assert [label.get_text() for label in first.get_yticklabels()] == by_size(FEW)
+    assert [label.get_text() for label in first.get_xticklabels()] == list(MODES)
+    assert [len(ax.get_xticklabels()) for ax in others] == [5, 6]
+    grid = np.array([text.get_text() for text in first.texts]).reshape(len(FEW), len(MODES))
+    for at, arch in enumerate(by_size(FEW)):
+        means = [cells.cell(arch, mode).summary.mean for mode in MODES]
+        assert list(grid[at]) == [f"{mean:.2f}" for mean in means]
+    spread = others[1].texts[0].get_text()
+    assert spread == f"{cells.cell('1*16', 'none').bounties.std(ddof=1):.2f}"
+
+
+def test_a_heat_map_marks_winners_and_what_has_no_trial() -> None:
+    """Bold is the best mean of a row that beats ZeroR; a cell without a trial is no number."""
+    made = [row("1*16", "none", seed, [9000 + seed]) for seed in range(3)]
+    made += [row("1*16", "full", seed, [9100 + seed]) for seed in range(3)]
+    made += [row("2*2", "none", seed, [900]) for seed in range(3)] + [row("2*2", "full", 0)]
+    figure = heat_map_figure(cells_of(build_frame(made)), ["2*2", "1*16"])
+    first = next(ax for ax in figure.axes if ax.images)
+    written = [(text.get_text(), text.get_fontweight()) for text in first.texts]
+    assert written == [("90.01", "normal"), ("91.01", "bold"), ("9.00", "normal"), ("·", "normal")]
+
+
+def test_the_differences_of_a_heat_map_are_those_from_none() -> None:
+    """On a scale that is as long to both sides, so that white is 0."""
+    panel = heat_panels(cells_of(frame()), by_size(FEW))[1]
+    cells = cells_of(frame())
+    one = cells.cell("1*16", "full").summary.mean - cells.cell("1*16", "none").summary.mean
+    assert panel.values[0][panel.modes.index("full")] == pytest.approx(one)
+    assert panel.norm.vmin == -panel.norm.vmax
+    assert panel.norm(0) == pytest.approx(0.5)
+
+
+def test_a_dot_plot_has_no_interval_of_two_trials() -> None:
+    """Two numbers have no interval worth drawing; both are there as marks, within 0 and 100 %."""
+    made = [row("1*16", "none", seed, [9000 + 10 * seed]) for seed in range(2)]
+    made += [row("1*16", "full", seed, [9990 + 2 * seed]) for seed in range(3)]
+    figure = dot_figure(cells_of(build_frame(made)), ["1*16"])
+    lines = {str(line.get_gid()): line for line in figure.axes[0].lines}
+    assert "interval none" not in lines
+    assert list(lines["trials none"].get_xdata()) == [90.0, 90.1]
+    assert max(lines["interval full"].get_xdata()) <= 100
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1*16 (12,730)"]
+
+
+def test_rows_are_sorted_by_size_in_tables_and_figures(tmp_path: Path) -> None:
+    """The order of a list of the study looks like a mistake: 1*2, 1*1, 256*1, ..., 2*1."""
+    rows = frame(("256*1", "1*2", "10*10", "1*1", "2*30"), 2, 3)
+    order = ["1*1", "1*2", "2*30", "10*10", "256*1"]
+    made = report.tables(rows, ReportContext(tmp_path, order=ARCHS))
+    for name in ("architectures", "accuracies", "paired", "regimes"):
+        assert list(dict.fromkeys(line[0] for line in made[name].rows)) == order
+    figure = dot_figure(cells_of(rows), ["256*1", "1*2", "10*10", "1*1", "2*30"])
+    assert [each.get_text().split()[0] for each in figure.axes[0].get_yticklabels()] == order
+
+
+# Maps
+
+
+def test_a_tie_is_a_number_of_modes() -> None:
+    """A pie of twenty pixels with six slots cannot be read at any size."""
+    made = [
+        row("1*16", mode, seed, [9000 if mode in ("none", "decay") else 8000 + seed])
+        for mode in MODES
+        for seed in range(3)
+    ]
+    figure = strategy_map(cells_of(build_frame(made)), ["1*16"])
+    marks = [each for each in figure.axes[0].collections if isinstance(each, PathCollection)]
+    assert len(marks) == 2
+    ring, digit = (each.get_paths()[0] for each in marks)
+    assert len(ring.vertices) > 4
+    assert not np.array_equal(ring.vertices, digit.vertices)
+    assert "tie of so many modes (1)" in texts(figure)
+    assert not any("slot" in text for text in (*texts(figure), *notes_in(figure)))
+
+
+def test_an_architecture_without_a_partner_does_not_fail_to_match() -> None:
+    """The table has n/a there, and the figure a mark of its own."""
+    archs = ("1*16", "2*16", "3*3")
+    figure = matching_map(archs, lambda arch: parameters_of("simplemlp", arch), (), ARCHS)
+    assert "Matched, no partner to match (1)" in texts(figure)
+    assert not any("but not within" in text and "3" in text for text in texts(figure))
+
+
+# Panels
+
+
+def test_no_panel_holds_only_a_sentence() -> None:
+    """What has no trial has no panel: modes without a published cell, architectures without a loop."""
+    rows = build_frame([row("1*16", "none", seed, [9000 + seed, 9100]) for seed in range(3)])
+    assert [ax.get_title() for ax in next(heat_maps(rows, ["1*16"]))[1].axes if ax.images] == ["", ""]
+    published = read()
+    found = dict(comparison(rows, published))
+    assert [ax.get_title().split("\n")[0] for ax in found["published_differences"].axes] == ["none"]
+
+
+def read() -> object:
+    """The published numbers."""
+    from paths import ROOT
+
+    from psa.analysis.published import read_reference
+
+    return read_reference(ROOT / "reproduction/published/simplemlp.tsv")
+
+
+def results(
+    depths: dict[str, tuple[int, ...]], loss: float = 1.0, widths: tuple[int, ...] = (4,)
+) -> GlonetResults:
+    """Networks with these depths per model, of three seeds and four epochs."""
+    made = {}
+    for features in widths:
+        for model, layers in depths.items():
+            for depth in layers:
+                curve = np.array([loss, 1.0, 0.5, 0.1])[None] * np.array([[1.0], [1.1], [1.2]])
+                accuracies = np.array([[20.0, 50, 80, 90 + seed] for seed in range(3)])
+                made[Network(features, depth, model)] = Trained(
+                    Network(features, depth, model), ("a", "b", "c"), ("done",) * 3, 100,
+                    accuracies[:, -1], accuracies[:, -1] - depth, accuracies, curve, curve,
+                )  # fmt: skip
+    return GlonetResults((0, 1, 2), made, 11.0, 10_000, (4,), {"done": 3 * len(made)})
+
+
+def drawn(figure: Figure) -> list[Axes]:
+    """The panels, laid out."""
+    figure.draw_without_rendering()
+    return list(figure.axes)
+
+
+def test_losses_over_sixteen_decades_have_numbers_on_every_axis() -> None:
+    """A network without residual paths reached 2.9e16, and none of its panels had a tick."""
+    found = results({"GloNet": (3, 4), "ResMLP": (3, 50)}, loss=2.9e16)
+    for ax in drawn(curves_figure(found, 4, trained_depths(found, 4))):
+        assert len([label for label in ax.get_yticklabels() if label.get_text()]) >= 2
+
+
+def test_only_depths_that_were_trained_have_panels() -> None:
+    """With one network of width 256 eleven of twelve panels said that there was no trial."""
+    found = results({"GloNet": (3,)})
+    found.trained[Network(8, 6, "GloNet")] = next(iter(found.trained.values()))  # type: ignore[index]
+    assert trained_depths(found, 4) == [3]
+    figure = curves_figure(found, 4, trained_depths(found, 4))
+    assert len(figure.axes) == 3
+    assert not any("no trial" in text for text in texts(figure))
+
+
+def test_speed_has_one_unit_in_figure_and_table() -> None:
+    """Milliseconds in both."""
+    found = results({"GloNet": (3, 4)})
+    seconds = {network: np.array([0.010, 0.012, 0.014]) for network in found.trained}
+    figure = speed_figure(found, seconds)
+    cell = speed_table(found, seconds).rows[0][-1]
+    assert isinstance(cell, MeanSd)
+    line = figure.axes[0].containers[0][0]
+    assert np.asarray(line.get_ydata(), dtype=float)[0] == pytest.approx(cell.mean) == pytest.approx(12)
+    assert "milliseconds" in figure.axes[0].get_ylabel()
+    assert "Milliseconds" in speed_table(found, seconds).columns[-1].name
+
+
+def test_the_panels_of_depths_share_their_axes_and_say_so() -> None:
+    """In each row; the enlarged row shows no interval whose mean is below it."""
+    found = results({"GloNet": (3, 4), "MLP": (3, 80)}, widths=(4, 8))
+    figure = accuracy_figure(found)
+    assert len(figure.axes) == 4
+    for row_of_panels in (figure.axes[:2], figure.axes[2:]):
+        assert len({ax.get_ylim() for ax in row_of_panels}) == 1
+    low, _ = figure.axes[2].get_ylim()
+    for container in figure.axes[2].containers:
+        assert np.asarray(container[0].get_ydata(), dtype=float).min() >= low
+    assert any("share their axes" in note for note in notes_in(figure))
+
+
+def test_curves_of_arms_share_their_axes_and_their_names_are_whole() -> None:
+    """Losses on a logarithmic axis where one arm is thirty times the other."""
+    figure = new_figure(2)
+    one, other = figure.subplots(1, 2)
+    one.plot([1, 2, 3], [0.1, 0.2, 0.3])
+    other.plot([1, 2], [50.0, 90.0])
+    share_range([one, other], log=True)
+    assert one.get_ylim() == other.get_ylim()
+    assert one.get_xlim() == other.get_xlim()
+    assert one.get_yscale() == "log"
+    assert len(one.get_yticks()) >= 2
+    name = "DecayingFixedRescaledJumpReLU(schedule=cosine), dropout 0.1"
+    assert "".join(lines_of(name, 27).split()) == "".join(name.split())
+    assert all(word in lines_of(name, 27).split() for word in ("DecayingFixedRescaledJumpReLU", "dropout"))
+
+
+def test_names_with_numbers_are_in_their_natural_order() -> None:
+    """hidden.2 before hidden.16."""
+    names = [f"hidden.{at}" for at in (16, 2, 1, 10)]
+    assert sorted(names, key=natural_key) == ["hidden.1", "hidden.2", "hidden.10", "hidden.16"]
+    rows = [
+        {"id": "a", "loop": loop, "index": 0, "place": name, "value": 0.1}
+        for name in names
+        for loop in (0, 1)
+    ]
+    figure = threshold_figure({"": pd.DataFrame(rows)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(names, key=natural_key)
+
+
+# Names, legends and notes
+
+
+LONG = (
+    "hybrid growing 784-128,1*64, site=late, eviction=least_recently_used, retrieval=cosine, capacity=4096, "
+    "gate=0.25"
+)
+
+
+def runs(arms: tuple[str, ...] = ("nn 1*64", LONG), seeds: int = 3) -> pd.DataFrame:
+    """The runs of a memory and a plain network in two stages."""
+    made = []
+    for stage in ("a", "b"):
+        for arm in arms:
+            for seed in range(seeds):
+                memory = arm.startswith("hybrid")
+                share = 50.0 if memory else np.nan
+                made.append(
+                    {
+                        "id": f"{stage}{arm}{seed}",
+                        "stage": stage,
+                        "arm": arm,
+                        "seed": seed,
+                        "method": "hybrid" if memory else "nn",
+                        "test": 90.0 + seed,
+                        "validation": 91.0 + seed,
+                        "helped": share,
+                        "harmed": 0.8 * share,
+                        "strong_help": 0.1 * share,
+                        "strong_harm": 0.2 * share,
+                        "relative": 0.09 if memory else np.nan,
+                        "footprint": 0.11 if memory else np.nan,
+                        "throughput": 1e5 + seed,
+                    }
+                )
+    return pd.DataFrame(made)
+
+
+def figures(found: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """The figures of some runs."""
+    return figures_of(found, found[found["stage"] == "b"], None, None)
+
+
+def test_the_names_of_arms_are_never_cut() -> None:
+    """They take several lines and as much width as they need; the picture is one page wide."""
+    made = dict(figures(runs()))
+    assert set(made) == {
+        "test_accuracy", "first_stage_validation", "helped_and_harmed", "cost_of_the_memory",
+        "size_of_the_effect",
+    }  # fmt: skip
+    for name in ("test_accuracy", "first_stage_validation", "helped_and_harmed", "size_of_the_effect"):
+        figure = made[name]
+        labels = figure.axes[0].get_yticklabels()
+        assert " ".join(LONG.split()) in {" ".join(label.get_text().split()) for label in labels}
+        with plot_style():
+            figure.draw_without_rendering()
+            assert min(label.get_window_extent().x0 for label in labels) >= 0
+            assert content_box(figure).width == pytest.approx(WIDTH, abs=0.02)
+
+
+def test_a_name_that_is_too_wide_makes_the_picture_wider(tmp_path: Path) -> None:
+    """It would be lost at the edge otherwise."""
+    with plot_style():
+        figure = new_figure(1)
+        figure.text(-0.5, 0.5, "a name that begins far at the left of the figure")
+        assert content_box(figure).x0 < -3.5
+    png = save(figure, tmp_path / "wide")[0].read_bytes()
+    assert int.from_bytes(png[16:20], "big") > 300 * (WIDTH + 3.5)
+
+
+def test_arms_have_intervals_and_those_that_went_on_are_marked() -> None:
+    """From three seeds on."""
+    with plot_style():
+        made = dict(figures(runs()))
+    assert sum(line.get_gid() == "interval" for line in made["test_accuracy"].axes[0].lines) == 2
+    weights = {label.get_fontweight() for label in made["first_stage_validation"].axes[0].get_yticklabels()}
+    assert weights == {"bold"}
+    assert "Bold: arms that went on" in notes_in(made["first_stage_validation"])[0]
+    few = dict(figures(runs(seeds=2)))
+    assert not any(line.get_gid() == "interval" for line in few["test_accuracy"].axes[0].lines)
+
+
+def test_legends_stand_below_the_panels() -> None:
+    """Within one, a mark of the legend reads as a point of the data."""
+    stats = {
+        "curves": {
+            "epoch": [1, 2, 3], "val_loss": [1.0, 0.5, 0.4], "train_loss": [1.0, 0.6, 0.3],
+            "val_acc": [50.0, 80.0, 90.0], "train_acc": [50.0, 82.0, 93.0],
+        },
+        "final_metrics": {"best_epoch": 3, "diverged": False, "test_acc": 90.0},
+    }  # fmt: skip
+    for figure in (dict(figures(runs()))["cost_of_the_memory"], run_curves(stats, "one")):
+        with plot_style():
+            figure.draw_without_rendering()
+        assert figure.legends
+        assert not any(ax.get_legend() for ax in figure.axes)
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert all(not box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
+
+
+def test_costs_share_the_axis_of_accuracy_and_begin_at_zero() -> None:
+    """An axis from 0.108 to 0.118 for one value exaggerates rounding."""
+    left, right = dict(figures(runs()))["cost_of_the_memory"].axes
+    assert left.get_ylim() == right.get_ylim()
+    assert left.get_xlim()[0] == right.get_xlim()[0] == 0
+
+
+def test_notes_are_a_caption_and_no_part_of_the_picture(tmp_path: Path) -> None:
+    """On a phone they would be dust. They lie beside the picture, as text."""
+    with plot_style():
+        figure = new_figure(2)
+        figure.add_subplot().plot([1, 2])
+        footnote(figure, ["n = 3.", "", "Bars: intervals."])
+    assert not any("n = 3" in text for text in texts(figure))
+    png, pdf, notes = save(figure, tmp_path / "one")
+    assert (png.suffix, pdf.suffix, notes.read_text()) == (".png", ".pdf", "n = 3.\nBars: intervals.\n")
+    assert len(save(new_figure(1), tmp_path / "none")) == 2

@@ -1,0 +1,79 @@
+"""Plugins for tests: the example of the documentation, and small ones that tests write themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from paths import ROOT
+
+from psa.plugins.loading import load_plugin, loaded_plugins, unload
+
+EXAMPLE = ROOT / "examples/plugin/psa_plugin_example.py"
+GRID = """
+study = "example"
+plugins = ["psa_plugin_example.py"]
+meta_loops = 2
+seeds = [0, 1]
+[base]
+arch = "1*4"
+val_size = 59_000
+test_size = 500
+[axes]
+mode = ["none", "input"]
+"""
+
+
+def example_grid(folder: Path) -> Path:
+    """Write the example plugin into a folder, with a grid that uses everything in it. Return the grid."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(EXAMPLE, folder)
+    grid = folder / "example.toml"
+    grid.write_text(GRID)
+    return grid
+
+
+def plugin_file(folder: Path, text: str, name: str = "mine.py") -> Path:
+    """Write a plugin into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def mode_plugin(folder: Path, mode: str = "first", layer: int = 0, name: str = "mine.py") -> Path:
+    """Write a plugin with one mode, which always ablates neuron 0 of a layer."""
+    return plugin_file(
+        folder,
+        f"""
+        from psa import register_mode
+        from psa.specs.shapes import Unit
+
+        def register():
+            register_mode({mode!r}, lambda shape, draws: Unit({layer}, 0, outgoing=False))
+        """,
+        name,
+    )
+
+
+@contextlib.contextmanager
+def forgotten() -> Iterator[None]:
+    """Forget, at the end of the block, every plugin file that was loaded in it."""
+    before = set(loaded_plugins())
+    try:
+        yield
+    finally:
+        for plugin in set(loaded_plugins()) - before:
+            unload(plugin)
+
+
+@contextlib.contextmanager
+def loaded(*paths: Path) -> Iterator[None]:
+    """Load plugin files for the block."""
+    with forgotten():
+        for path in paths:
+            load_plugin(path)
+        yield
