@@ -9,6 +9,7 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
+    from psa.data.own import register_data_source
     from psa.engine.model_export import load
     from psa.execution.backend import register_backend
     from psa.experiment.definition import Experiment
@@ -32,6 +33,7 @@ __all__ = [
     "load_plugin",
     "load_records_frame",
     "register_backend",
+    "register_data_source",
     "register_family",
     "register_mode",
     "register_probe",
@@ -49,6 +51,7 @@ _MODULES = {
     "load_plugin": "psa.plugins.loading",
     "load_records_frame": "psa.analysis.records_frame",
     "register_backend": "psa.execution.backend",
+    "register_data_source": "psa.data.own",
     "register_family": "psa.specs.shapes",
     "register_mode": "psa.specs.training",
     "register_probe": "psa.probes",

@@ -22,7 +22,8 @@ from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.files import read_bytes, write_atomically
 from psa.execution.machine import Machine
-from psa.specs.base import canonical_json, parse_spec
+from psa.execution.worker.protocol import pack_body, received_pack, stored_pack
+from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -55,7 +56,11 @@ class ArrayJob:
     @cached_property
     def packs(self) -> list[Pack]:
         """The pack of each task. Raises UserError."""
-        return [parse_spec(Pack, body, str(self.folder / _JOB)) for body in self.body["packs"]]
+        return [stored_pack(body, str(self.folder / _JOB)) for body in self.body["packs"]]
+
+    def load_plugins(self, index: int) -> None:
+        """Load the plugins that the pack of a task carries. Raises UserError."""
+        received_pack(self.body["packs"][index], str(self.folder / _JOB))
 
     @property
     def store(self) -> Store:
@@ -114,7 +119,7 @@ class ArrayJobFolder:
             "results": str(self.store.results.absolute()),
             "data_dir": str(machine.data_dir.absolute()),
             "device": machine.device,
-            "packs": [pack.model_dump(mode="json") for pack in packs],
+            "packs": [pack_body(pack) for pack in packs],
         }
         array = ArrayJob(folder, body)
         array.__dict__["packs"] = list(packs)  # the objects of the sweep: events refer to them

@@ -85,6 +85,7 @@ def train_task(folder: Path, index: int, task_id: str) -> int:
     )
     ended = False
     try:
+        array.load_plugins(index)
         with StopRequest() as stop:
             with contextlib.closing(backend.launch([Job(pack, 0.0)])) as events:
                 for event in events:

@@ -19,7 +19,8 @@ from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.execution.machine import check_memory
-from psa.experiments.study import Study, parse_setting, study_named, unwrap_annotation
+from psa.experiments.setting_text import parse_setting, unwrap_annotation
+from psa.experiments.study import Study, study_named
 from psa.plugins.loading import load_plugins
 from psa.plugins.registry import Registry
 from psa.specs.base import first_error, parse_spec

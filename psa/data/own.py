@@ -8,21 +8,23 @@ Only the digest counts from then on: the file may be moved, renamed or converted
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from psa.core.errors import UserError
+from psa.core.errors import UserError, named_error
 from psa.core.files import write_atomically
 from psa.core.parsing import check_choice
 from psa.core.stored_files import read_stored
 from psa.data.npz import split_numbers
 from psa.data.readers import ReadOptions, frame_table, read_table
 from psa.data.table import SampleTable, checked_table, decode_table
+from psa.plugins.registry import Registry
 from psa.specs.base import parse_spec
 from psa.specs.data import FILE, DataContent, DataSpec
+from psa.specs.data.catalogue import CATALOGUE
 from psa.specs.trial import Trial
 
 NOTATION: Final = f"{FILE}PATH?label=COLUMN (NPZ, CSV or Parquet)"
@@ -32,6 +34,66 @@ _OPTIONS: Final = {"label", "split", "drop", "name"}
 _HINT: Final = "Write file:PATH?label=COLUMN, with &split=COLUMN, &drop=A,B and &name=NAME as needed"
 
 _tables: dict[str, SampleTable] = {}  # read by this process, by digest
+
+
+# What a data source returns: samples and labels, and the split of each sample where it gives one.
+LoadArrays = Callable[[], Sequence[Any]]
+SOURCE: Final = "source:"  # what the name of a data source of a plugin begins with
+DATA_SOURCE_PLUGINS: Final = Registry[LoadArrays]("data source", lambda: (), tuple(CATALOGUE))
+
+
+def register_data_source(name: str, load: LoadArrays) -> None:
+    """Register a data source: a function that makes or reads a data set, named `source:NAME` in grids.
+
+    It is called once, where a command reads the name. Trials know its data by their content, as they know
+    those of a file: neither the function nor its plugin is needed by workers.
+
+    Args:
+        name: The name, of a-z, 0-9, - and _; also that of the data set in tables.
+        load: Returns samples and labels, and optionally the split of each sample, as
+            `psa.data.own.content_of_arrays` takes them. It must return the same data each time.
+
+    Raises:
+        PluginError: The name is invalid, that of a data set of psa, or registered already.
+
+    Example:
+        >>> def xor():
+        ...     draws = np.random.Generator(np.random.Philox(1)).random((1000, 2))
+        ...     return draws, (draws > 0.5).sum(axis=1) % 2
+        >>> def register():
+        ...     register_data_source("xor", xor)
+
+    """
+    DATA_SOURCE_PLUGINS.add(name, load)
+
+
+def is_own(text: object) -> bool:
+    """Return True for a text that names a file, or a data source of a plugin."""
+    return is_file(text) or (isinstance(text, str) and text.startswith(SOURCE))
+
+
+def _content_of_source(name: str) -> DataContent:
+    DATA_SOURCE_PLUGINS.check_choice(name, "dataset")
+    return _loaded_from(name, DATA_SOURCE_PLUGINS.get(name))
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded_from(name: str, load: LoadArrays) -> DataContent:
+    where = f"dataset {SOURCE}{name} of plugin {DATA_SOURCE_PLUGINS.origin(name)}"
+    try:
+        found = tuple(load())
+    except UserError:
+        raise
+    except Exception as error:  # whatever the code of a user raises
+        raise UserError(f"{where} cannot be loaded ({named_error(error)[:300]})") from error
+    if len(found) not in (2, 3):
+        raise UserError(f"{where} must return samples, labels and optionally splits, got {len(found)} values")
+    try:
+        return content_of_arrays(
+            found[0], found[1], found[2] if len(found) > 2 else None, name.replace("_", "-")
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error.message}", error.hint) from None
 
 
 def is_file(text: object) -> bool:
@@ -69,11 +131,13 @@ def with_paths(body: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def content_of(text: str) -> DataContent:
-    """Read the file that `file:PATH?label=COLUMN&split=COLUMN&drop=A,B&name=NAME` names, and return its
-    content.
+    """Read the file that `file:PATH?label=COLUMN&split=COLUMN&drop=A,B&name=NAME` names, or the data source
+    `source:NAME`, and return its content.
 
     Raises UserError and CorruptFileError.
     """
+    if text.startswith(SOURCE):
+        return _content_of_source(text.removeprefix(SOURCE))
     path, _, query = text.removeprefix(FILE).partition("?")
     if not path:
         raise UserError(f"dataset must name a file after {FILE}, got {text!r}", _HINT)

@@ -259,10 +259,7 @@ def register_backend(name: str, make: type[Backend], options: Collection[str] = 
 
 
 def backend_named(name: str, where: BackendOptions) -> type[Backend]:
-    """Return the class of a backend.
-
-    Raises UserError for an unknown name, and for an option that the backend does not take.
-    """
+    """Return the class of a backend. Raises UserError for an unknown name or an option of another one."""
     BACKEND_PLUGINS.check_choice(name, "--backend")
     plugin = BACKEND_PLUGINS.find(name)
     taken = BACKEND_OPTIONS[name] if plugin is None else plugin.options

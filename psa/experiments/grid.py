@@ -23,7 +23,7 @@ from psa.core.errors import UserError
 from psa.core.parsing import check_choice, parse_assignment, parse_int, parse_seeds, split_top_level
 from psa.execution.gradient_storage import unreached
 from psa.experiments.grid_file import DeclaredStage, GridFile, Promotion
-from psa.experiments.study import parse_setting
+from psa.experiments.setting_text import parse_setting
 from psa.specs.base import Spec, first_error, parse_spec
 from psa.specs.trial import Trial, check_shape, check_sizes
 

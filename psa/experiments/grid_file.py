@@ -25,7 +25,8 @@ from psa.core.parsing import (
 )
 from psa.core.text_file import read_toml
 from psa.data import own
-from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
+from psa.experiments.setting_text import is_list_setting, parse_setting
+from psa.experiments.study import Study, study_named
 from psa.plugins.loading import load_declared
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
@@ -34,9 +35,8 @@ _GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
 _MAX_STAGES: Final = 100
 # Names become folders, and Windows, to which results may be copied, reserves these names.
 _RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-_KEYS: Final = {
-    "study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages", "plugins",
-}  # fmt: skip
+_TABLES: Final = {"base", "axes", "variants", "stages"}
+_TOP: Final = _TABLES | {"study", "name", "about", "meta_loops", "seeds", "plugins"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
 
@@ -84,7 +84,7 @@ class GridFile:
             self.title = str(source.get("name", source.get("study", "experiment")))
             body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
         for key in (body := own.with_paths(body, self.folder)):
-            check_choice(key, _KEYS | tables, self.where)
+            check_choice(key, _TOP | tables, self.where)
         load_declared(body.get("plugins", []), self.folder, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}
         study = body.get("study", "ablation")

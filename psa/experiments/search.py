@@ -153,7 +153,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _with_content(base: dict[str, Any]) -> dict[str, Any]:
     """Return settings with the content of a file in place of its path, which other machines do not have."""
-    if not own.is_file(base.get("dataset")):
+    if not own.is_own(base.get("dataset")):
         return base
     return base | {"dataset": own.content_of(base["dataset"]).model_dump(mode="json")}
 
@@ -169,7 +169,7 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
             raise UserError(f"{path}: {table} must be left out of a search", "Write the choices into [space]")
     if declared.stages[0].name:
         raise UserError(f"{path}: stages must be left out of a search", "Its scheduler stops trials early")
-    if any(own.is_file(value) for value in _listed(declared.further["space"].get("dataset"))):
+    if any(own.is_own(value) for value in _listed(declared.further["space"].get("dataset"))):
         raise UserError(f"{path}: space.dataset must hold names, got a file", "Write the file into [base]")
     space = {key: _values(declared, key, value) for key, value in declared.further["space"].items()}
     if not space:

@@ -12,13 +12,13 @@ import pkgutil
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Protocol, cast
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
-from psa.core.parsing import nearest, parse_int, split_top_level, strip_brackets
+from psa.core.parsing import nearest
 from psa.data import own
 from psa.plugins.identity import PluginError
 from psa.plugins.registry import Registry
@@ -82,7 +82,7 @@ def _dataset(value: Any) -> Any:
     if not isinstance(value, str):
         must = f"dataset must be the name of a data set or {own.NOTATION}"
         raise ValueError(f"{must}, got {quote(value)}")  # noqa: TRY004 (pydantic reports no other error)
-    if not own.is_file(value):
+    if not own.is_own(value):
         return checked_name(value)
     try:
         return own.content_of(value)
@@ -294,41 +294,3 @@ def study_named(name: Any, where: str) -> Study:
     if name in study_names():
         return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
     return STUDY_PLUGINS.get(name)
-
-
-def parse_setting(annotation: Any, text: str, where: str) -> Any:
-    """Parse a text from the command line by the type of its setting: lr=1e-4 is a number, and a list may
-    have a name. Limits are left to the setting. Raises UserError.
-    """
-    kind = unwrap_annotation(annotation)
-    if get_origin(kind) is tuple:
-        inner, item = strip_brackets(text), get_args(kind)[0]
-        if unwrap_annotation(item) is int and inner.isidentifier():
-            return inner
-        return [parse_setting(item, part, where) for part in split_top_level(inner, ",")]
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise UserError(f"{where} must be true or false, got {text!r}", "Write one of them")
-        return text == "true"
-    if kind is int:
-        return parse_int(text, where)
-    if kind is float:
-        try:
-            return float(text)
-        except ValueError:
-            raise UserError(f"{where} must be a number, got {text!r}", "For example lr=1e-3") from None
-    return text
-
-
-def is_list_setting(annotation: Any) -> bool:
-    """Return True if one value of a setting is itself a list, such as digits."""
-    return get_origin(unwrap_annotation(annotation)) is tuple
-
-
-def unwrap_annotation(annotation: Any) -> Any:
-    """Return a type without its limits, and without None if it is optional."""
-    if get_origin(annotation) is Annotated:
-        return unwrap_annotation(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return unwrap_annotation(next(each for each in get_args(annotation) if each is not type(None)))
-    return annotation

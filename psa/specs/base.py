@@ -102,3 +102,12 @@ def first_error(error: ValidationError, spell: Callable[[str], str] = str) -> st
         return key + message.removeprefix(name)
     spelled = re.sub(r"^[a-z_]+(?= must\b)", lambda match: spell(match[0]), message)
     return f"{key}: {message}" if key and spelled == message else spelled
+
+
+def describe_difference(what: str, mine: object, asked: object) -> str:
+    """Describe the first field in which two values differ; a part that only one of them has is `one`."""
+    if isinstance(mine, Spec) and type(mine) is type(asked):
+        name = next(key for key in type(mine).model_fields if getattr(mine, key) != getattr(asked, key))
+        return describe_difference(f"{what} {name}", getattr(mine, name), getattr(asked, name))
+    stored, given = ("one" if isinstance(value, Spec) else str(value).lower() for value in (mine, asked))
+    return f"{what} must be that of the checkpoint, {stored}, got {given}"

@@ -23,7 +23,7 @@ from pydantic import (
 from psa.core.errors import UserError
 from psa.plugins.identity import PluginUse
 from psa.plugins.registry import claimed, joined_uses, uses_among
-from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
+from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json, describe_difference
 from psa.specs.data import DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
@@ -49,9 +49,7 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-_LATER: Final[dict[str, Any]] = {
-    "kind": "ablation", "probes": [], "memory": None, "growth": None, "plugins": [],
-}  # fmt: skip
+_LATER: Final = dict[str, Any](kind="ablation", probes=[], memory=None, growth=None, plugins=[])
 
 
 class Leg(Spec):
@@ -122,11 +120,9 @@ class Trial(Spec):
 
     @model_validator(mode="after")
     def _what_is_zeroed_is_gone(self) -> Self:
-        simplex = isinstance(self.model, NetworkSpec) and self.model.simplex != "none"
-        if simplex and self.intervention.mode not in PLAIN_MODES:
-            raise ValueError(
-                f"simplex must be none in mode {self.intervention.mode}: its weights cannot be set to 0"
-            )
+        mode = self.intervention.mode
+        if isinstance(self.model, NetworkSpec) and self.model.simplex != "none" and mode not in PLAIN_MODES:
+            raise ValueError(f"simplex must be none in mode {mode}: its weights cannot be set to 0")
         if (
             isinstance(self.model, NetworkSpec)
             and self.model.simplex == "all"
@@ -215,7 +211,7 @@ class Trial(Spec):
         ):
             if mine != asked:
                 raise UserError(
-                    _difference(what, mine, asked),
+                    describe_difference(what, mine, asked),
                     "Use another --model-dir, or remove the checkpoint with `clean`",
                 )
         plugins = joined_uses(self.plugins, later.plugins)
@@ -231,15 +227,6 @@ class Trial(Spec):
         if legs and (legs[-1].model, legs[-1].method, legs[-1].intervention) == later._settings:
             legs = legs[:-1]
         return later.changed(study=self.study, legs=legs, plugins=plugins)
-
-
-def _difference(what: str, mine: object, asked: object) -> str:
-    """Describe the first field in which two values differ; a part that only one of them has is `one`."""
-    if isinstance(mine, Spec) and type(mine) is type(asked):
-        name = next(key for key in type(mine).model_fields if getattr(mine, key) != getattr(asked, key))
-        return _difference(f"{what} {name}", getattr(mine, name), getattr(asked, name))
-    stored, given = ("one" if isinstance(value, Spec) else str(value).lower() for value in (mine, asked))
-    return f"{what} must be that of the checkpoint, {stored}, got {given}"
 
 
 class Pack(Spec):

@@ -200,3 +200,54 @@ def test_a_registry_lists_its_names_in_order() -> None:
     """Those of psa first."""
     registry = Registry[int]("test of a registry", lambda: ("b", "a"))
     assert registry.names == ("b", "a")
+
+
+def test_a_data_source_is_a_data_set_by_its_content(tmp_path: Path) -> None:
+    """Equal data are the same trials, whichever plugin they come from; an unknown name has a hint."""
+    text = """
+    import numpy as np
+    from psa import register_data_source
+
+    def made():
+        return np.arange(40.0).reshape(20, 2) * {factor}, ["even", "odd"] * 10
+
+    def register():
+        register_data_source("counts", made)
+    """
+    digests = []
+    for number, factor in enumerate((1, 1, 2)):
+        path = plugin_file(tmp_path, text.format(factor=factor) + f"\n    # {number}\n", f"p{number}.py")
+        with loaded(path):
+            declared = {"study": "activations", "base": {"dataset": "source:counts", "arch": "1*4"}}
+            (trial,) = load_grid(declared).trials
+            digests.append(trial.digest)
+            assert (trial.data.name, trial.data.class_names, trial.plugins) == ("counts", ("even", "odd"), ())
+            with pytest.raises(UserError, match=r"unknown data source 'count'\. Did you mean counts\?"):
+                load_grid({"study": "activations", "base": {"dataset": "source:count"}})
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", r"cannot be loaded \(ZeroDivisionError"),
+        ("return [[1.0], [2.0]],", "must return samples, labels and optionally splits, got 1 values"),
+        ("return [[1.0], [2.0]], [0]", r"dataset source:bad of plugin mine\.py"),
+    ],
+)
+def test_a_data_source_that_fails_is_named_in_one_line(body: str, message: str, tmp_path: Path) -> None:
+    """With its plugin."""
+    path = plugin_file(
+        tmp_path,
+        f"""
+        from psa import register_data_source
+
+        def bad():
+            {body}
+
+        def register():
+            register_data_source("bad", bad)
+        """,
+    )
+    with loaded(path), pytest.raises(UserError, match=message):
+        load_grid({"study": "activations", "base": {"dataset": "source:bad"}})

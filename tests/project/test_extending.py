@@ -95,6 +95,7 @@ def test_the_page_covers_what_a_plugin_may_register() -> None:
         "An ablation mode": "register_mode",
         "A probe": "register_probe",
         "A network": "register_family",
+        "A data source": "register_data_source",
         "A study": "register_study",
         "A report": "register_report",
         "A tracker": "register_tracker",

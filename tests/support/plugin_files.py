@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from paths import ROOT
 
+from psa.plugins import installed as installed_packages
 from psa.plugins.loading import load_plugin, loaded_plugins, unload
 
 EXAMPLE = ROOT / "examples/plugin/psa_plugin_example.py"
@@ -77,3 +80,36 @@ def loaded(*paths: Path) -> Iterator[None]:
         for path in paths:
             load_plugin(path)
         yield
+
+
+def install(folder: Path, version: str = "1.0.0", value: str = "psa_plugin_example", text: str = "") -> Path:
+    """Install the example into a folder, as pip does with --target: its module and its metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "psa_plugin_example.py").write_text(EXAMPLE.read_text() + text)
+    info = folder / f"psa_plugin_example-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: psa-plugin-example\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[psa.plugins]\nexample = {value}\n")
+    return folder
+
+
+@contextlib.contextmanager
+def on_path(folder: Path | None) -> Iterator[None]:
+    """Search for installed plugins anew, in a folder as well, and forget afterwards what was found."""
+    path, before = list(sys.path), set(installed_packages.MET)
+    searched = list(installed_packages._searched)
+    installed_packages._searched.clear()
+    if folder is not None:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        with forgotten():
+            yield
+    finally:
+        sys.path[:] = path
+        sys.modules.pop("psa_plugin_example", None)
+        for plugin, name in set(installed_packages.MET) - before:
+            unload(plugin)
+            installed_packages.MET.discard((plugin, name))
+        installed_packages._searched[:] = searched
+        importlib.invalidate_caches()

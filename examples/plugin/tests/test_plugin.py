@@ -1,15 +1,10 @@
-"""The plugin does what it says, and trains."""
-
-from pathlib import Path
+"""Tests of the plugin as an installed package: `pip install --no-deps --editable .` comes first."""
 
 import numpy as np
 import psa_plugin_example
 import pytest
 
 from psa import Experiment
-from psa.plugins.loading import load_plugin
-
-PLUGIN = Path(psa_plugin_example.__file__)
 
 
 def test_a_bottleneck_halves_every_width() -> None:
@@ -32,9 +27,8 @@ def test_a_neuron_of_the_first_layer_is_chosen() -> None:
     assert {unit.number for unit in units} == set(range(8))
 
 
-def test_psa_loads_the_plugin() -> None:
-    """Its names are known in grids; those that psa has loaded already from the package are the same."""
-    load_plugin(PLUGIN)
+def test_psa_finds_the_plugin() -> None:
+    """Its names are known in grids, and trials say what they use."""
     grid = Experiment("example", base={"arch": "1*4"}, axes={"mode": ["none", "input"]}).grid
     assert [[use.name for use in trial.plugins] for trial in grid.trials] == [
         ["bottleneck", "norms"],
@@ -44,6 +38,5 @@ def test_psa_loads_the_plugin() -> None:
 
 def test_an_unknown_mode_is_refused() -> None:
     """With the names that are known."""
-    load_plugin(PLUGIN)
     with pytest.raises(Exception, match="Did you mean 'input'"):
         Experiment("example", base={"arch": "1*4", "mode": "inptu"})

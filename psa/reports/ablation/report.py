@@ -19,15 +19,9 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
+from psa.reports.ablation import effects
 from psa.reports.ablation.cells import COMPARED, Cells, cells_of
-from psa.reports.ablation.effects import (
-    aggregate_table,
-    arm_page,
-    arm_tables,
-    holds_arms,
-    paired_table,
-    why_equal,
-)
+from psa.reports.ablation.effects import aggregate_table, arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -130,13 +124,12 @@ def _telling(cells: Cells) -> list[str]:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each family of networks of each study and, if its trials differ in settings other
-    than architecture, mode and seed, for each of those settings; and one that compares arms beside modes.
+    """Yield pages for each family of each study: of the modes, one for each set of other settings in which
+    trials differ, and one that compares further arms.
     """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
         modes = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
-        if len(modes):
-            yield from wording.pages_of(f"{study}_{family}", modes, COMPARED)
+        yield from wording.pages_of(f"{study}_{family}", modes, COMPARED) if len(modes) else ()
         if len(modes) < len(rows):
             yield f"{study}_{family}_arms", rows
 
@@ -160,7 +153,7 @@ def page(
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
     if holds_arms(frame):
-        return arm_page(frame, made, tuple(_sources(frame)), tuple(_warnings(frame)))
+        return effects.arm_page(frame, made, tuple(_sources(frame)), tuple(_warnings(frame)))
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
@@ -272,7 +265,7 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
             yield (
                 f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
                 "set here it is the same experiment under another name, and published differences between "
-                f"the two are differences between seeds.{why_equal(frame, mode)}"
+                f"the two are differences between seeds.{effects.why_equal(frame, mode)}"
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."
