@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
 from psa.specs.data.catalogue import CATALOGUE
+from psa.specs.training.settings import arm_label
 
 
 @lru_cache(maxsize=256)
@@ -33,6 +34,10 @@ def _nested_text(value: Any) -> str | None:
 
 def _names_text(names: list[str]) -> str | None:
     return " ".join(names) or None
+
+
+def _switch_text(switch: list[str] | None) -> str | None:
+    return None if switch is None else " ".join(switch)
 
 
 def _shape_text(shape: list[int] | None) -> str | None:
@@ -93,7 +98,8 @@ _C = FrameColumn
 # (its last try), damaged (its record), missing. diverged_loops: how many of its loops diverged, also of a
 # trial that is done. bounty, test and zero_r are percentages; validation_size and test_size the samples they
 # are of; bounty_correct: validation samples that the bounty stands for. source: psa, or published. Defaults
-# are the values that specs of the published families leave out.
+# are the values that specs of the published families leave out. arm: the mode and all settings that are on; a
+# setting that is off is missing.
 TRIAL_FIELDS: Final = (
     _C("id", "category", "id", "Trial"),
     _C("study", "category", "spec.study", "Study"),
@@ -105,6 +111,19 @@ TRIAL_FIELDS: Final = (
     _C("temperature", "float64", "spec.model.temperature", "Temperature"),
     _C("init", "category", "spec.model.init", "Init", "torch"),
     _C("mode", "category", "spec.intervention.mode", "Mode"),
+    _C("arm", "category", label="Arm"),
+    _C("units", "Int64", "spec.intervention.units", "Units"),
+    _C("share", "float64", "spec.intervention.share", "Share"),
+    _C("target", "category", "spec.intervention.target", "Target"),
+    _C("choice", "category", "spec.intervention.choice", "Choice"),
+    _C("change", "category", "spec.intervention.change", "Change"),
+    _C("amount", "float64", "spec.intervention.amount", "Amount"),
+    _C("rate", "float64", "spec.intervention.rate", "Rate"),
+    _C("schedule", "category", "spec.intervention.schedule", "Schedule"),
+    _C("schedule_loops", "Int64", "spec.intervention.schedule_loops", "Schedule loops"),
+    _C("end_rate", "float64", "spec.intervention.end_rate", "End rate"),
+    _C("switch", "category", "spec.intervention.switch", "Switch", None, _switch_text),
+    _C("regularizer", "category", "spec.intervention.regularizer", "Regularizer"),
     _C("seed", "Int64", "spec.seed", "Seed"),
     _C("status", "category", label="Status"),
     _C("parameters", "Int64", "built.parameters", "Parameters"),
@@ -115,6 +134,9 @@ TRIAL_FIELDS: Final = (
     _C("batch_size", "Int64", "spec.method.batch_size", "Batch size"),
     _C("weight_decay", "float64", "spec.method.weight_decay", "Weight decay"),
     _C("patience", "Int64", "spec.method.patience", "Patience"),
+    _C("stop_after", "Int64", "spec.method.stop_after", "Stop after"),
+    _C("optimizer_state", "category", "spec.method.optimizer_state", "Optimizer state"),
+    _C("lr_rule", "category", "spec.method.lr_rule", "lr rule"),
     _C("dropout", "float64", "spec.model.dropout", "Dropout"),
     _C("dataset", "category", "spec.data.name", "Data set"),
     _C("content_name", "category", "spec.data.content.name", "Content"),
@@ -150,8 +172,9 @@ TRIAL_FIELDS: Final = (
     _C("source", "category"),
 )
 # Of a loop, from the history of a record. accuracy: of the trained copy, percent of the validation split.
-# lkg: of the LKG after the loop; lkg_correct: the same as a count. layer, unit: what was ablated before it.
-# loop_mode: its mode, where a trial changed it on the way.
+# lkg: of the LKG after the loop; lkg_correct: the same as a count. layer, unit: what was ablated before it,
+# the first of several; ablated: all of them. kept: the best so far; accepted: it became the LKG, the same
+# without patience. loop_mode: its mode, where a trial changed it on the way.
 LOOP_FIELDS: Final = (
     _C("loop", "Int64", "history.loop", "Epoch"),
     _C("loop_mode", "category", "history.mode", "Mode"),
@@ -163,6 +186,8 @@ LOOP_FIELDS: Final = (
     _C("loss", "float64", "history.loss", "Loss"),
     _C("train_loss", "float64", "history.train_loss", "Training loss"),
     _C("kept", "boolean", "history.kept", "Kept"),
+    _C("accepted", "boolean", "history.accepted", "Accepted"),
+    _C("ablated", "category", "history.units", "Ablated"),
 )
 # Of an observation of a probe. loop: 0 before the first one, missing for the LKG after selection. index: of
 # the number in its quantity, from 0. place: what it stands for, where the probe says so.
@@ -185,6 +210,7 @@ SPEC_FIELDS: Final = tuple(each for each in TRIAL_FIELDS if each.is_setting)
 def spec_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of a spec, under the names that grids use."""
     found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS}
+    found["arm"] = arm_label(spec["intervention"], spec["method"])
     if found["simplex"] == "none":
         found["temperature"] = None  # has no effect
     return found

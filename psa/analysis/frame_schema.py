@@ -18,9 +18,9 @@ from psa.specs.training import MODES
 # Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
 _SMALL: Final = {
     "loop": np.int32, "layer": np.float32, "unit": np.float32, "correct": np.int32, "loss": np.float64,
-    "train_loss": np.float64, "kept": np.bool_,
+    "train_loss": np.float64, "kept": np.bool_, "accepted": np.bool_,
 }  # fmt: skip
-_NO_LOOPS: Final = {name: [None] for name in ("mode", *_SMALL)}
+_NO_LOOPS: Final = {name: [None] for name in ("mode", *_SMALL)}  # of a trial without results
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -37,9 +37,9 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     rows = sorted(rows, key=_order)
     histories = [row.get("history") or _NO_LOOPS for row in rows]
     counts = [len(history["loop"]) for history in histories]
-    trials = _typed(
-        {field.name: [row.get(field.name) for row in rows] for field in TRIAL_FIELDS}, TRIAL_FIELDS
-    )
+    columns = {field.name: [row.get(field.name) for row in rows] for field in TRIAL_FIELDS}
+    columns["arm"] = [row.get("arm") or row["mode"] for row in rows]
+    trials = _typed(columns, TRIAL_FIELDS)
     accuracy = [
         100 * _numbers(history["correct"]) / (row.get("validation_size") or np.nan)
         for row, history in zip(rows, histories, strict=True)
@@ -50,10 +50,13 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     }
     loops["loop_mode"] = list(itertools.chain.from_iterable(history["mode"] for history in histories))
     loops["accuracy"] = np.concatenate(accuracy)
-    kept = [_numbers(history["kept"]) == 1 for history in histories]
-    loops["lkg"] = np.concatenate([_lkg(*each) for each in zip(accuracy, kept, strict=True)])
+    accepted = [_numbers(history.get("accepted", history["kept"])) for history in histories]
+    loops["accepted"] = np.concatenate(accepted)
+    loops["ablated"] = [each for history in histories for each in history.get("units", _none(history))]
+    taken = [values == 1 for values in accepted]
+    loops["lkg"] = np.concatenate([_lkg(*each) for each in zip(accuracy, taken, strict=True)])
     correct = [_numbers(history["correct"]) for history in histories]
-    loops["lkg_correct"] = np.concatenate([_lkg(*each) for each in zip(correct, kept, strict=True)])
+    loops["lkg_correct"] = np.concatenate([_lkg(*each) for each in zip(correct, taken, strict=True)])
     repeated = trials.iloc[np.repeat(np.arange(len(rows)), counts)].reset_index(drop=True)
     return pd.concat([repeated, _typed(loops, LOOP_FIELDS)], axis=1)
 
@@ -61,7 +64,9 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def as_arrays(history: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Return a history with a small array in place of each column, which takes a tenth of the memory."""
     return {
-        name: [sys.intern(mode) for mode in values] if name == "mode" else np.array(values, _SMALL[name])
+        name: np.array(values, _SMALL[name])
+        if name in _SMALL
+        else [value if value is None else sys.intern(value) for value in values]
         for name, values in history.items()
     }
 
@@ -69,6 +74,11 @@ def as_arrays(history: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     """Return numbers and truth values as floats, None as NaN."""
     return np.array(values, dtype=np.float64)
+
+
+def _none(history: Mapping[str, Sequence[Any]]) -> list[None]:
+    """Return the column of a history that does not have it."""
+    return [None] * len(history["loop"])
 
 
 def _lkg(scores: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -83,7 +93,7 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
     mode = MODES.index(row["mode"]) if row["mode"] in MODES else len(MODES)
     return (
         row["source"], row["study"], row["family"], len(widths), [-width for width in widths], mode,
-        row["mode"], row["seed"], row["id"],
+        row["mode"], row.get("arm") or row["mode"], row["seed"], row["id"],
     )  # fmt: skip
 
 

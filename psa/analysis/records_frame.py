@@ -129,7 +129,7 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     """Return the settings of a trial without results: the mean of longer and shorter trials would be of
     neither, and a trial that diverged has none.
     """
-    kept = ["id", "source", "parameters", "diverged_loops"]
+    kept = ["id", "source", "parameters", "diverged_loops", "arm"]
     kept += [field.name for field in SPEC_FIELDS]
     return {**{name: row[name] for name in kept}, "status": status}
 
@@ -183,7 +183,8 @@ def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
     """Yield a row for each arch, mode and seed of a study and family that has no sound record."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["study"], row["family"]), []).append(row)
+        if row["arm"] == row["mode"]:  # which of the others a grid has, only the grid knows
+            groups.setdefault((row["study"], row["family"]), []).append(row)
     for group in groups.values():
         there = {(_network(row), row["mode"], row["seed"]) for row in group}
         networks = {_network(row): row for row in group}

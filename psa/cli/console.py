@@ -15,6 +15,7 @@ from rich.table import Table
 from psa.core.errors import printable
 from psa.core.formatting import pluralize
 from psa.core.process import discard_output
+from psa.interventions.schedule import lkg_correct
 from psa.specs.shapes import Linear, Shape
 from psa.storage.records.divergence import diverged, diverged_loops
 
@@ -163,19 +164,31 @@ class TrainView:
             *([f"seed {state.trial.seed}"] if several else []),
             f"Loop {state.loops:>{width}}/{self.horizon}",
             "current diverged" if report.diverged else f"current {percent(report.correct, report.total)}",
-            # the bounty is the accuracy of the LKG, so one number stands for both
-            f"bounty {percent(state.best_correct, report.total)} "
-            f"({'new LKG' if report.kept else f'LKG of loop {state.lkg_loop}'})",
+            *self._standing(report),
         ]
         if self.debug:
             parts.append(f"loss {report.train_loss:.4f} train, {report.loss:.4f} validation")
         if report.unit is not None:
             layer = self.shape.linears[report.unit.layer].name
-            parts.append(f"ablated {layer} neuron {report.unit.number}")
+            more = f" and {len(report.units) - 1:,} more" * (len(report.units) > 1)
+            parts.append(f"ablated {layer} neuron {report.unit.number}{more}")
             # on a narrow terminal the neuron gets a line of its own, rather than a break anywhere
             if self.out.is_terminal and len(" | ".join(parts)) > self.out.width:
                 return f"{' | '.join(parts[:-1])}\n{' ' * (2 * width + 6)} | {parts[-1]}"
         return " | ".join(parts)
+
+    @staticmethod
+    def _standing(report: LoopReport) -> Iterator[str]:
+        """Yield the bounty, and the LKG where patience may have made it another state."""
+        state = report.state
+        if "accepted" in state.history:
+            lkg = percent(lkg_correct(state.history) or 0, report.total)
+            yield f"LKG {lkg}{' (new)' if report.accepted else ''}"
+            yield f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})"
+            return
+        # the bounty is the accuracy of the LKG, so one number stands for both
+        of = "new LKG" if report.kept else f"LKG of loop {state.lkg_loop}"
+        yield f"bounty {percent(state.best_correct, report.total)} ({of})"
 
     def stopped(self, reached: int, command: str) -> None:
         """Print the progress at a stop, and the command that resumes."""

@@ -17,6 +17,8 @@ PURPOSES: Final = frozenset(
         "shuffle",
         "dropout",
         "ablate",
+        "rate",
+        "perturb",
         "bootstrap",
         "permutation",
         "memory",

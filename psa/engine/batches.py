@@ -16,11 +16,16 @@ from torch import Tensor
 from psa.core.rng import generator
 from psa.data.splits import Split
 from psa.nn.layers import Inputs
+from psa.specs.training import StandardTraining, effective_weight_decay
+from psa.storage.trial_state import TrialState
 
 
 @dataclass(frozen=True)
 class RowSettings:
-    """The settings of one row of a pack for one epoch."""
+    """The settings of one row of a pack for one epoch.
+
+    epochs: those behind the moments with which its optimiser begins.
+    """
 
     seed: int
     loop: int
@@ -28,6 +33,33 @@ class RowSettings:
     lr: float
     weight_decay: float
     momentum: float = 0.0
+    epochs: int = 0
+
+
+def row_of(state: TrialState) -> RowSettings:
+    """Return the settings of a state's next loop."""
+    trial = state.trial
+    return RowSettings(
+        seed=trial.seed,
+        loop=state.loops + 1,
+        dropout=trial.model.dropout,
+        lr=trial.method.lr,
+        weight_decay=effective_weight_decay(trial.method),
+        momentum=trial.method.momentum if isinstance(trial.method, StandardTraining) else 0.0,
+        epochs=epochs_behind(state),
+    )
+
+
+def epochs_behind(state: TrialState) -> int:
+    """Return the epochs behind the moments with which the next loop begins: all in ordinary training; of the
+    ratchet those that became the LKG, where its moments persist.
+    """
+    method = state.trial.method
+    if isinstance(method, StandardTraining):
+        return state.loops
+    if method.optimizer_state == "fresh":
+        return 0
+    return sum(state.history.get("accepted", state.history["kept"]))
 
 
 def batch_order(rows: Sequence[RowSettings]) -> list[int]:
@@ -36,7 +68,14 @@ def batch_order(rows: Sequence[RowSettings]) -> list[int]:
     """
     return sorted(
         range(len(rows)),
-        key=lambda at: (rows[at].seed, rows[at].loop, rows[at].lr, rows[at].weight_decay, rows[at].dropout),
+        key=lambda at: (
+            rows[at].seed,
+            rows[at].loop,
+            rows[at].lr,
+            rows[at].weight_decay,
+            rows[at].epochs,
+            rows[at].dropout,
+        ),
     )
 
 

@@ -24,7 +24,7 @@ def find_equal_rows(epoch: EpochBuffers, settings: Sequence[RowSettings]) -> lis
     """
     seen: dict[RowSettings, list[int]] = {}
     found = []
-    buffers = [epoch.active, *epoch.carried.values()]
+    buffers = [epoch.active, *epoch.carried.values(), *epoch.accepted.values()]
     for row, setting in enumerate(settings):
         others = seen.setdefault(setting, [])
         first = next(
@@ -40,8 +40,11 @@ def gather_rows(epoch: EpochBuffers, places: Sequence[int]) -> EpochBuffers:
     """Return the buffers of an epoch with row places[i] at position i."""
     if list(places) == list(range(len(epoch.active))):
         return epoch
-    carried = {name: buffer[list(places)] for name, buffer in epoch.carried.items()}
-    return replace(epoch, active=epoch.active[list(places)], carried=carried)
+    carried, accepted = (
+        {name: buffer[list(places)] for name, buffer in buffers.items()}
+        for buffers in (epoch.carried, epoch.accepted)
+    )
+    return replace(epoch, active=epoch.active[list(places)], carried=carried, accepted=accepted)
 
 
 def _equal_bits(rows: StackedParams, one: int, other: int) -> bool:

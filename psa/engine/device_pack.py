@@ -24,14 +24,16 @@ from psa.storage.trial_state import TrialState
 @dataclass
 class EpochBuffers:
     """The buffers of one epoch: the weights being trained, their gradients, the optimiser over them, the
-    ablated unit of each row, and the buffers that outlive the epoch, by name.
+    ablated units of each row, and the buffers that outlive the epoch, by name: `carried` always, `accepted`
+    for a row whose weights become the LKG.
     """
 
     active: StackedParams
     gradients: StackedParams
     optimizer: StackedOptimizer
-    units: Sequence[Unit | None]
+    units: Sequence[tuple[Unit, ...]]
     carried: dict[str, StackedParams] = field(default_factory=dict)
+    accepted: dict[str, StackedParams] = field(default_factory=dict)
 
 
 class DevicePack:

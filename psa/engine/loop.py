@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from psa.data.splits import Splits
-from psa.engine.batches import Batches, RowSettings, batch_order
+from psa.engine.batches import Batches, batch_order, row_of
 from psa.engine.deduplication import find_equal_rows, gather_rows
 from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
 from psa.engine.policies import Policy
@@ -26,28 +26,35 @@ from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padde
 from psa.interventions.ablation import Unit
 from psa.interventions.growth import apply_growth, just_grown
 from psa.interventions.memory.hook import MemorySite
+from psa.interventions.selection import units_text
 from psa.nn.dense import Dense
 from psa.specs.growth import GrowthEvent
-from psa.specs.training import StandardTraining, effective_weight_decay
 from psa.storage.records.divergence import training_diverged
-from psa.storage.trial_state import Observation, TrialState
+from psa.storage.trial_state import HISTORY_COLUMNS, Observation, TrialState
 
 
 @dataclass(frozen=True)
 class LoopReport:
     """One finished loop of one trial, as callbacks receive it. Counts are of `total` validation samples.
 
-    copied: the epoch of another trial was the same to the bit, and was trained for both.
+    kept: it is the best so far. accepted: it became the LKG, as all kept ones do. copied: the epoch of
+    another trial was the same to the bit, and was trained for both.
     """
 
     state: TrialState
     correct: int
     total: int
     kept: bool
-    unit: Unit | None
+    units: tuple[Unit, ...]
     loss: float
     train_loss: float
     copied: bool = False
+    accepted: bool = False
+
+    @property
+    def unit(self) -> Unit | None:
+        """The ablated unit, the first of several; None if there is none."""
+        return next(iter(self.units), None)
 
     @property
     def diverged(self) -> bool:
@@ -69,19 +76,6 @@ class TestResult(NamedTuple):
     loss: float
     probes: dict[str, Observation]
     files: dict[str, Entry]
-
-
-def row_of(state: TrialState) -> RowSettings:
-    """Return the settings of a state's next loop."""
-    trial = state.trial
-    return RowSettings(
-        seed=trial.seed,
-        loop=state.loops + 1,
-        dropout=trial.model.dropout,
-        lr=trial.method.lr,
-        weight_decay=effective_weight_decay(trial.method),
-        momentum=trial.method.momentum if isinstance(trial.method, StandardTraining) else 0.0,
-    )
 
 
 def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
@@ -225,41 +219,50 @@ def _one_loop(
     scores = zip(*(each[places].tolist() for each in (correct, loss, train_loss)), strict=True)
     reports = [
         _reported(
-            policy, LoopReport(state, count, len(splits.val), False, unit, of_val, of_train, first != at)
+            policy, LoopReport(state, count, len(splits.val), False, some, of_val, of_train, first != at)
         )
-        for at, (state, unit, first, (count, of_val, of_train)) in enumerate(
+        for at, (state, some, first, (count, of_val, of_train)) in enumerate(
             zip(states, units, first_equal, scores, strict=True)
         )
     ]
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
-    _commit(pack, rows, epoch, [report.kept for report in reports], visited)
+    _commit(pack, rows, epoch, reports, visited)
     for report in reports:
-        _record_loop(policy, report, pack.device)
+        _record_loop(policy, report, pack)
     observing.on_loop_end(pack, rows, epoch.active)
     observing.on_epoch_end(states, following)
     return reports
 
 
 def _commit(
-    pack: DevicePack, rows: list[int], epoch: EpochBuffers, kept: list[bool], visited: MemorySite | None
+    pack: DevicePack,
+    rows: list[int],
+    epoch: EpochBuffers,
+    reports: Sequence[LoopReport],
+    visited: MemorySite | None,
 ) -> None:
-    """Copy the results of an epoch into the pack: better weights become the LKG."""
+    """Copy the results of an epoch into the pack: better weights, and what accepted ones carry with them."""
     if pack.visited is not None and visited is not None:
         pack.visited.memory.put_back(rows, visited.memory)
     for kind, buffer in epoch.carried.items():
         pack.carried[kind].put(rows, buffer)
-    winners = [at for at, keep in enumerate(kept) if keep]
-    if winners:
+    taken = [at for at, report in enumerate(reports) if report.accepted]
+    for kind, buffer in epoch.accepted.items():
+        pack.carried[kind].put([rows[at] for at in taken], buffer[taken])
+    if winners := [at for at, report in enumerate(reports) if report.kept]:
         pack.lkg.put([rows[at] for at in winners], epoch.active[winners])
 
 
 def _reported(policy: Policy, report: LoopReport) -> LoopReport:
     """Return the report with the verdict of the policy. A loop that diverged is rejected like a worse one."""
-    better = not report.diverged and policy.is_better(report.state, report.correct, report.loss)
-    return replace(report, kept=better)
+    if report.diverged:
+        return report
+    scores = report.state, report.correct, report.loss
+    better = policy.is_better(*scores)
+    return replace(report, kept=better, accepted=better or policy.accepts(*scores))
 
 
-def _record_loop(policy: Policy, report: LoopReport, device: torch.device) -> None:
+def _record_loop(policy: Policy, report: LoopReport, pack: DevicePack) -> None:
     """Add a loop to the history of its trial."""
     state = report.state
     state.loops += 1
@@ -267,18 +270,20 @@ def _record_loop(policy: Policy, report: LoopReport, device: torch.device) -> No
         state.lkg_loop, state.best_correct, state.best_loss = state.loops, report.correct, report.loss
     values = {
         "loop": state.loops,
-        "mode": state.trial.intervention.mode,
+        "mode": state.trial.intervention.mode_at(state.loops),
         "layer": None if report.unit is None else report.unit.layer,
         "unit": None if report.unit is None else report.unit.number,
         "correct": report.correct,
         "loss": finite_or_none(report.loss),
         "train_loss": finite_or_none(report.train_loss),
         "kept": report.kept,
+        "units": units_text(report.units, pack.net.shape),
+        "accepted": report.accepted,
     }
-    for column, value in values.items():
-        state.history[column].append(value)
-    if device.type not in state.devices:
-        state.devices.append(device.type)
+    for column in (*HISTORY_COLUMNS, *state.trial.further_columns):
+        state.history.setdefault(column, []).append(values[column])
+    if pack.device.type not in state.devices:
+        state.devices.append(pack.device.type)
     state.stopped = policy.should_stop(state)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -122,7 +122,7 @@ def optimizer_for(
     It works on whole rows, so a deep network has two tensors in place of thousands of small ones.
     """
     groups = []
-    for run in equal_runs([(row.lr, row.weight_decay, row.momentum, row.loop) for row in rows]):
+    for run in equal_runs([(row.lr, row.weight_decay, row.momentum, row.loop, row.epochs) for row in rows]):
         parameters = list(active[run].parts)
         for parameter, gradient in zip(parameters, gradients[run].parts, strict=True):
             parameter.grad = gradient
@@ -136,3 +136,24 @@ def optimizer_for(
             }
         )
     return FusedSgd(groups) if kind == "sgd" else FusedAdam(kind, groups)
+
+
+def restore_moments(
+    optimizer: StackedOptimizer,
+    moments: Mapping[str, StackedParams],
+    rows: Sequence[RowSettings],
+    steps_per_epoch: int,
+) -> None:
+    """Let an optimiser begin with moments, which it then updates in place. Its step count follows from the
+    epochs behind them and is not stored.
+    """
+    start = 0
+    for group in optimizer.param_groups:
+        part = slice(start, start + len(group["params"][0]))
+        steps = float(rows[start].epochs * steps_per_epoch)
+        parts = {moment: moments[moment][part].parts for moment in optimizer.moments}
+        for which, parameter in enumerate(group["params"]):
+            optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device)} | {
+                moment: both[which] for moment, both in parts.items()
+            }
+        start = part.stop

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
-
-import torch
+from typing import Final, Protocol
 
 from psa.data.splits import Splits
 from psa.engine.batches import RowSettings
 from psa.engine.device_pack import DevicePack, EpochBuffers
-from psa.engine.optimizer import StackedOptimizer, optimizer_for
-from psa.interventions import ablation
+from psa.engine.optimizer import optimizer_for, restore_moments
+from psa.interventions.ablation import Unit
+from psa.interventions.change import change_units
 from psa.interventions.growth import growth_due
+from psa.interventions.schedule import lkg_correct, mode_of_loop, rejected_in_a_row
+from psa.interventions.selection import select_units
+from psa.interventions.unit_scores import unit_scores
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.growth import GrowthEvent
-from psa.specs.training import MOMENTS, StandardTraining
+from psa.specs.training import MOMENTS, RatchetTraining, StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
+
+_MOMENTS: Final = {name for names in MOMENTS.values() for name in names}
 
 
 class Policy(Protocol):
     """The decisions of the engine between two epochs.
 
     For every loop the engine calls `growth_due`, `begin_epoch`, then, after training and validation,
-    `is_better` and `should_stop`. It never keeps a loop that diverged, and does not call `is_better` for it.
+    `is_better`, `accepts` where it is not better, and `should_stop`. It never keeps or accepts a loop that
+    diverged, and does not ask about it.
     A policy has no state of its own: a resumed run starts with a new one.
 
     Example:
@@ -33,7 +38,7 @@ class Policy(Protocol):
 
         >>> class HillClimb(RatchetPolicy):
         ...     def __init__(self):
-        ...         super().__init__(perturb=lambda copy, states: [None] * len(states))
+        ...         super().__init__(perturb=lambda copy, states: [()] * len(states))
         ...
         ...     def should_stop(self, state):
         ...         return state.lkg_loop < state.loops
@@ -54,13 +59,13 @@ class Policy(Protocol):
             settings: Rates, seed and loop number of each of these.
 
         Returns:
-            Copies of the weights to train, their gradients and their optimiser, the ablated unit of each row,
-            and the buffers to store in `pack.carried` after the epoch.
+            Copies of the weights to train, their gradients and their optimiser, the ablated units of each
+            row, and the buffers to store in `pack.carried` after the epoch, or where weights become the LKG.
 
         """
 
     def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
-        """Decide whether the trained weights become the LKG.
+        """Decide whether the trained weights are the best so far, which are selected and tested.
 
         Args:
             state: The trial, before the loop is added to its history.
@@ -69,6 +74,19 @@ class Policy(Protocol):
 
         Returns:
             True to keep the weights.
+
+        """
+
+    def accepts(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Decide whether weights that are not the best become the LKG, from which the next loop begins.
+
+        Args:
+            state: The trial, before the loop is added to its history.
+            correct: Validation samples that the trained weights classify correctly.
+            loss: Their mean validation loss.
+
+        Returns:
+            True to begin the next loop from these weights.
 
         """
 
@@ -99,34 +117,52 @@ class Policy(Protocol):
 class Perturbation(Protocol):
     """A function that ablates units in a copy of the LKG of each trial before an epoch."""
 
-    def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
-        """Ablate in place at most one unit per row of `copy`, which has a row per state. Return the ablated
-        unit of each row, None for none.
-        """
+    def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[tuple[Unit, ...]]:
+        """Ablate units in place in `copy`, which has a row per state. Return those of each row."""
 
 
 class RatchetPolicy:
-    """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW."""
+    """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW or the moments of the LKG.
 
-    def __init__(self, perturb: Perturbation) -> None:
-        self.perturb = perturb
+    patience: a loop that would be rejected becomes the LKG, though it is worse, if at least patience - 1
+    loops before it in a row were rejected; later loops are compared with it. The best state ever is still
+    the one that is selected, recorded as the bounty and tested. stop_after: the trial ends after that many
+    loops without a new bounty.
+    """
+
+    def __init__(self, perturb: Perturbation, steps_per_epoch: int = 0) -> None:
+        self.perturb, self.steps_per_epoch = perturb, steps_per_epoch
 
     def begin_epoch(
         self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
     ) -> EpochBuffers:
-        """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
-        active = pack.lkg[list(rows)]
+        """Copy the LKG of `rows`, perturb the copy, and set an optimiser over it."""
+        carried = _carried(pack, rows)
+        active = carried.get("lkg", pack.lkg[list(rows)])
         units = self.perturb(active, [pack.states[row] for row in rows])
         gradients = active.zeros_like()
-        return EpochBuffers(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
+        optimizer = optimizer_for("adamw", settings, active, gradients)
+        if MOMENTS["adamw"][0] in carried:
+            restore_moments(optimizer, carried, settings, self.steps_per_epoch)
+        return EpochBuffers(active, gradients, optimizer, units, accepted=carried)
 
     def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
-        """Return True if validation accuracy strictly improved; equal accuracy is discarded."""
+        """Return True if validation accuracy is strictly better than ever; equal accuracy is discarded."""
         return correct > state.best_correct
 
+    def accepts(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Return True with patience for a loop better than the LKG, or once patience has run out."""
+        patience = _patience(state)
+        if patience is None:
+            return False
+        lkg = lkg_correct(state.history)
+        return (lkg is not None and correct > lkg) or rejected_in_a_row(state.history) + 1 >= patience
+
     def should_stop(self, state: TrialState) -> bool:
-        """Return False: the ratchet never stops early."""
-        return False
+        """Return True after `stop_after` loops without a new bounty; without it the ratchet never stops."""
+        method = state.trial.method
+        stop_after = method.stop_after if isinstance(method, RatchetTraining) else None
+        return stop_after is not None and state.loops - state.lkg_loop >= stop_after
 
     def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """Return None: networks do not grow under the ratchet."""
@@ -144,36 +180,20 @@ class KeepPolicy:
         self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
     ) -> EpochBuffers:
         """Continue with the present weights and moments; a new trial has its LKG and zero moments."""
-        if not pack.carried:
-            pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}
-        fresh = [row for row in rows if pack.states[row].loops == 0]
-        for kind, buffer in pack.carried.items():
-            buffer.put(fresh, pack.lkg[fresh] if kind == "active" else pack.lkg[fresh].zeros_like())
-        carried = {kind: buffer[list(rows)] for kind, buffer in pack.carried.items()}
+        carried = _carried(pack, rows)
         active = carried["active"]
         gradients = active.zeros_like()
         optimizer = optimizer_for(self.optimizer, settings, active, gradients)
-        self._remember(optimizer, carried, settings)
-        return EpochBuffers(active, gradients, optimizer, [None] * len(rows), carried)
-
-    def _remember(
-        self, optimizer: StackedOptimizer, carried: dict[str, StackedParams], settings: Sequence[RowSettings]
-    ) -> None:
-        """Restore the moments of the optimiser. Its step count follows from the loop and is not stored."""
-        start = 0
-        for group in optimizer.param_groups:
-            part = slice(start, start + len(group["params"][0]))
-            steps = float((settings[start].loop - 1) * self.steps_per_epoch)
-            moments = {moment: carried[moment][part].parts for moment in optimizer.moments}
-            for which, parameter in enumerate(group["params"]):
-                optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device)} | {
-                    moment: parts[which] for moment, parts in moments.items()
-                }
-            start = part.stop
+        restore_moments(optimizer, carried, settings, self.steps_per_epoch)
+        return EpochBuffers(active, gradients, optimizer, [()] * len(rows), carried)
 
     def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Return True without patience; with it, if the validation loss is the least so far."""
         return True if _patience(state) is None else loss < state.best_loss
+
+    def accepts(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Return False: the present weights go on in any case."""
+        return False
 
     def should_stop(self, state: TrialState) -> bool:
         """Return True once patience has run out."""
@@ -185,23 +205,43 @@ class KeepPolicy:
         return growth_due(state, self.steps_per_epoch, validation)
 
 
+def _carried(pack: DevicePack, rows: Sequence[int]) -> dict[str, StackedParams]:
+    """Return copies of carried buffers of some rows: of a new trial initial weights and zero moments."""
+    kinds = pack.states[0].trial.method.carried
+    for kind in kinds:
+        pack.carried.setdefault(kind, pack.lkg.zeros_like())
+    fresh = [row for row in rows if pack.states[row].loops == 0]
+    for kind, buffer in pack.carried.items():
+        buffer.put(fresh, pack.lkg[fresh].zeros_like() if kind in _MOMENTS else pack.lkg[fresh])
+    return {kind: pack.carried[kind][list(rows)] for kind in kinds}
+
+
 def _patience(state: TrialState) -> int | None:
     """Return the patience of a trial, in which the trials of a pack may differ."""
-    method = state.trial.method
-    return method.patience if isinstance(method, StandardTraining) else None
+    return state.trial.method.patience
 
 
 def policy_for(trial: Trial, net: Dense, splits: Splits) -> Policy:
     """Return the policy of a trial's method."""
+    carried = trial.method.carried
+    steps = -(-len(splits.train) // trial.method.batch_size) if carried else 0
     if isinstance(trial.method, StandardTraining):
-        return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
+        return KeepPolicy(trial.method, steps)
 
-    def perturb(copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
-        units = [
-            ablation.choose_unit(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
-            for state in states
-        ]
-        ablation.ablate(copy, net.layout, units)
+    def units_of(copy: StackedParams, row: int, state: TrialState) -> tuple[Unit, ...]:
+        ablation, seed, loop = state.trial.intervention, state.trial.seed, state.loops + 1
+        mode = mode_of_loop(ablation, seed, loop, state.history)
+        scores = []
+        if ablation.ranked and loop > 1 and mode != "none":
+            measure = ablation.choice.partition("_")[2]
+            made_in = max(1, state.loops - rejected_in_a_row(state.history))
+            scores = unit_scores(net, copy[[row]], measure, splits.train, made_in)
+        return select_units(ablation, mode, net.shape, seed, loop, scores)
+
+    def perturb(copy: StackedParams, states: Sequence[TrialState]) -> Sequence[tuple[Unit, ...]]:
+        units = [units_of(copy, row, state) for row, state in enumerate(states)]
+        names = [(state.trial.seed, state.loops + 1) for state in states]
+        change_units(copy, net, [state.trial.intervention for state in states], names, units)
         return units
 
-    return RatchetPolicy(perturb)
+    return RatchetPolicy(perturb, steps)

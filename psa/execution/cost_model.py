@@ -27,7 +27,6 @@ from psa.specs.base import canonical_json
 from psa.specs.memory import footprint_bytes
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.shapes import IMAGE, Shape
-from psa.specs.training import MOMENTS, RatchetTraining
 from psa.specs.trial import Trial, training_key
 from psa.storage.helper_files import STEP_TIMES, read_helper
 
@@ -212,7 +211,7 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 def trial_bytes(trial: Trial, meta_loops: int) -> int:
     """Return the bytes on disk of one finished trial: two states, record, sidecar and gradients."""
     parameters = trial.shape.parameters
-    copies = 1 if isinstance(trial.method, RatchetTraining) else 2 + len(MOMENTS[trial.method.optimizer])
+    copies = 1 + len(trial.method.carried)
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
     return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.gradient_bytes(trial, meta_loops)
 

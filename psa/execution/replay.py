@@ -30,7 +30,7 @@ from psa.specs.trial import Trial
 from psa.storage.checkpoint import CheckpointFile
 from psa.storage.layout import check_state
 from psa.storage.store import Record, Store
-from psa.storage.trial_state import HISTORY_COLUMNS, Tensors, TrialState, decode_state
+from psa.storage.trial_state import Tensors, TrialState, decode_state
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _kind(machine: Record) -> str:
 
 
 def _difference(made: TrialState, stored: _Stored, loop: int) -> str | None:
-    for column in HISTORY_COLUMNS:
+    for column in stored.history:
         then, now = stored.history[column][loop - 1], made.history[column][loop - 1]
         if then != now:
             return f"{column}: stored {then}, now {now}"

@@ -81,15 +81,15 @@ class Dense:
         """The least of all layer sizes (see psa.engine.train_step.padded)."""
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
-    def initial(self, seed: int) -> StackedParams:
+    def initial(self, seed: int, loop: int = 0) -> StackedParams:
         """Return one row, drawn on the CPU so that every device starts from the same bits.
 
         Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
         `he`, weights of variance 2/inputs from a normal cut off at two deviations and biases 0 (He et al.
         2015, as flax draws it); with `he-cut` the normal has that variance before it is cut. Simplex layers
-        ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010).
+        ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010). loop: above 0 for another draw.
         """
-        draws = generator(seed, "init")
+        draws = generator(seed, "init", loop)
         row = self.layout.zeros(1)
         for number, linear in enumerate(self.shape.linears):
             weight, bias = self.layout.weight(row, number), self.layout.bias(row, number)

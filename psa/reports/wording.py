@@ -20,7 +20,9 @@ from psa.core.formatting import join_names, pluralize
 # Columns that are settings of an arm, in the order in which tables show them.
 SETTINGS: Final = (
     "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "policy", "optimizer", "lr",
-    "momentum", "batch_size", "weight_decay", "patience", "mode", "dataset", "scaling", "digits", "val_size",
+    "momentum", "batch_size", "weight_decay", "patience", "stop_after", "optimizer_state", "lr_rule",
+    "mode", "units", "share", "target", "choice", "change", "amount", "rate", "schedule", "schedule_loops",
+    "end_rate", "switch", "regularizer", "dataset", "scaling", "digits", "val_size",
     "split_seed", "train_size", "subset_test_size", "memory", "growth", "legs",
 )  # fmt: skip
 

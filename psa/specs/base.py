@@ -49,6 +49,18 @@ class Spec(BaseModel):
     )
 
 
+def without_defaults(spec: Spec, body: dict[str, Any], optional: type[Spec]) -> dict[str, Any]:
+    """Return the stored form of a spec without the fields of `optional` that have their defaults, so that
+    trials from before those fields keep their digests.
+    """
+    defaults = {name: field.default for name, field in optional.model_fields.items()}
+    return {
+        key: value
+        for key, value in body.items()
+        if key not in defaults or getattr(spec, key) != defaults[key]
+    }
+
+
 # The tags by which pydantic distinguishes the members of a union; users do not write them.
 _TAGS: Final = frozenset({"ratchet", "keep", "published", "named"})
 

@@ -37,9 +37,11 @@ from psa.specs.training import (
     Method,
     RatchetTraining,
     StandardTraining,
+    check_contamination,
     effective_weight_decay,
     mode_rank,
 )
+from psa.specs.training.settings import arm_label, arm_slug, check_targets
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,32 +115,14 @@ class Trial(Spec):
 
         Two published data sets had to be discarded because every arm silently had one or the other.
         """
-        if isinstance(self.method, RatchetTraining):
-            if self.method.weight_decay and self.intervention.mode != "decay":
-                raise ValueError(
-                    f"weight_decay must be 0 outside mode decay, got it in mode {self.intervention.mode}"
-                )
-            if self.model.dropout and self.intervention.mode != "dropout":
-                raise ValueError(
-                    f"dropout must be 0 outside mode dropout, got it in mode {self.intervention.mode}"
-                )
-            if self.intervention.mode == "decay" and not self.method.weight_decay:
-                raise ValueError("weight_decay must be above 0 in mode decay, got 0. Use mode none")
-            if self.intervention.mode == "dropout" and not self.model.dropout:
-                raise ValueError("dropout must be above 0 in mode dropout, got 0. Use mode none")
-        elif self.intervention.mode not in PLAIN_MODES:
-            raise ValueError(
-                f"policy must be ratchet in mode {self.intervention.mode}, which ablates a copy of the LKG"
-            )
+        check_contamination(self.method, self.model, self.intervention)
         return self
 
     @model_validator(mode="after")
     def _what_is_zeroed_is_gone(self) -> Self:
-        simplex = isinstance(self.model, NetworkSpec) and self.model.simplex != "none"
-        if simplex and self.intervention.mode not in PLAIN_MODES:
-            raise ValueError(
-                f"simplex must be none in mode {self.intervention.mode}: its weights cannot be set to 0"
-            )
+        mode = self.intervention.mode
+        if isinstance(self.model, NetworkSpec) and self.model.simplex != "none" and mode not in PLAIN_MODES:
+            raise ValueError(f"simplex must be none in mode {mode}: its weights cannot be set to 0")
         if (
             isinstance(self.model, NetworkSpec)
             and self.model.simplex == "all"
@@ -152,7 +136,9 @@ class Trial(Spec):
         return self
 
     @model_validator(mode="after")
-    def _memory_and_growth_fit(self) -> Self:
+    def _interventions_fit(self) -> Self:
+        if self.intervention.switch or self.intervention.several:
+            check_targets(self.shape, self.model, self.method, self.intervention.modes, self.intervention)
         if self.memory is not None or self.growth is not None:
             check_changes(self.model, self.method, self.memory, self.growth, self.data.shape[0])
         return self
@@ -173,7 +159,17 @@ class Trial(Spec):
         parts = [self.model.slug]
         parts += ["growing"] if self.growth is not None else []
         parts += [self.memory.slug] if self.memory is not None else []
-        return f"{self.study}/{'-'.join(parts)}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
+        return f"{self.study}/{'-'.join(parts)}/{arm_slug(self.arm)}/s{self.seed:02d}-{self.digest[:6]}"
+
+    @property
+    def arm(self) -> str:
+        """The label of its arm: its mode, and the settings of the ablation and the ratchet that are on."""
+        return arm_label(self.intervention.model_dump(), self.method.model_dump())
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The columns that only its history has: `units`, all that a loop ablated; `accepted` as LKG."""
+        return ("units",) * self.intervention.several + ("accepted",) * ("lkg" in self.method.carried)
 
     def at_loop(self, loop: int) -> Trial:
         """Return the settings under which `loop` (from 1) was trained."""
@@ -210,6 +206,8 @@ class Trial(Spec):
             ("--policy", self.method.policy, later.method.policy),
             ("memory", self.memory, later.memory),
             ("growth", self.growth, later.growth),
+            ("buffers", self.method.carried, later.method.carried),
+            ("history", self.further_columns, later.further_columns),
         ):
             if mine != asked:
                 raise UserError(
@@ -250,7 +248,7 @@ def pack_key(trial: Trial) -> str:
     """Return the values, as JSON, that trials must share to be trained as one tensor."""
     method = trial.method
     kind = method.optimizer if isinstance(method, StandardTraining) else method.policy
-    shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
+    shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes, *method.carried]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])
 
@@ -270,6 +268,7 @@ def training_key(trial: Trial) -> tuple[object, ...]:
         method.momentum if isinstance(method, StandardTraining) else 0.0,
         tuple(leg.model_dump_json() for leg in trial.legs),
         trial.digest if alone else "",
+        trial.arm.partition(", ")[2],
     )
 
 

@@ -94,8 +94,8 @@ class TrialState:
 
     lkg, lkg_loop: the last known good weights (ordinary names, weights [outputs, inputs]) and the loop that
     made them, 0 before the first. best_correct, best_loss: their validation score, -1 and infinity before
-    any. history: one value per finished loop and column. carried: what ordinary training carries from epoch
-    to epoch (present weights, optimiser moments), empty under the ratchet. stopped: ended early by itself.
+    any. history: one value per finished loop and column. carried: further buffers, those in `carried` of the
+    method; with patience the LKG is among them, and `lkg` is the best state. stopped: ended early by itself.
     devices: the kinds of device that trained its loops, in the order they came in. observed: what each probe
     saw, by its name: one mapping of quantities to lists of numbers for before the first loop and each loop.
     files: the arrays of samples kept beside this state, by name, each with `sha256` and `bytes`.

@@ -126,7 +126,7 @@ def test_only_knows_every_setting_and_its_types(tmp_path: Path) -> None:
     for clause, named in (
         ("lr=fast", "--only lr must be a number, got 'fast'"),
         ("mode=hiden", "--only mode must be 'none', .* or 'output', got 'hiden'"),
-        ("foo=1", "unknown key 'foo'. Known: arch"),  # nothing near, so nothing is suggested
+        ("foo=1", "unknown key 'foo'. Known: amount, arch"),  # nothing near, so nothing is suggested
         ("seed=x", "seed"),
         ("arch", "arch"),
     ):

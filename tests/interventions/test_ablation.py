@@ -227,7 +227,7 @@ def test_rates_batches_and_studies_are_no_part_of_a_choice(mode: Mode) -> None:
         state = fresh_state(each, net, 9)
         state.loops, state.best_correct, state.lkg_loop = 6, 17, 4
         hit = policy_for(each, net, None).perturb(net.initial(3), [state])  # type: ignore[arg-type, attr-defined]
-        assert hit == [choose_unit(mode, net.shape, 3, 7)]
+        assert hit == [(choose_unit(mode, net.shape, 3, 7),)]
 
 
 @pytest.mark.parametrize("mode", DAMAGING)
@@ -330,7 +330,7 @@ def test_the_policy_damages_the_loop_that_comes_next() -> None:
     policy = policy_for(trials[0], net, None)  # type: ignore[arg-type]
     copy = StackedParams.stacked([net.initial(each.seed) for each in trials])
     units_hit = policy.perturb(copy, states)  # type: ignore[attr-defined]
-    for at, (each, unit) in enumerate(zip(trials, units_hit, strict=True)):
+    for at, (each, (unit,)) in enumerate(zip(trials, units_hit, strict=True)):
         assert unit == choose_unit(each.intervention.mode, net.shape, each.seed, 8 + at)
         alone = net.initial(each.seed)
         ablate(alone, net.layout, [unit])

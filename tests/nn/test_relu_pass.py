@@ -10,9 +10,8 @@ from helpers import arms, net_trial
 
 from psa.data.splits import Splits
 from psa.engine import train_step
-from psa.engine.batches import Batches, batch_order
+from psa.engine.batches import Batches, batch_order, row_of
 from psa.engine.device_pack import fresh_state
-from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import evaluate, train_epoch
 from psa.nn.dense import Dense

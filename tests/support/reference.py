@@ -199,12 +199,18 @@ def ablate(net: SimpleMLP | ResMLP, trial: Trial, loop: int) -> tuple[int, int] 
     return layer, unit
 
 
-def train_one_epoch(net: nn.Module, trial: Trial, train: Split, loop: int) -> bool:
-    """One epoch of mini-batches with a fresh optimiser. Return True if every loss was finite."""
+def optimizer_of(net: nn.Module, trial: Trial) -> torch.optim.AdamW:
+    """A fresh optimiser."""
     method = trial.method
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=method.lr, weight_decay=method.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(net.parameters(), lr=method.lr, weight_decay=method.weight_decay, fused=True)
+
+
+def train_one_epoch(
+    net: nn.Module, trial: Trial, train: Split, loop: int, optimizer: torch.optim.Optimizer | None = None
+) -> bool:
+    """One epoch of mini-batches, with a fresh optimiser if none is given. True if every loss was finite."""
+    method = trial.method
+    optimizer = optimizer or optimizer_of(net, trial)
     order = torch.from_numpy(generator(trial.seed, "shuffle", loop).permutation(len(train)))
     dropout = Dropout(trial, loop)
     finite = True

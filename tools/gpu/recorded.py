@@ -9,8 +9,7 @@ from torch import Tensor
 
 from gpu.checks import CheckFailure, Figures, require
 from gpu.setting import FAMILIES, Setting, arms
-from psa.engine.batches import Batches, batch_order
-from psa.engine.loop import row_of
+from psa.engine.batches import Batches, batch_order, row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import Observer, train_epoch
 from psa.nn.dense import Dense

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from psa.data.splits import Split
-from psa.engine.batches import Batches, batch_order
+from psa.engine.batches import Batches, batch_order, row_of
 from psa.engine.device_pack import DevicePack, fresh_state
-from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
 from psa.execution.cost_model import WORTH_IT, candidate_sizes

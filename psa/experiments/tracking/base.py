@@ -118,7 +118,8 @@ def curves(record: Record) -> Curves:
     points = []
     for at, loop in enumerate(history["loop"]):
         accuracy = share * history["correct"][at]
-        lkg = accuracy if history["kept"][at] and loop not in lost else lkg
+        taken = history.get("accepted", history["kept"])[at]
+        lkg = accuracy if taken and loop not in lost else lkg
         shown = {
             "validation/accuracy": accuracy,
             "validation/lkg": lkg,

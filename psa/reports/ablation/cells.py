@@ -232,6 +232,12 @@ def _check(rows: pd.DataFrame) -> None:
     """Raise UserError without trials, or if a cell would mix trials that must not be averaged."""
     if not len(rows):
         raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
+    further = sorted(set(rows["arm"].astype(str)) - set(rows["mode"].astype(str)))
+    if further:
+        raise UserError(
+            f"the rows must hold arms of modes alone, got {join_names(further[:_NAMED])}",
+            "The page STUDY_FAMILY_arms of `psa report` compares them",
+        )
     one = {name: sorted(rows[name].astype(str).unique()) for name in ("study", "family", "source")}
     several = {name: values for name, values in one.items() if len(values) > 1}
     for column, names in (several | differing_settings(rows, COMPARED_CELLS)).items():

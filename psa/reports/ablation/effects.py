@@ -1,21 +1,27 @@
-"""Tables of the effects of ablation: each mode against mode none, and all modes together."""
+"""Tables of the effects of ablation: each mode against mode none, all modes together, and further arms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import differing_settings
 from psa.analysis.regimes import ABLATIVE
 from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
+from psa.core.errors import UserError
+from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.aggregates import aggregate
-from psa.reports.ablation.cells import Cells, cells_of, mode_order
+from psa.reports.ablation.cells import COMPARED, Cells, cells_of, mode_order
+from psa.reports.rendering.html import Fact, Page, Section
 from psa.reports.rendering.paired import paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
+from psa.specs.training.settings import AblationSettings, RatchetSettings
 
 _NONE: Final = "none"
 _ONE_PAGE: Final = 40  # rows
@@ -101,3 +107,147 @@ def aggregate_table(
         f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note)
+
+
+# Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
+_OF_ARMS: Final = (*COMPARED, "lr", *AblationSettings.model_fields, *RatchetSettings.model_fields)
+
+
+def holds_arms(frame: pd.DataFrame) -> bool:
+    """Return True for rows with other arms than those of the modes."""
+    return bool((frame["arm"].astype(str) != frame["mode"].astype(str)).any())
+
+
+def arm_page(
+    frame: pd.DataFrame, made: Mapping[str, Table], sources: tuple[str, ...], warnings: tuple[str, ...]
+) -> Page:
+    """Return the page that compares the arms of a study, a section for each length of its trials."""
+    rows = trials_of(frame)
+    lengths = dict.fromkeys(name.rpartition("_")[2] for name in made)
+    of = {loops: tuple(made[name] for name in made if name.endswith(f"_{loops}")) for loops in lengths}
+    done = int((rows["status"] == "done").sum())
+    counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
+    return Page(
+        f"{rows['study'].iloc[0]}: {rows['family'].iloc[0]}, arms",
+        "Does any of these settings help the ratchet, and where?",
+        (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
+        tuple(Section(f"After {loops} loops", tables=tables) for loops, tables in of.items()),
+        sources,
+        warnings,
+    )
+
+
+def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
+    """Return tables that compare arms, of a frame of one family that holds more arms than the modes.
+
+    For every length of a finished trial, since a staged grid trains some of its arms longer: each arm minus
+    mode none, and minus the published arm of its own mode, over architectures and for each of them. Raises
+    UserError where trials of one arm differ in anything but architecture and seed, or data differ.
+    """
+    rows = trials_of(frame)
+    for column, names in differing_settings(rows, _OF_ARMS).items():
+        raise UserError(
+            f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
+        )
+    _check_arms(rows)
+    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
+    found: dict[str, Table] = {}
+    for loops in sorted(set(map(int, done["loops"]))):
+        scores = bounties_after(frame, loops)
+        modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
+        none = {arm: _NONE for arm in modes if arm != _NONE}
+        own = {arm: mode for arm, mode in modes.items() if arm != mode}
+        found[f"arms_minus_none_{loops}"] = _arm_table(scores, none, loops, "mode none")
+        found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "their mode as published")
+        found[f"arms_by_architecture_{loops}"] = _arms_by_architecture(scores, own, loops)
+    return found
+
+
+def _check_arms(rows: pd.DataFrame) -> None:
+    """Raise UserError for an arm whose trials of one architecture differ in more than their seeds."""
+    arms = rows.groupby(["arm", "arch"], observed=True)
+    for column in ("lr", "weight_decay", "dropout"):
+        several = arms[column].nunique() > 1
+        for arm, arch in several.index[several]:
+            raise UserError(
+                f"the rows hold arm {arm!r} of {arch} with more than one {column}",
+                "Name one grid with --grid",
+            )
+    twice = rows[rows.duplicated(["arm", "arch", "seed"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise UserError(
+            f"the rows hold arm {row['arm']!r} of {row['arch']} seed {row['seed']} more than once",
+            "Name one grid with --grid",
+        )
+
+
+def bounties_after(frame: pd.DataFrame, loops: int) -> pd.Series:
+    """Return the bounty in percent after so many loops, by arm, architecture and seed. A trial that is
+    shorter is left out, unless it stopped early.
+    """
+    stopped = frame["stopped_early"].fillna(value=False).astype(bool)
+    there = frame["loop"].notna() & ((frame["loops"] >= loops) | stopped)
+    kept = frame[there & (frame["loop"] <= loops) & frame["kept"].fillna(value=False).astype(bool)]
+    return kept.groupby(["arm", "arch", "seed"], observed=True)["accuracy"].max()
+
+
+def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: str) -> Table:
+    """Return the table of arms minus their base, by the means of architectures over the seeds of both."""
+    names, found = [], []
+    for arm, other in base.items():
+        pairs = _pairs(scores, arm, other)
+        if len(pairs):
+            means = pairs.groupby("arch", observed=True).mean()
+            names.append(arm)
+            found.append(paired(means["arm"], means["base"]))
+    columns = (
+        Column("Arm", breaks=7),
+        *paired_columns("Difference (points)", pairs="Architectures"),
+    )
+    rows = [(name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
+    note = (
+        "Of each architecture the mean difference over the seeds that both arms have; interval and p over "
+        f"architectures. {_floor(found)}"
+    )
+    kind = beside.split()[1] if beside.startswith("mode") else "own"
+    return Table(
+        f"Bounty of each arm after {loops:,} loops minus that of {beside}",
+        f"tab:arms_{kind}_{loops}", columns, tuple(rows), note, len(rows) > _ONE_PAGE,
+    )  # fmt: skip
+
+
+def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int) -> Table:
+    """Return the table of arms minus the published arm of their mode, seed by seed for each architecture."""
+    names, found = [], []
+    for arm, other in base.items():
+        for arch, pairs in _pairs(scores, arm, other).groupby("arch", observed=True):
+            names.append((str(arch), arm))
+            found.append(paired(pairs["arm"], pairs["base"]))
+    columns = (Column("Architecture"), Column("Arm", breaks=6), *paired_columns("Difference (points)"))
+    rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
+    return Table(
+        f"Bounty of each arm after {loops:,} loops minus that of its mode as published, seed by seed",
+        f"tab:arms_by_architecture_{loops}", columns, tuple(rows), _floor(found), len(rows) > _ONE_PAGE,
+    )  # fmt: skip
+
+
+def _pairs(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
+    """Return the scores of two arms side by side, of the architectures and seeds that both have."""
+    arms = scores.index.get_level_values("arm")
+    parts = {name: scores[arms == each].droplevel("arm") for name, each in (("arm", arm), ("base", base))}
+    return pd.DataFrame(parts).dropna()
+
+
+def why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision."
+    )

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,8 +19,9 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
+from psa.reports.ablation import effects
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
-from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.effects import aggregate_table, arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -70,6 +70,8 @@ _CAPTIONS: Final = {
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables of a frame of one family by name. Raises UserError for several experiments."""
+    if holds_arms(frame):
+        return arm_tables(frame)
     order, reference = context.order, comparable_reference(frame, context.reference)
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
@@ -92,7 +94,9 @@ def _by_size(table: Table) -> Table:
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Yield all figures of a frame of one family by name."""
+    """Yield all figures of a frame of one family by name; none of one that compares arms."""
+    if holds_arms(frame):
+        return
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
     archs += [arch for arch in cells.archs if arch not in archs]
@@ -121,15 +125,20 @@ def _telling(cells: Cells) -> list[str]:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each family of networks of each study and, if its trials differ in settings other
-    than architecture, mode and seed, for each of those settings.
+    """Yield pages for each family of each study: of the modes, one for each set of other settings in which
+    trials differ, and one that compares further arms.
     """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        yield from wording.pages_of(f"{study}_{family}", rows, COMPARED_CELLS)
+        modes = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
+        yield from wording.pages_of(f"{study}_{family}", modes, COMPARED_CELLS) if len(modes) else ()
+        if len(modes) < len(rows):
+            yield f"{study}_{family}_arms", rows
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
-    """Return the Markdown files of the published format, by file name."""
+    """Return the Markdown files of the published format, by file name; none for further arms."""
+    if holds_arms(frame):
+        return {}
     family = cells_of(frame).family
     found = {
         f"psa_{family}_summary.md": summary_markdown(frame),
@@ -145,6 +154,8 @@ def page(
     frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
+    if holds_arms(frame):
+        return effects.arm_page(frame, made, tuple(_sources(frame)), tuple(_warnings(frame)))
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
@@ -250,27 +261,13 @@ def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
-    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
-    if mode != "decay" or not len(rows):
-        return ""
-    share = float((rows["lr"] * rows["weight_decay"]).max())
-    if np.float32(1 - share) != 1:
-        return ""
-    return (
-        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision."
-    )
-
-
 def _equal(frame: pd.DataFrame) -> Iterator[str]:
     for mode, (same, pairs) in identical_arms(frame).items():
         if same == pairs:
             yield (
                 f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
                 "set here it is the same experiment under another name, and published differences between "
-                f"the two are differences between seeds.{_why_equal(frame, mode)}"
+                f"the two are differences between seeds.{effects.why_equal(frame, mode)}"
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."

@@ -5,7 +5,7 @@ A digest proves that a file is unchanged; a schema proves that this version of p
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NotRequired
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -21,7 +21,12 @@ FileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,99}$")]
 
 
 class History(TypedDict):
-    """One value per finished loop and column."""
+    """One value per finished loop and column.
+
+    kept: the loop became the best one, whose weights are tested. accepted: it became the LKG, which with
+    patience may be worse. units: all that it ablated, `LAYER:UNIT,UNIT` or `LAYER:all`, with spaces between
+    layers. Trials without patience, or with one unit per loop, leave these two out.
+    """
 
     __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
     loop: list[StrictInt]
@@ -32,6 +37,8 @@ class History(TypedDict):
     loss: FloatList
     train_loss: FloatList
     kept: list[bool]
+    units: NotRequired[list[str | None]]
+    accepted: NotRequired[list[bool]]
 
 
 class FileEntry(TypedDict):
