@@ -10,7 +10,8 @@ from typing import Any
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
-from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key
+from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, parse_job_name
+from cloud.aws.job_queue import JobQueue
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -33,6 +34,10 @@ class Account:
         """The training jobs of the region."""
         return TrainingJobs(self.client("sagemaker"))
 
+    def jobs_of(self, queue: str) -> TrainingJobs | JobQueue:
+        """Return the jobs of a queue of AWS Batch, by its name or ARN, or those of the region for ""."""
+        return JobQueue(self.client("batch"), queue, self.jobs) if queue else self.jobs
+
     def job_names(self, progress: ProgressCallback) -> list[str]:
         """Return the names of all jobs of psa or of the original study. Raises UserError."""
         return list(filter(is_psa_job, self.jobs.list_jobs(JOB_NAME_PREFIX, progress)))
@@ -42,6 +47,19 @@ class Account:
         return sorted(
             {job_name_in_key(found.name) for found in self.bucket.objects(progress=progress)} - {""}
         )
+
+    def known_job_names(self, progress: ProgressCallback) -> list[str]:
+        """Return the names of all jobs that the bucket knows, sorted. A managed job whose results have been
+        downloaded has no folder of a job any more; SageMaker still lists its jobs. Raises UserError.
+        """
+        keys = [found.name for found in self.bucket.objects(progress=progress)]
+        managed = {key.split("/")[1] for key in keys if key.startswith("lines/")}
+        listed = self.job_names(progress) if managed else []
+        sweeps = {name: parts for name in listed if (parts := parse_job_name(name)) is not None}
+        known = {
+            name for name, parts in sweeps.items() if f"{parts.workspace}-{parts.managed_job}" in managed
+        }
+        return sorted((known | {job_name_in_key(key) for key in keys}) - {""})
 
 
 def open_account(region: str | None = None) -> Account:

@@ -18,7 +18,8 @@ JOBS_FILE: Final = Path("requested-jobs.txt")
 MAX_JOBS: Final = 100_000
 ENDED_STATUSES: Final = ("Completed", "Failed", "Stopped")
 _HINT: Final = (
-    "Write one job name per line, or a JSON list of responses of `aws sagemaker describe-training-job`"
+    "Write one job name per line, or a JSON list of responses of `aws sagemaker describe-training-job`; the "
+    "original study's sagemaker_cost_report.json is read as well"
 )
 
 
@@ -135,13 +136,33 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} must be JSON: {str(error)[:120]}", _HINT) from None
     if isinstance(body, Mapping):
-        body = body.get("TrainingJobs", [body])
+        body = _described(body)
     if not isinstance(body, list) or len(body) > MAX_JOBS:
         raise UserError(f"{path} must hold a list of at most {MAX_JOBS:,} jobs", _HINT)
     jobs = {each.name: each for each in (parse_description(answer, str(path)) for answer in body)}
     if not jobs:
         raise UserError(f"{path} must list a job, got none", _HINT)
     return list(jobs), list(jobs.values())
+
+
+def _described(body: Mapping[str, Any]) -> Any:
+    """Return the descriptions in a JSON object: one job, a list, or the cost report of the original study."""
+    about, jobs = body.get("metadata"), body.get("jobs")
+    if not isinstance(about, Mapping) or not isinstance(jobs, list):
+        return body.get("TrainingJobs", [body])
+    instances = {"InstanceType": about.get("instance_type"), "InstanceCount": 1}
+    return [
+        {
+            "TrainingJobName": job.get("name"),
+            "TrainingJobStatus": job.get("status"),
+            "BillableTimeInSeconds": job.get("billable_seconds"),
+            "ResourceConfig": instances,
+            "TrainingJobArn": f"arn:aws:sagemaker:{about.get('region')}",
+        }
+        if isinstance(job, Mapping)
+        else job
+        for job in jobs
+    ]
 
 
 def parse_job_names(text: str, where: str) -> list[str]:

@@ -15,6 +15,7 @@ from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
 from psa.cli.console import print_line
 from psa.cli.output.activity import activity
 from psa.core.formatting import join_names, pluralize
+from psa.specs.model import Family
 
 JobsFile = Annotated[
     Path | None,
@@ -25,6 +26,7 @@ JobsFile = Annotated[
 ]
 Region = Annotated[str | None, Parameter(help="Region of the account. [default: AWS_REGION]")]
 PriceFile = Annotated[Path | None, Parameter(help="Table of prices in TOML. [default: the built-in one]")]
+TRAINED_FAMILY: Final[Family] = "resmlp"  # of jobs without --family, as in `train`
 _NAMED: Final = 5  # items that a remark names
 
 

@@ -11,12 +11,18 @@ from cloud.aws import account as accounts
 from cloud.aws.bucket import ProgressCallback
 from cloud.aws.cloudwatch import DOWNLOADS_FILE, download_logs, is_downloaded
 from cloud.aws.job_description import JOBS_FILE, encode_report
-from cloud.commands.common import JobsFile, Region, print_notice, progress_line, read_jobs_file
+from cloud.commands.common import (
+    TRAINED_FAMILY,
+    JobsFile,
+    Region,
+    print_notice,
+    progress_line,
+    read_jobs_file,
+)
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.sagemaker_schema import LogDownloadDocument, LogTablesDocument
-from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import format_bytes, pluralize
@@ -50,7 +56,7 @@ def get_training_logs(
     check_writable(output_dir)
     if reconstruct_jobs:
         with progress_line(out, f"Listing {account.bucket.uri}") as progress:
-            names = account.stored_job_names(progress)
+            names = account.known_job_names(progress)
         if not names:
             raise UserError(
                 f"{account.bucket.uri} must have a folder of a job, got none",
@@ -114,19 +120,24 @@ def _fetched(
 def logs_parser(
     *,
     logs_dir: Annotated[Path, Parameter(help="Folder of the logs, with a subfolder per job.")] = LOGS_DIR,
-    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the two tables.")] = Path("results"),
-    family: Annotated[Family, Parameter(help="Family of the networks.")] = FAMILY,
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the three tables.")] = Path("results"),
+    family: Annotated[Family, Parameter(help="Family of the networks.")] = TRAINED_FAMILY,
     as_json: JsonOption = False,
 ) -> Outcome:
     """Write tables of the convergence and the LKG of the original study's jobs, from their logs.
 
-    Writes two Markdown tables in the layout of the study, with means over the trials of the latest job of
-    each architecture and mode. Incomplete trials are listed and left out. For sweeps of psa see `psa report`.
+    Writes the accuracy of each loop (convergence), the LKG, and its growth as tables in the layout of the
+    study, with means over the trials of the latest job of each architecture and mode. Incomplete trials
+    are listed and left out. For sweeps of psa see `psa report`.
 
     Example: sagemaker-logs-parser --logs-dir results/logs --output-dir results
     """
     from cloud.legacy.logs import frame_of_logs, read_logs
-    from psa.reports.ablation.markdown import convergence_markdown, lkg_growth_markdown
+    from psa.reports.ablation.markdown import (
+        convergence_markdown,
+        lkg_growth_markdown,
+        lkg_markdown,
+    )
 
     out = console(quiet=as_json)
     with progress_line(out, f"Reading {logs_dir}"):
@@ -142,6 +153,7 @@ def logs_parser(
     tables = []
     for name, text in (
         ("convergence", convergence_markdown(frame)),
+        ("lkg", lkg_markdown(frame)),
         ("lkg_growth", lkg_growth_markdown(frame)),
     ):
         tables.append(output_dir / f"psa_{family}_trials_{name}.md")

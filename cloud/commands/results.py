@@ -12,7 +12,7 @@ from rich.console import Console
 from cloud.aws import account as accounts
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import is_sweep_job, is_valid_job_name, parse_legacy_name
-from cloud.commands.common import JobsFile, Region, progress_line, read_jobs_file
+from cloud.commands.common import TRAINED_FAMILY, JobsFile, Region, progress_line, read_jobs_file
 from cloud.legacy.artifacts import (
     ARTIFACT,
     MAX_ARTIFACT_SIZE,
@@ -25,7 +25,7 @@ from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.sagemaker_schema import JobResultsDocument
-from psa.cli.record_options import CONFIGURATIONS, FAMILY
+from psa.cli.record_options import CONFIGURATIONS
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.formatting import pluralize
@@ -34,14 +34,17 @@ from psa.specs.model import Family
 
 def results_parser(
     *,
-    family: Annotated[Family, Parameter(help="Family of the networks.")] = FAMILY,
+    family: Annotated[Family, Parameter(help="Family of the networks.")] = TRAINED_FAMILY,
     jobs_file: JobsFile = None,
     artifacts_dir: Annotated[
         Path | None, Parameter(help=f"Folder with JOB/{ARTIFACT}, instead of S3.")
     ] = None,
     order: Annotated[
         Path | None,
-        Parameter(help=f"List of architectures. [default: {CONFIGURATIONS} if it exists, else all]"),
+        Parameter(
+            help="List of architectures, whose order the tables have. "
+            f"[default: {CONFIGURATIONS} if it exists, else all]"
+        ),
     ] = None,
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the two files.")] = Path("results"),
     region: Region = None,

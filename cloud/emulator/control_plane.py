@@ -81,6 +81,10 @@ class ControlPlane:
             return
         if request.get("Tags"):
             self._site.authorizer.check(ApiCall("caller", "sagemaker:AddTags", resource))
+        self.check_role_passed(request)
+
+    def check_role_passed(self, request: Mapping[str, Any]) -> None:
+        """Raise AccessDenied unless the caller may pass the role of a job to SageMaker."""
         passed_to = {"iam:PassedToService": "sagemaker.amazonaws.com"}
         self._site.authorizer.check(ApiCall("caller", "iam:PassRole", request["RoleArn"]), passed_to)
 
@@ -97,6 +101,14 @@ class ControlPlane:
             job.ask_to_stop()
         for runner in self._runners:
             runner.join()
+
+    def job(self, name: str) -> EmulatedJob | None:
+        """Return a job, or None if it does not exist."""
+        return self._table.get(name)
+
+    def create(self, request: Mapping[str, Any]) -> _Answer:
+        """Create a job for a service of AWS, which needs no permission of the caller. Raises ApiError."""
+        return self._create(request)
 
     def _create(self, request: Mapping[str, Any]) -> _Answer:
         name = request["TrainingJobName"]

@@ -20,6 +20,7 @@ from cloud.emulator.job_runner import Site
 from cloud.emulator.jobs import ACCOUNT, JobTable
 from cloud.emulator.log_store import LogStore
 from cloud.emulator.s3_server import ACCESS_KEY, ROLE_KEY, S3, s3_server
+from cloud.emulator.services.batch_queue import BatchQueue
 from cloud.emulator.services.catalog import Catalog
 from cloud.emulator.services.policies import Authorizer, Principal
 from cloud.emulator.services.s3_gate import s3_gate
@@ -39,6 +40,7 @@ class Emulator:
     s3: S3
     endpoint: str
     plane: ControlPlane
+    queue: BatchQueue
     authorizer: Authorizer = field(default_factory=Authorizer)
 
     @property
@@ -64,8 +66,8 @@ class Emulator:
 
     @property
     def live(self) -> list[str]:
-        """The names of the jobs that have not ended."""
-        return self.plane.live
+        """The names of the jobs that have not ended, and of those that wait in the queue."""
+        return list(dict.fromkeys([*self.plane.live, *self.queue.live]))
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` until all jobs have ended. Return whether they have."""
@@ -109,11 +111,13 @@ def rehearsal(
         faults, authorizer = faults or Faults(), authorizer or Authorizer()
         site = Site(storage, namespaces.flags, python, book, faults, threading.Event(), authorizer)
         plane = ControlPlane(table, site, http_server.role_exists)
+        queue = BatchQueue(plane)
         with (
-            http_server.serve_http(plane, Catalog(faults), authorizer) as endpoint,
+            http_server.serve_http(plane, queue, Catalog(faults), authorizer) as endpoint,
             contextlib.closing(plane),
+            contextlib.closing(queue),
         ):
-            yield Emulator(s3, endpoint, plane, authorizer)
+            yield Emulator(s3, endpoint, plane, queue, authorizer)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from cloud.emulator.control_plane import ROLE, ControlPlane
 from cloud.emulator.jobs import ACCOUNT
 from cloud.emulator.s3_server import ACCESS_KEY
 from cloud.emulator.services.api import ApiError, check_api_request
+from cloud.emulator.services.batch_queue import BatchQueue
 from cloud.emulator.services.catalog import API_TARGETS, Catalog
 from cloud.emulator.services.policies import CALLER_ARN, ApiCall, Authorizer, Principal, simulate
 from cloud.emulator.services.requests import (
@@ -120,7 +121,9 @@ def _iam() -> Any:
 
 
 @contextlib.contextmanager
-def serve_http(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) -> Iterator[str]:
+def serve_http(
+    plane: ControlPlane, queue: BatchQueue, catalog: Catalog, authorizer: Authorizer
+) -> Iterator[str]:
     """Serve on loopback until the block ends. Yield the address."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -131,7 +134,7 @@ def serve_http(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) ->
             _LOG.debug(message, *args)
 
     server = make_server(
-        "127.0.0.1", 0, _application(plane, catalog, authorizer), threaded=True, request_handler=Silent
+        "127.0.0.1", 0, _application(plane, queue, catalog, authorizer), threaded=True, request_handler=Silent
     )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -143,7 +146,7 @@ def serve_http(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) ->
         server.server_close()
 
 
-def _application(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) -> _App:
+def _application(plane: ControlPlane, queue: BatchQueue, catalog: Catalog, authorizer: Authorizer) -> _App:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     others: _App = DomainDispatcherApplication(create_backend_app)
@@ -152,7 +155,7 @@ def _application(plane: ControlPlane, catalog: Catalog, authorizer: Authorizer) 
         request = read_api_request(environ)
         is_query = request.service in _QUERY_SERVICES
         try:
-            answer = _answered(request, environ, plane, catalog, authorizer)
+            answer = _answered(request, environ, plane, queue, catalog, authorizer)
             if answer is None:
                 return others(environ, start)
             status = "200 OK"
@@ -181,6 +184,7 @@ def _answered(
     request: ApiRequest,
     environ: dict[str, Any],
     plane: ControlPlane,
+    queue: BatchQueue,
     catalog: Catalog,
     authorizer: Authorizer,
 ) -> dict[str, Any] | str | None:
@@ -191,6 +195,14 @@ def _answered(
     if request.operation == "GetCallerIdentity":  # needs no permission
         _check_key(environ)
         return identity_xml(CALLER_ARN)
+    operation = queue.operation(request.path)
+    if request.service == "batch" and operation:
+        _check_key(environ)
+        called = request._replace(operation=operation)
+        authorizer.check(ApiCall("caller", called.action, called.resource))
+        if operation == "SubmitServiceJob":
+            plane.check_role_passed(json.loads(request.body["serviceRequestPayload"]))
+        return queue.answer(operation, request.body)
     if request.service:
         authorizer.check(ApiCall("caller", request.action, request.resource))
     if request.target in API_TARGETS:

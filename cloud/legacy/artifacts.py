@@ -45,8 +45,11 @@ class NoResults(Exception):
 
 @dataclass
 class LegacyResults:
-    """Bounties in percent by (arch, mode), tokens of empty cells, and remarks, one line each."""
+    """Bounties in percent by (arch, mode), tokens of empty cells, and remarks, one line each. archs: the
+    architectures in the order of the list.
+    """
 
+    archs: tuple[str, ...] = ()
     bounties: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -59,8 +62,8 @@ def collect_results(
     `archs` is empty. read: returns the artifact of a job, or None if it does not exist.
     """
     jobs = latest_legacy_jobs(names)
-    results = LegacyResults()
     listed = tuple(archs) or tuple(dict.fromkeys(arch for arch, _ in jobs))
+    results = LegacyResults(listed)
     for arch in listed:
         progress(arch)
         for mode in MODES:
@@ -134,16 +137,20 @@ def _percent(value: Any) -> float:
 
 
 def frame_of_results(results: LegacyResults, family: str) -> pd.DataFrame:
-    """Return the trials as the frame of reports, numbered from 1; an empty cell has one missing value."""
+    """Return the trials as the frame of reports, numbered from 1, in the order in which the architectures are
+    listed; an empty cell has one missing value.
+    """
     from psa.analysis.frame_schema import build_frame
     from psa.analysis.published import published_row
 
     cells: dict[tuple[str, str], Sequence[float | None]] = {cell: [None] for cell in results.tokens}
     cells |= results.bounties
-    return build_frame(
+    frame = build_frame(
         [
             published_row(family, arch, mode, number, bounty)
             for (arch, mode), bounties in cells.items()
             for number, bounty in enumerate(bounties, 1)
         ]
     )
+    position = {arch: at for at, arch in enumerate(results.archs)}
+    return frame.sort_values("arch", key=lambda archs: archs.astype(str).map(position), kind="stable")

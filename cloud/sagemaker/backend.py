@@ -16,7 +16,8 @@ from cloud.aws import account as accounts
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
-from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
+from cloud.aws.job_queue import JobQueue
+from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
 from cloud.sagemaker.budget import Budget
 from cloud.sagemaker.container.entry import PROGRESS_FILE
 from cloud.sagemaker.estimate import plan_remaining_jobs
@@ -73,13 +74,15 @@ class SageMakerBackend:
     @cached_property
     def planner(self) -> RequestPlanner:
         """The planner of requests and their cost. Raises UserError."""
-        found = settings.read_settings()
-        return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
+        return self._planner(settings.read_settings())
 
-    @property
-    def _offline(self) -> RequestPlanner:
-        """A planner that needs no account: placeholders stand for what is not set."""
-        found = settings.read_partial_settings()
+    @cached_property
+    def training_jobs(self) -> TrainingJobs | JobQueue:
+        """The jobs of the account, or those of the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
+        jobs = settings.read_partial_settings().jobs
+        return self.account.jobs_of(jobs.overridden(vars(self.where)).job_queue)
+
+    def _planner(self, found: settings.Settings) -> RequestPlanner:
         return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
@@ -90,11 +93,11 @@ class SageMakerBackend:
         """Yield each request, validated against AWS's own model, and the estimated totals. Nothing is sent or
         written. Raises UserError for what AWS or the budget would refuse.
         """
-        yield from self._offline.preview(jobs)
+        yield from self._planner(settings.read_partial_settings()).preview(jobs)
 
     def estimate(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield the hours, dollars and bytes of the jobs, and the totals. Raises UserError like `preview`."""
-        yield from self._offline.summary(jobs)
+        yield from self._planner(settings.read_partial_settings()).summary(jobs)
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing the
@@ -167,18 +170,18 @@ class SageMakerBackend:
                 pass
         request = self.planner.request(state, seconds)
         check_request(request)
-        answer = self.account.jobs.submit(request)
+        answer = self.training_jobs.submit(request)
         if answer.started:
             self.budget.reserve(state.job_name, price.cost(seconds))
         return answer
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
-        return self.account.jobs.list_jobs(f"psa-{self.workspace}-")
+        return self.training_jobs.list_jobs(f"psa-{self.workspace}-")
 
     def describe_job(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
-        return self.account.jobs.describe(name)
+        return self.training_jobs.describe(name)
 
     def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
@@ -290,7 +293,7 @@ class SageMakerBackend:
 
     def _ask_to_stop(self, job: str) -> None:
         try:
-            self.asked_to_stop += self.account.jobs.stop(job)
+            self.asked_to_stop += self.training_jobs.stop(job)
         except UserError as error:
             self.not_reached.append(job)
             logger.warning("%s", error.message)

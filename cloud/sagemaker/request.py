@@ -15,6 +15,7 @@ from psa.core.errors import UserError
 DATA: Final = "data"
 SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to the training time
 _ACCOUNT: Final = "763104351884"
+_SUFFIXES: Final = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
 
 def container_image(settings: Settings, gpu: bool) -> str:
@@ -23,7 +24,7 @@ def container_image(settings: Settings, gpu: bool) -> str:
         return settings.image
     known = image_table()
     account = known["accounts"].get(settings.region, _ACCOUNT)
-    suffix = "amazonaws.com.cn" if settings.region.startswith("cn-") else "amazonaws.com"
+    suffix = _SUFFIXES.get(settings.region.partition("-")[0], "amazonaws.com")
     tag = known["tags"]["gpu" if gpu else "cpu"]
     return f"{account}.dkr.ecr.{settings.region}.{suffix}/pytorch:{tag}"
 

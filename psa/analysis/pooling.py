@@ -1,4 +1,4 @@
-"""Which trials may be averaged and compared: those with equal settings and an equal number of loops.
+"""Trials that may be averaged and compared: those with equal settings and an equal number of loops.
 
 Every report decides this here, from the settings in psa.analysis.frame_columns, so that a new setting cannot
 be averaged away.

@@ -169,7 +169,7 @@ class SweepCommandOptions:
         bool,
         flag(
             SAGEMAKER,
-            "Submit as many jobs as the quota allows, or all array tasks, then exit. [sagemaker, slurm]",
+            "Submit what the quota allows (to a queue or to Slurm: all), then exit. [sagemaker, slurm]",
         ),
     ] = False
     max_cost: Annotated[

@@ -26,7 +26,7 @@ from psa.storage.layout import STATE_NAME
 from psa.storage.trial_state import TrialState, model_now
 
 ModelFormat = Literal["safetensors", "torchscript", "onnx"]
-SUFFIXES: Final[dict[ModelFormat, str]] = {
+MODEL_SUFFIXES: Final[dict[ModelFormat, str]] = {
     "safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx",
 }  # fmt: skip
 _ONNX: Final = ("onnx", "onnxscript")
@@ -110,7 +110,7 @@ def _state(trial: Trial | str | os.PathLike[str], models: Path) -> TrialState:
 def _network(state: TrialState) -> OrdinaryNetwork:
     model = model_now(state)
     weights = {name: torch.from_numpy(tensor.copy()) for name, tensor in state.lkg.items()}
-    shape = shape_of(model, state.trial.data.classes)
+    shape = shape_of(model, state.trial.data.classes, state.trial.data.shape)
     return OrdinaryNetwork.with_weights(model, shape, weights, max(1, state.lkg_loop))
 
 

@@ -207,14 +207,13 @@ class PricedBackend(Protocol):
         """Yield lines with the hours, dollars and bytes of the jobs. Start nothing and write nothing."""
 
 
+SLURM_OPTIONS: Final = {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism"}
 # The fields of BackendOptions that each backend takes; an option of another backend is an error.
 BACKEND_OPTIONS: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
     "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"} | JOB_OPTIONS),
-    "slurm": frozenset(
-        {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism", "detach"}
-    ),
+    "slurm": frozenset(SLURM_OPTIONS | {"detach"}),
 }
 
 
@@ -293,6 +292,5 @@ def describe_jobs(jobs: Sequence[Job], workers: int) -> str:
     seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
     return (
         f"{pluralize(len(jobs), 'pack')}, {pluralize(trials, 'trial')}: {format_duration(seconds)} "
-        "estimated, with "
-        f"{pluralize(workers, 'worker')}"
+        f"estimated, with {pluralize(workers, 'worker')}"
     )

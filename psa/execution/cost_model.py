@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -25,7 +26,7 @@ from psa.execution import gradient_storage
 from psa.specs.base import canonical_json
 from psa.specs.memory import footprint_bytes
 from psa.specs.memory_sites import position_of, site_widths
-from psa.specs.shapes import Shape
+from psa.specs.shapes import IMAGE, Shape
 from psa.specs.trial import Trial, training_key
 from psa.storage.helper_files import STEP_TIMES, read_helper
 
@@ -47,6 +48,8 @@ _CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
 _STARTUP: Final = "start of workers"  # the entry for the time until they train their first pack
 _STARTUP_SECONDS: Final = 6.0  # where it is not measured: torch is loaded and the data are read
+_WORKER_BYTES: Final = 700_000_000  # of torch and MNIST
+_MNIST_BYTES: Final = 4 * 784 * 70_000
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 
@@ -57,18 +60,20 @@ class WorkloadKey:
     network: str
     batch_size: int
     classes: int
+    sample: tuple[int, ...] = IMAGE
 
     @classmethod
     def of(cls, trial: Trial) -> WorkloadKey:
         """Return the key of a trial's packs."""
         network = " ".join(map(str, trial.model.shape_key))
         network += "" if trial.memory is None else f" {trial.memory.slug} {trial.memory.capacity}"
-        return cls(network, trial.method.batch_size, trial.data.classes)
+        return cls(network, trial.method.batch_size, trial.data.classes, trial.data.shape)
 
     @property
     def key(self) -> str:
         """The name of the entry in the cache."""
-        return f"{self.network} {self.batch_size} {self.classes}"
+        shape = "" if self.sample == IMAGE else f" {'x'.join(map(str, self.sample))}"
+        return f"{self.network} {self.batch_size} {self.classes}{shape}"
 
 
 class CostModel:
@@ -198,7 +203,9 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
     activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
     banks = _BANKS * bank_bytes(trials[0]) * len(trials)
     gradients = gradient_storage.epoch_bytes(trials[0]) * (len(trials) + _ON_THE_WAY)
-    return 700_000_000 + parameters + activations + banks + gradients
+    data = trials[0].data.facts
+    samples = 4 * math.prod(data.shape) * (data.train + data.validation + data.test)
+    return _WORKER_BYTES + max(0, samples - _MNIST_BYTES) + parameters + activations + banks + gradients
 
 
 def trial_bytes(trial: Trial, meta_loops: int) -> int:

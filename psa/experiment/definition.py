@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
-from psa.cli.sweep_view import ConsoleProgress
+from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import MAX_VALUES, check_choice, parse_int

@@ -99,6 +99,15 @@ class Grid:
         """The points of all stages."""
         return tuple(point for stage in self.stages for point in stage.points)
 
+    @property
+    def variant_names(self) -> dict[str, str]:
+        """The names of the variants by the id of a trial; a trial of several has all their names."""
+        names: dict[str, dict[str, None]] = {}
+        for point in self.points:
+            if point.variant:
+                names.setdefault(point.trial.id, {})[point.variant] = None
+        return {trial: "/".join(found) for trial, found in names.items()}
+
 
 def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
     """Read a grid (a file, or a mapping of the same form), apply `key=value` overrides, and keep the points

@@ -20,11 +20,11 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
-from psa.experiments.notification import notified, parse_notify
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
+from psa.experiments.tracking.notification import notified, parse_notify
 from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks

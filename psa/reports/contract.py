@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -30,7 +30,8 @@ class ReportContext:
     folder: for its figures. order, asymmetric, reference: of the ablation study: order and labels of
     architectures, and published numbers. observed: probe results of these rows (psa.analysis.probe_frame).
     store: the folder of weights and records, for content that rows do not have; data_dir: the folder of
-    images. say: called with a progress message during slow steps.
+    images. variants: the names that the grid gives to trials, by id. say: called with a progress message
+    during slow steps.
     """
 
     folder: Path
@@ -40,7 +41,12 @@ class ReportContext:
     observed: pd.DataFrame | None = None
     store: Store | None = None
     data_dir: Path = Path("dataset")
+    variants: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], object] = lambda message: None
+
+    def variant_of(self, trials: Iterable[str]) -> str:
+        """Return the names that the grid gives to these trials, joined by slashes; "" without any."""
+        return "/".join(dict.fromkeys(self.variants[each] for each in trials if each in self.variants))
 
 
 class Report(Protocol):

@@ -13,7 +13,7 @@ from helpers import trial
 from rich.console import Console
 
 from psa.cli.output.sweep_display import Pace, PackProgress, SweepFigures, sweep_display
-from psa.cli.sweep_view import SweepView, label
+from psa.cli.output.sweep_view import SweepView, label
 from psa.core.formatting import format_pace, format_rate
 from psa.execution.cost_model import CostModel
 from psa.execution.eta import EtaEstimator

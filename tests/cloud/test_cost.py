@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from made_up_jobs import described, study
 from paths import ROOT
 
-from cloud.aws.job_description import parse_description
+from cloud.aws.job_description import parse_description, read_jobs
 from cloud.aws.pricing import job_cost, price_table
 from cloud.commands.cost_report import make_bill
 from psa.core.errors import UserError
@@ -36,6 +37,24 @@ def test_the_bill_of_the_original_study() -> None:
     assert set(bill.by("mode")) == {
         (mode,) for mode in ("none", "decay", "dropout", "full", "hidden", "output")
     }
+
+
+def test_the_report_of_the_original_study_lists_its_jobs(tmp_path: Path) -> None:
+    """As its own estimator wrote it: 588 jobs of one instance type, at the same cost."""
+    jobs = [
+        {"name": each["TrainingJobName"], "status": each["TrainingJobStatus"],
+         "billable_seconds": each["BillableTimeInSeconds"], "billable_hours": 0.0, "cost": 0.0}
+        for each in study()
+    ]  # fmt: skip
+    about = {"instance_type": "ml.g4dn.xlarge", "cost_per_hour": 0.7364, "region": "us-east-1"}
+    path = tmp_path / "sagemaker_cost_report.json"
+    path.write_text(json.dumps({"metadata": about, "breakdown": {}, "jobs": jobs}))
+    names, found = read_jobs(path)
+    total = make_bill(found, price_table()).total
+    assert (len(names), f"{total.dollars:.2f}", found[0].region) == (588, "640.32", "us-east-1")
+    path.write_text(json.dumps({"metadata": about, "jobs": [{"name": "psa-1x8-none-1"}]}))
+    with pytest.raises(UserError, match="TrainingJobStatus must be a name, got None"):
+        read_jobs(path)
 
 
 def test_a_spot_discount_is_counted_once() -> None:

@@ -187,3 +187,34 @@ def test_the_users_own_table_takes_the_place_of_the_built_in_one() -> None:
     assert price_table(region="us-east-1") == price_table() == known
     assert price_table(ROOT / "cloud/aws/pricing/prices.toml", "eu-west-1") == known
     assert mine.dated == dt.datetime.now(dt.UTC).date()
+
+
+def test_a_dry_run_shows_and_checks_what_companies_require(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the request; AWS's own model refuses what it does not allow."""
+    dry = ("sweep", SMOKE, "--backend", "sagemaker", "--dry-run")
+    options = (
+        "--subnets",
+        "subnet-a",
+        "--security-groups",
+        "sg-1",
+        "--tags",
+        "team=vision",
+        "--network-isolation",
+    )
+    code, out, _ = said(capsys, *dry, *options)
+    assert code == 0
+    request = json.loads(out.splitlines()[1])
+    assert request["VpcConfig"] == {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-a"]}
+    assert request["EnableNetworkIsolation"] is True
+    assert {"Key": "team", "Value": "vision"} in request["Tags"]
+    for wrong, text in (
+        (("--max-retries", "31"), "RetryStrategy.MaximumRetryAttempts: 31 is more than 30"),
+        (
+            ("--keep-alive", "60", "--spot"),
+            "KeepAlivePeriodInSeconds: only without EnableManagedSpotTraining",
+        ),
+        (("--subnets", "a b", "--security-groups", "sg-1"), "VpcConfig.Subnets[0]"),
+    ):
+        code, _, err = said(capsys, *dry, *wrong)
+        assert code == 2
+        assert text in err

@@ -395,9 +395,39 @@ def test_the_list_of_jobs_is_reconstructed(
         for name in names:
             asked = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}/"}
             stub.add_response("describe_log_streams", {"logStreams": []}, asked)
-        code, out, err = run("sagemaker-get-training-logs", "--reconstruct-jobs", "--output-dir", "kept")
+        clients["sagemaker"], described = sagemaker()
+        described.add_response("list_training_jobs", {"TrainingJobSummaries": []})
+        with described:
+            code, out, err = run("sagemaker-get-training-logs", "--reconstruct-jobs", "--output-dir", "kept")
     assert (code, err) == (0, "")
     assert "3 jobs found, listed in requested-jobs.txt" in out
+    assert (home / "requested-jobs.txt").read_text().split() == names
+
+
+def test_jobs_whose_results_are_here_are_listed_as_well(
+    home: Path, run: Run, clients: dict[str, Any], bucket: Any
+) -> None:
+    """Their folder is removed when their results have been downloaded; SageMaker still knows their names."""
+    clients["s3"], clients["logs"] = bucket, boto3.client("logs", region_name="us-east-1")
+    put(bucket, {f"{LINE}/inputs/packs.json": b"{}"})
+    clients["sagemaker"], described = sagemaker()
+    names = [f"{OURS[:-2]}{attempt:02d}" for attempt in (1, 2)]
+    other = f"psa-{'0' * 8}-{'0' * 12}-01"
+    jobs = [
+        {
+            "TrainingJobName": name,
+            "TrainingJobArn": "arn:aws:sagemaker:us-east-1:123456789012:training-job/x",
+            "CreationTime": 0,
+            "TrainingJobStatus": "Completed",
+        }
+        for name in (*names, other)
+    ]
+    described.add_response("list_training_jobs", {"TrainingJobSummaries": jobs})
+    with described, Stubber(clients["logs"]) as stub:
+        for _ in names:
+            stub.add_response("describe_log_streams", {"logStreams": []})
+        code, _, err = run("sagemaker-get-training-logs", "--reconstruct-jobs")
+    assert (code, err) == (0, "")
     assert (home / "requested-jobs.txt").read_text().split() == names
 
 
@@ -450,14 +480,17 @@ def test_logs_become_convergence_and_growth(home: Path, run: Run) -> None:
     assert "algo-1-9.log is of an earlier attempt" in out
     assert "psa-4x8-none-2025-08-04: no loop in its logs" in out
     assert "3 jobs, 5 of 6 trials complete" in out
-    rows = {tuple(row[:2]): row for row in table(home / "results/psa_simplemlp_trials_convergence.md")}
+    rows = {tuple(row[:2]): row for row in table(home / "results/psa_resmlp_trials_convergence.md")}
     heads = ["Architecture", "Mode", *(f"Meta-Loop {n}" for n in (1, 2, 3, 4)), "Final Test"]
     assert rows["Architecture", "Mode"] == heads
-    assert rows["1*8", "None (n=2)"][2:] == ["91.00", "91.00", "92.00", "92.00", "91.75"]
-    assert rows["1*8", "Full (n=2)"][2:] == ["91.00", "91.00", "92.00", "92.00", "91.75"]
-    assert rows["2*8", "None (n=1)"][2:] == ["50.50", "50.50", "51.50", "51.50", "51.25"]
+    assert rows["1*8", "None (n=2)"][2:] == ["91.00", "89.50", "92.00", "89.50", "91.75"]
+    assert rows["1*8", "Full (n=2)"][2:] == ["91.00", "89.50", "92.00", "89.50", "91.75"]
+    assert rows["2*8", "None (n=1)"][2:4] == ["50.50", "49.00"]
     assert rows["1*8", "Hidden"][2:] == ["N/A"] * 5
-    growth = {tuple(row[:2]): row for row in table(home / "results/psa_simplemlp_trials_lkg_growth.md")}
+    lkg = {tuple(row[:2]): row for row in table(home / "results/psa_resmlp_trials_lkg.md")}
+    assert lkg["1*8", "None (n=2)"][2:] == ["91.00", "91.00", "92.00", "92.00", "91.75"]
+    assert lkg["2*8", "None (n=1)"][2:] == ["50.50", "50.50", "51.50", "51.50", "51.25"]
+    growth = {tuple(row[:2]): row for row in table(home / "results/psa_resmlp_trials_lkg_growth.md")}
     assert growth["1*8", "None (n=2)"][2:] == ["0.00", "0.00", "1.00", "0.00", "91.75"]
     shown = document(run("sagemaker-logs-parser", "--json"), LogTablesDocument)
     assert (shown["jobs"], shown["complete"], shown["trials"]) == (3, 5, 6)
@@ -528,9 +561,9 @@ def test_results_of_the_study(home: Path, run: Run, bucket: Any, clients: dict[s
             (home / "jobs" / name).write_bytes(content)
     code, out, err = run("sagemaker-results-parser", "--order", "order.txt", *where)
     assert (code, err) == (0, "")
-    summary = (home / "results/psa_simplemlp_summary.md").read_text()
+    summary = (home / "results/psa_resmlp_summary.md").read_text()
     assert summary.splitlines() == [
-        "Results Shape {1*8} Parameters {6370}",
+        "Results Shape {1*8} Parameters {6514}",
         "* None: Mean=91.11% | Std=0.11% | Min=91.00% | Max=91.22% (n=2)",
         "* Decay: Mean=91.31% | Std=0.01% | Min=91.30% | Max=91.32% (n=3)",
         "* Dropout: EMPTY_RESULTS",
@@ -538,7 +571,7 @@ def test_results_of_the_study(home: Path, run: Run, bucket: Any, clients: dict[s
         "* Hidden: RESULTS_DAMAGED",
         "* Output: FAILED_OR_INCOMPLETE",
         "",
-        "Results Shape {2*8} Parameters {6442}",
+        "Results Shape {2*8} Parameters {6658}",
         "* None: ARTIFACT_REFUSED",
         "* Decay: ARTIFACT_REFUSED",
         "* Dropout: Mean=88.00% | Std=0.00% | Min=88.00% | Max=88.00% (n=1)",
@@ -546,9 +579,9 @@ def test_results_of_the_study(home: Path, run: Run, bucket: Any, clients: dict[s
         "* Hidden: NO_JOB_FOUND",
         "* Output: NO_JOB_FOUND",
     ]
-    blocks = read_summary(home / "results/psa_simplemlp_summary.md")
+    blocks = read_summary(home / "results/psa_resmlp_summary.md")
     assert [block.arch for block in blocks] == ["1*8", "2*8"]
-    frame = published_trials(home / "results/psa_simplemlp_trials.md", "simplemlp")
+    frame = published_trials(home / "results/psa_resmlp_trials.md", "simplemlp")
     done = frame[frame["status"] == "done"]
     assert sorted(done["bounty"]) == [88.0, 91.0, 91.22, 91.3, 91.31, 91.32]
     assert "psa-2x8-none-2025-08-04: ARTIFACT_REFUSED" in out
@@ -559,6 +592,26 @@ def test_results_of_the_study(home: Path, run: Run, bucket: Any, clients: dict[s
     shown = document(again, JobResultsDocument)
     assert (shown["trials"], shown["cells"], shown["sweep_jobs"]) == (6, 3, int(place == "s3"))
     assert shown["without_results"]["ARTIFACT_REFUSED"] == 2
+
+
+def test_the_list_decides_the_order_of_the_architectures(home: Path, run: Run) -> None:
+    """Of both files, whether it is --order or configurations.txt."""
+    for name in ("psa-1x4-none-1", "psa-2x214-none-1", "psa-2x2-none-1"):
+        (home / "jobs" / name / "output").mkdir(parents=True)
+        (home / "jobs" / name / "output/model.tar.gz").write_bytes(lone("results.txt", "91.00\n"))
+    listed = ["1*4", "2*2", "2*214"]
+    for words in (["--order", "order.txt"], []):
+        path = home / (words[1] if words else "reproduction/configurations.txt")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{arch}\n" for arch in listed))
+        code, _, err = run("sagemaker-results-parser", "--artifacts-dir", "jobs", *words)
+        assert (code, err) == (0, "")
+        blocks = read_summary(home / "results/psa_resmlp_summary.md")
+        assert [block.arch for block in blocks] == listed
+        trials = (home / "results/psa_resmlp_trials.md").read_text()
+        heads = [line for line in trials.splitlines() if line.startswith("### ")]
+        assert heads == [f"### Architecture: {arch}" for arch in listed]
+        listed.reverse()
 
 
 def test_only_sweeps_of_our_own(run: Run, bucket: Any, clients: dict[str, Any]) -> None:
@@ -590,7 +643,7 @@ def test_damaged_results_are_a_word(home: Path, run: Run, content: bytes) -> Non
     code, out, _ = run("sagemaker-results-parser", "--artifacts-dir", "jobs")
     assert code == 0
     assert "psa-1x8-none-1: RESULTS_DAMAGED" in out
-    assert "* None: RESULTS_DAMAGED" in (home / "results/psa_simplemlp_summary.md").read_text()
+    assert "* None: RESULTS_DAMAGED" in (home / "results/psa_resmlp_summary.md").read_text()
 
 
 # All of them

@@ -91,7 +91,7 @@ def test_a_job_of_the_study_from_its_log_to_its_bill(
         assert "2 trials in 1 cell" in said("sagemaker-results-parser")
         assert "profiler output" in said("sagemaker-estimate-storage", "--output-file", "storage.json")
         assert "1 job, " in said("sagemaker-cost-estimator")
-    block = next(each for each in read_summary(home / "results/psa_simplemlp_summary.md"))
+    block = next(each for each in read_summary(home / "results/psa_resmlp_summary.md"))
     none = block.modes["none"]
     assert none is not None
     assert (block.arch, none.mean, none.n) == ("1*8", 91.11, 2)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
 
 from psa.core.errors import UserError
+from psa.execution.backend import BackendOptions
 
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
-from cloud.aws.settings import DEFAULTS, Settings, read_settings, redact
+from cloud.aws.settings import DEFAULTS, JobSettings, Settings, read_settings, redact
+from cloud.aws.settings.job_settings import JOB_SETTINGS
 
 GOOD = {
     "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa",
@@ -21,7 +24,7 @@ GOOD = {
     "AWS_SECRET_ACCESS_KEY": "very-secret",
 }
 FURTHER = {"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN"}
-NAMES = {*GOOD, *DEFAULTS, "AWS_REGION", "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *FURTHER}
+NAMES = {*GOOD, *DEFAULTS, *JOB_SETTINGS, "AWS_REGION", "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *FURTHER}
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,89 @@ def test_a_role_may_be_named_where_the_account_is_known(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(changes: dict[str, str], said: str, tmp_path: Path) -> None:
     """Without any network."""
+    with pytest.raises(UserError, match=said):
+        written(tmp_path, **changes)
+
+
+def test_the_file_of_the_original_study_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there is no other, with a hint to move it."""
+    old = tmp_path / "aws/sagemaker/.env"
+    old.parent.mkdir(parents=True)
+    old.write_text("".join(f"{name}={value}\n" for name, value in GOOD.items()))
+    assert read_settings(tmp_path).bucket == "a-bucket"
+    assert "the settings are read from aws/sagemaker/.env; move the file to .env" in caplog.text
+    caplog.clear()
+    assert written(tmp_path, S3_BUCKET_NAME="another").bucket == "another"
+    assert not caplog.text
+
+
+COMPANY = {
+    "SAGEMAKER_SUBNETS": "subnet-a, subnet-b",
+    "SAGEMAKER_SECURITY_GROUPS": "sg-1",
+    "SAGEMAKER_VOLUME_KMS_KEY": "key-1",
+    "SAGEMAKER_OUTPUT_KMS_KEY": "key-2",
+    "SAGEMAKER_NETWORK_ISOLATION": "true",
+    "SAGEMAKER_TAGS": "team=vision,cost-center=42",
+    "SAGEMAKER_VOLUME_GB": "50",
+    "SAGEMAKER_MAX_RETRIES": "3",
+    "SAGEMAKER_KEEP_ALIVE": "600",
+}
+
+
+def request_of(jobs: JobSettings) -> dict[str, Any]:
+    """The parts of a request that these settings change."""
+    request: dict[str, Any] = {"ResourceConfig": {}, "OutputDataConfig": {}, "Tags": []}
+    jobs.add_to(request)
+    return request
+
+
+def test_a_request_has_what_a_company_requires(tmp_path: Path) -> None:
+    """Each setting is a member of the request."""
+    assert request_of(written(tmp_path, **COMPANY).jobs) == {
+        "ResourceConfig": {
+            "VolumeSizeInGB": 50,
+            "VolumeKmsKeyId": "key-1",
+            "KeepAlivePeriodInSeconds": 600,
+        },
+        "OutputDataConfig": {"KmsKeyId": "key-2"},
+        "VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-a", "subnet-b"]},
+        "EnableNetworkIsolation": True,
+        "RetryStrategy": {"MaximumRetryAttempts": 3},
+        "Tags": [{"Key": "team", "Value": "vision"}, {"Key": "cost-center", "Value": "42"}],
+    }
+    assert request_of(written(tmp_path).jobs) == {
+        "ResourceConfig": {"VolumeSizeInGB": 30},
+        "OutputDataConfig": {},
+        "Tags": [],
+    }
+
+
+def test_options_count_more_than_settings(tmp_path: Path) -> None:
+    """Tags are added to those of the settings."""
+    given = vars(BackendOptions(subnets="subnet-c", volume_gb=80, tags=("run=1",)))
+    jobs = written(tmp_path, **COMPANY).jobs.overridden(given)
+    assert (jobs.subnets, jobs.security_groups, jobs.volume_gb) == (("subnet-c",), ("sg-1",), 80)
+    assert jobs.tags == (("team", "vision"), ("cost-center", "42"), ("run", "1"))
+    assert jobs.network_isolation
+    with pytest.raises(UserError, match=r"--tags must hold KEY=VALUE, got 'run'"):
+        jobs.overridden({"tags": ("run",)})
+    with pytest.raises(UserError, match="must be given together, got subnets alone"):
+        JobSettings().overridden({"subnets": "subnet-a"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"SAGEMAKER_VOLUME_GB": "big"}, "SAGEMAKER_VOLUME_GB must be a whole number, got 'big'"),
+        ({"SAGEMAKER_NETWORK_ISOLATION": "x"}, "SAGEMAKER_NETWORK_ISOLATION must be true or false, got 'x'"),
+        ({"SAGEMAKER_SUBNETS": "subnet-a"}, "must be given together, got subnets alone"),
+        ({"SAGEMAKER_TAGS": "team"}, "SAGEMAKER_TAGS must hold KEY=VALUE, got 'team'"),
+    ],
+)
+def test_mistakes_in_what_companies_require_are_named(
+    changes: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """Before any request."""
     with pytest.raises(UserError, match=said):
         written(tmp_path, **changes)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from clusters import cluster_of
+from own_data import write_wine
 from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process, tree, until
 
 from psa.core.errors import UserError
@@ -223,6 +224,36 @@ def test_a_sister_study_runs_as_any_grid_does(
     assert ("(2 diverged)" in done.stdout.splitlines()[-1]) == grid.startswith("diverged")
     train_in_process(alone, data_dir, 2, path)
     assert tree(swept) == tree(alone)
+
+
+OWN = """
+study = "ablation"
+name = "own"
+meta_loops = 3
+seeds = "0..1"
+[base]
+family = "simplemlp"
+lr = 1e-2
+batch_size = 16
+[axes]
+dataset = ["file:wine.csv?label=grape", "digits"]
+arch = ["1*8", "2*5"]
+mode = ["none", "hidden"]
+"""
+
+
+@pytest.mark.slow
+def test_data_of_ones_own_travel(where: tuple[str, ...], tmp_path: Path) -> None:
+    """A file, and a set that psa carries: every backend ends with the bytes of this process."""
+    write_wine(tmp_path)
+    grid, there, here = tmp_path / "own.toml", tmp_path / "there", tmp_path / "here"
+    grid.write_text(OWN)
+    there.mkdir()
+    done = finished(there, tmp_path / "data", *where, grid=grid)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "16 of 16 trials done, 0 failed"
+    train_in_process(here, tmp_path / "data", 3, grid)
+    assert tree(there) == tree(here)
 
 
 def test_another_backends_option_is_a_mistake(tmp_path: Path, data_dir: Path) -> None:

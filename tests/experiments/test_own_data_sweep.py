@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from own_data import GRAPES, made, wine_frame, write_wine
+from processes import PATIENCE_SECONDS, sweep, train_in_process, tree, until
 
 from psa import Experiment
 from psa.cli import app
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.execution.cost_model import WorkloadKey
 from psa.experiments.grid import load_grid
 from psa.experiments.search import load_search
 from psa.specs.data import DataContent
@@ -173,3 +176,39 @@ def test_specs_name_one_data_set() -> None:
     for wrong in ({"name": "other", "content": content}, {"name": "nowhere"}):
         with pytest.raises(ValueError, match="name"):
             Trial.model_validate({"data": wrong})
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_on_own_data_ends_as_an_undisturbed_one(
+    grid: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """Killed twice, with its file gone from its place after the first time; to the bit."""
+    folder, data, loops = tmp_path / "killed", tmp_path / "data", 400
+    folder.mkdir()
+    words = (f"meta_loops={loops}", "--workers", "1")
+    for _ in range(2):
+        process = sweep(folder, data, *words, grid=grid)
+        started.append(process)
+        until(lambda: any((folder / "models").rglob("lkg.safetensors")), process)
+        process.kill()
+        process.wait()
+    moved = grid.parent / "moved.csv"
+    (grid.parent / "wine.csv").rename(moved)
+    words += (f"dataset=file:{moved}?label=grape",)
+    last = sweep(folder, data, *words, grid=grid)
+    started.append(last)
+    assert last.wait(PATIENCE_SECONDS) == 0
+    train_in_process(tmp_path / "whole", data, loops, grid, [f"dataset=file:{moved}?label=grape"])
+    assert tree(folder) == tree(tmp_path / "whole")
+
+
+def test_measured_step_times_are_of_one_shape_of_samples() -> None:
+    """Networks on 13 features take other times than on 784; the keys of MNIST stay as they were."""
+    base = {"arch": "1*8", "family": "simplemlp"}
+    wine, digits, mnist = (
+        WorkloadKey.of(load_grid({"base": base | {"dataset": name}}).trials[0]).key
+        for name in ("wine", "digits", "mnist")
+    )
+    assert mnist.endswith(" 256 10")
+    assert digits == f"{mnist} 8x8"
+    assert wine.endswith(" 256 3 13")

@@ -330,7 +330,7 @@ def test_the_contract_names_every_event_that_a_sweep_takes_in() -> None:
     text = sections(Backend.launch.__doc__)["Yields"]
     documented = dict(re.findall(r"^    (\w+): (.+(?:\n      .+)*)", text, re.MULTILINE))
     handled: set[str] = set()
-    for path in ("psa/cli/sweep_view.py", "psa/experiments/sweep.py"):
+    for path in ("psa/cli/output/sweep_view.py", "psa/experiments/sweep.py"):
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(node, ast.MatchValue | ast.Compare):
                 handled |= {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}

@@ -27,6 +27,7 @@ from psa.reports.ablation.effects import aggregate_table, paired_table
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
+    lkg_markdown,
     read_summary,
     summary_markdown,
     trials_markdown,
@@ -63,6 +64,7 @@ TEXTS: dict[str, Callable[[pd.DataFrame], str]] = {
     "summary": summary_markdown,
     "trials": trials_markdown,
     "convergence": convergence_markdown,
+    "lkg": lkg_markdown,
     "lkg_growth": lkg_growth_markdown,
 }
 
@@ -350,8 +352,8 @@ def test_a_trial_that_stopped_early_keeps_its_lkg_in_the_listings() -> None:
     whole, shorter = frame(cells), frame(cells)
     ends = (shorter["seed"] == 1) & (shorter["loop"] == 3)
     shorter = shorter[~ends].assign(stopped_early=shorter["seed"] == 1)
-    assert "N/A" not in convergence_markdown(shorter).splitlines()[6]
-    assert convergence_markdown(shorter).splitlines()[6] == convergence_markdown(whole).splitlines()[6]
+    assert "N/A" not in lkg_markdown(shorter).splitlines()[6]
+    assert lkg_markdown(shorter).splitlines()[6] == lkg_markdown(whole).splitlines()[6]
 
 
 def test_a_summary_is_read_again(tmp_path: Path) -> None:
@@ -398,10 +400,13 @@ def test_an_empty_cell_of_a_summary_says_why(status: str, token: str) -> None:
     assert f"\n* Decay: {token}\n" in summary_markdown(made)
 
 
-def test_convergence_is_the_mean_lkg() -> None:
-    """Of loop after loop; growth is what each added; the last column is the mean test accuracy."""
+def test_convergence_is_the_mean_accuracy_of_each_loop() -> None:
+    """Kept or not; the LKG has its own table; growth is what each added; the last column is the mean test."""
     made = frame(even("1*4", 90.0, 92.0))
-    assert cells(convergence_markdown(made))[1] == ["1*4", "None", "81.90", "91.00", "91.00", "90.75"]
+    current = made.groupby("loop")["accuracy"].mean()
+    assert cells(convergence_markdown(made))[1][2:5] == [f"{each:.2f}" for each in current]
+    assert cells(convergence_markdown(made)) != cells(lkg_markdown(made))
+    assert cells(lkg_markdown(made))[1] == ["1*4", "None", "81.90", "91.00", "91.00", "90.75"]
     assert cells(lkg_growth_markdown(made))[1] == ["1*4", "None", "0.00", "9.10", "0.00", "90.75"]
 
 
@@ -409,7 +414,7 @@ def test_a_loop_that_one_trial_lacks_has_no_mean() -> None:
     """A mean of fewer trials than the loop before would jump."""
     made = frame(even("1*4", 90.0, 92.0))
     shorter = made[~((made["seed"] == 1) & (made["loop"] == 3))]
-    assert cells(convergence_markdown(shorter))[1] == ["1*4", "None", "81.90", "91.00", "N/A", "90.75"]
+    assert cells(lkg_markdown(shorter))[1] == ["1*4", "None", "81.90", "91.00", "N/A", "90.75"]
 
 
 def test_regimes_come_from_the_frame() -> None:

@@ -23,7 +23,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.memory import report
 from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from
+from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
@@ -422,3 +422,14 @@ def test_an_answer_needs_its_interval_and_its_corrected_p(
     middle = (low + high) / 2
     pair = Paired(n, middle, low, high, adjusted, 0.0)
     assert MemoryComparison("nn", "", "a", "b", 0.0, 0.0, pair, adjusted).answer == said
+
+
+def test_arms_keep_the_names_of_their_variants(tmp_path: Path) -> None:
+    """A grid calls them early or fifo; an arm that no grid names is called by its settings alone."""
+    table = runs(BASE)
+    names = {f"memory/nn_large/s{seed}": "wide" for seed in SEEDS}
+    named = with_variants(table, ReportContext(tmp_path, variants=names))
+    assert set(named["arm"]) - set(table["arm"]) == {"wide: nn 1*512, 1*256"}
+    assert list(with_variants(table, ReportContext(tmp_path))["arm"]) == list(table["arm"])
+    found = {each.key: each for each in comparisons_of(named)}
+    assert found["nn_large"].other == "wide: nn 1*512, 1*256"

@@ -285,6 +285,9 @@ def test_a_finished_staged_grid_lacks_nothing(
     for name, done in (("staged_loops-2", 6), ("staged_loops-4", 2)):
         page = (tmp_path / f"results/reports/{name}.html").read_text()
         assert f"{done} of {done}" in page
+        table = (tmp_path / f"results/reports/{name}/results.csv").read_text().splitlines()
+        assert table[0].startswith("Variant,")
+        assert [line[:2] for line in table[1:]] == ["a,", "b,", "c,"][: done // 2]
         assert "expected trials are not there" not in page
 
 

@@ -41,6 +41,9 @@ class ApiRequest(NamedTuple):
             return f"arn:aws:iam::{ACCOUNT}:role/{self.body.get('RoleName', '')}"
         if self.service == "iam" and self.operation == "SimulatePrincipalPolicy":
             return str(self.body.get("PolicySourceArn", "*"))
+        if self.service == "batch" and self.operation == "SubmitServiceJob":
+            queue = str(self.body.get("jobQueue", "")).rpartition("/")[2]
+            return f"arn:aws:batch:us-east-1:{ACCOUNT}:job-queue/{queue}"
         if self.service == "logs" and self.operation != "DescribeLogGroups":
             return f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:{self.body.get('logGroupName', _LOGS)}:*"
         if self.service in ("ecr", "api.ecr"):

@@ -130,11 +130,11 @@ def export_model(
 
     Example: psa export-model MODEL --format torchscript
     """
-    from psa.engine.model_export import SUFFIXES, exported_model
+    from psa.engine.model_export import MODEL_SUFFIXES, exported_model
 
     load_plugins(plugin)
     found, content = exported_model(trial, format, model_dir=model_dir)
-    path = output or Path("results/exported") / f"{found.id}{SUFFIXES[format]}"
+    path = output or Path("results/exported") / f"{found.id}{MODEL_SUFFIXES[format]}"
     write_atomically(path, content)
     print_line(console(), f"{path} ({format_bytes(len(content))})")
     return 0

@@ -22,7 +22,7 @@ from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import FetchDocument, FetchedStage
-from psa.cli.sweep_view import say_damaged
+from psa.cli.output.sweep_view import say_damaged
 from psa.core.files import check_writable
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel

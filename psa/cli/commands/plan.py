@@ -27,7 +27,7 @@ from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import PackCount, PlanDocument, PlannedStage
-from psa.cli.sweep_view import say_damaged, waiting
+from psa.cli.output.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
 from psa.execution.backend import Backend, PricedBackend, backend_named
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes

@@ -87,6 +87,7 @@ def report(  # noqa: PLR0913  # each is an option
     """
     load_plugins(plugin)
     out = console(quiet=as_json)
+    check_writable(_existing(output_dir))
     with activity(out, "loading libraries") as show:
         from psa.analysis.records_frame import load_frames
         from psa.reports.contract import report_of
@@ -95,7 +96,6 @@ def report(  # noqa: PLR0913  # each is an option
 
         if pdf:
             check_typst()
-        check_writable(_existing(output_dir))
         store = Store(model_dir, results_dir)
         declared = _declared(grid, overrides, only)
         expected, horizons = (
@@ -116,6 +116,7 @@ def report(  # noqa: PLR0913  # each is an option
                     observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
+                    variants={} if declared is None else declared.variant_names,
                     say=_within(folder, show),
                 )
                 written = _written(report, rows, context, show, source, pdf=pdf)

@@ -52,6 +52,7 @@ def status(
             OUTPUT_FILES,
             "Refresh every SECONDS (2 if left out) until the grid is complete or Ctrl-C.",
             name="--watch",
+            metavar="SECONDS",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -21,7 +21,7 @@ from psa.cli.options import (
     PluginFiles,
     ResultsDir,
 )
-from psa.cli.sweep_view import ConsoleProgress
+from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid

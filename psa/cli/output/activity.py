@@ -17,7 +17,7 @@ from psa.cli.console import stderr_console
 from psa.core.errors import printable
 from psa.core.formatting import format_duration
 
-PLAIN_SECONDS: Final = 10.0  # between two lines without a terminal; a command that is faster prints none
+PLAIN_SECONDS: Final = 30.0  # between two lines without a terminal; a command that is faster prints none
 
 ShowStep = Callable[[str], object]
 

@@ -18,6 +18,7 @@ JsonOption = Annotated[
         OUTPUT_FILES,
         "Print one JSON document instead of text. Messages go to standard error. See docs/json.md.",
         name=JSON_OPTION,
+        show_default=False,
     ),
 ]
 

@@ -26,7 +26,7 @@ from psa.specs.training import MODES
 
 _HINTS: Final = {"study": "Name one with --study", "family": "Name one with --family"}
 _ONE_PER_MODE: Final = ("weight_decay", "dropout")  # settings with one value per mode
-COMPARED: Final = ("arch", "mode", *_ONE_PER_MODE)  # all other settings must be equal on a page
+COMPARED_CELLS: Final = ("arch", "mode", *_ONE_PER_MODE)  # all other settings must be equal on a page
 # Statuses of trials without a result.
 _ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")
 _GRID: Final = "Name one grid with --grid"
@@ -240,7 +240,7 @@ def _check(rows: pd.DataFrame) -> None:
         )
     one = {name: sorted(rows[name].astype(str).unique()) for name in ("study", "family", "source")}
     several = {name: values for name, values in one.items() if len(values) > 1}
-    for column, names in (several | differing_settings(rows, COMPARED)).items():
+    for column, names in (several | differing_settings(rows, COMPARED_CELLS)).items():
         hint = "Published trials are shown on their own" if column == "source" else _HINTS.get(column, _GRID)
         raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
     for column in _ONE_PER_MODE:

@@ -16,7 +16,7 @@ from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.aggregates import aggregate
-from psa.reports.ablation.cells import COMPARED, Cells, cells_of, mode_order
+from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.rendering.html import Fact, Page, Section
 from psa.reports.rendering.paired import paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, Table
@@ -110,7 +110,7 @@ def aggregate_table(
 
 
 # Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
-_OF_ARMS: Final = (*COMPARED, "lr", *AblationSettings.model_fields, *RatchetSettings.model_fields)
+_OF_ARMS: Final = (*COMPARED_CELLS, "lr", *AblationSettings.model_fields, *RatchetSettings.model_fields)
 
 
 def holds_arms(frame: pd.DataFrame) -> bool:

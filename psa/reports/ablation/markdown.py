@@ -47,12 +47,21 @@ def trials_markdown(frame: pd.DataFrame) -> str:
 
 
 def convergence_markdown(frame: pd.DataFrame) -> str:
+    """Return the accuracy of each meta-loop, kept or not, mean over the trials of a cell."""
+    intro = (
+        "Validation accuracy of each meta-loop in percent, kept or not, mean over the trials of a cell; "
+        "Final Test: mean test accuracy of their last LKG in percent."
+    )
+    return _by_loop(frame, "Convergence", intro, lambda curve: curve, "accuracy")
+
+
+def lkg_markdown(frame: pd.DataFrame) -> str:
     """Return the accuracy of the LKG after each meta-loop, mean over the trials of a cell."""
     intro = (
         "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
         "Final Test: mean test accuracy of their last LKG in percent."
     )
-    return _by_loop(frame, "Convergence", intro, lambda curve: curve)
+    return _by_loop(frame, "LKG", intro, lambda curve: curve)
 
 
 def lkg_growth_markdown(frame: pd.DataFrame) -> str:
@@ -65,7 +74,13 @@ def lkg_growth_markdown(frame: pd.DataFrame) -> str:
     return _by_loop(frame, "LKG growth", intro, lambda curve: np.diff(curve, prepend=curve[:1]))
 
 
-def _by_loop(frame: pd.DataFrame, title: str, intro: str, values: Callable[[Values], Values]) -> str:
+def _by_loop(
+    frame: pd.DataFrame,
+    title: str,
+    intro: str,
+    values: Callable[[Values], Values],
+    column: str = "lkg_correct",
+) -> str:
     """Return a row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is
     N/A, since a mean over other trials than the loop before would jump. A trial that stopped early keeps its
     LKG.
@@ -74,14 +89,18 @@ def _by_loop(frame: pd.DataFrame, title: str, intro: str, values: Callable[[Valu
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
     heads = ["Architecture", "Mode", *(f"Meta-Loop {loop}" for loop in loops), "Final Test"]
-    curves = _mean_curves(done, loops)
+    curves = _mean_curves(done, loops, column)
     tests = trials_of(done).groupby(["arch", "mode"], observed=True)["test"].mean().to_dict()
     nothing = np.full(len(loops), np.nan)
+
+    def percent(curve: Values) -> Values:
+        return curve if column == "accuracy" else 100 * curve / cells.samples
+
     rows = [
         [
             arch,
             _name(cells, arch, mode),
-            *map(_percent, 100 * values(curves.get((arch, mode), nothing)) / cells.samples),
+            *map(_percent, percent(values(curves.get((arch, mode), nothing)))),
             _percent(test),
         ]
         for arch in cells.archs
@@ -98,15 +117,15 @@ def _name(cells: Cells, arch: str, mode: str) -> str:
     return f"{mode.capitalize()} (n={n})" if 0 < n < cells.expected else mode.capitalize()
 
 
-def _mean_curves(done: pd.DataFrame, loops: range) -> dict[tuple[str, str], Values]:
-    """Return the mean number of images that the LKG of a cell classifies correctly, per meta-loop. Counts
-    make the last one equal to the mean of the bounties to the last bit.
+def _mean_curves(done: pd.DataFrame, loops: range, column: str) -> dict[tuple[str, str], Values]:
+    """Return the mean of a column over the trials of each cell, per meta-loop. The LKG is a number of correct
+    images, which makes its last mean equal to the mean of the bounties to the last bit.
     """
     # groups of few columns: a group copies all that the frame has
-    needed = ["arch", "mode", "id", "loop", "lkg_correct", "stopped_early"]
+    needed = ["arch", "mode", "id", "loop", column, "stopped_early"]
     looped = done.loc[done["loop"].notna(), needed]
     return {
-        (str(arch), str(mode)): lkg_matrix(rows, len(loops), "lkg_correct").mean(axis=0)
+        (str(arch), str(mode)): lkg_matrix(rows, len(loops), column).mean(axis=0)
         for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)
     }
 

@@ -20,13 +20,14 @@ from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation import effects
-from psa.reports.ablation.cells import COMPARED, Cells, cells_of
+from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.effects import aggregate_table, arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
+    lkg_markdown,
     summary_markdown,
     trials_markdown,
 )
@@ -129,7 +130,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
         modes = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
-        yield from wording.pages_of(f"{study}_{family}", modes, COMPARED) if len(modes) else ()
+        yield from wording.pages_of(f"{study}_{family}", modes, COMPARED_CELLS) if len(modes) else ()
         if len(modes) < len(rows):
             yield f"{study}_{family}_arms", rows
 
@@ -143,6 +144,7 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         f"psa_{family}_summary.md": summary_markdown(frame),
         f"psa_{family}_trials.md": trials_markdown(frame),
         f"psa_{family}_trials_convergence.md": convergence_markdown(frame),
+        f"psa_{family}_trials_lkg.md": lkg_markdown(frame),
         f"psa_{family}_trials_lkg_growth.md": lkg_growth_markdown(frame),
     }
     return {name: text.encode() for name, text in found.items()}

@@ -49,7 +49,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return the results, comparisons with the baseline, and learned thresholds if there are any."""
     made = ActivationResults.of(frame, context)
     found = {
-        "results": results_table(made.arms, made.shown),
+        "results": results_table(made.arms, made.shown, variant_of=context.variant_of),
         "paired": paired_table(comparisons(made.arms), made.keys),
     }
     learned = thresholds_table(made.arms, made.keys, made.seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -40,16 +40,22 @@ def results_table(
     *,
     caption: str = "Results",
     label: str = "tab:results",
+    variant_of: Callable[[Sequence[str]], str] = lambda trials: "",
 ) -> Table:
     """Return a row for each arm: number of trials, mean test accuracy (percent) with its 95 % t interval and
     sample sd, mean training and validation accuracy of the tested weights, their epoch, epochs trained, and
     the learned thresholds of the hidden layers, first to last. The greatest mean is bold, if every arm has
-    LEAST_N trials and that one learned something.
+    LEAST_N trials and that one learned something. variant_of: returns the name that the grid gives to some
+    trials, which is the first column if there is any.
     """
     best = _best_arm(arms)
     learned = any(_thresholds(arm) for arm in arms)
     rows = [tuple(_result(arm, keys, arm is best, learned)) for arm in arms]
-    columns = [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
+    variants = [variant_of(arm.ids) or None for arm in arms]
+    if any(variants):
+        rows = [(name, *row) for name, row in zip(variants, rows, strict=True)]
+    columns = [Column("Variant")] if any(variants) else []
+    columns += [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
     columns += [
         Column("n", "count"),
         Column("Test (%)", "interval"),

@@ -168,10 +168,10 @@ def warnings(found: ActivationResults) -> Iterator[str]:
     lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
     if lost:
         yield f"Diverged, and so without any accuracy: {found.named(lost)}."
-    if few := wording.few_trials(max((arm.n for arm in found.arms), default=0)):
-        yield few
     if unequal := budget_note(found.rows, "epochs"):
         yield unequal
+    if few := wording.few_trials(max((arm.n for arm in found.arms), default=0)):
+        yield few
     devices = wording.devices_of(found.rows)
     if len(devices) > 1:
         yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."

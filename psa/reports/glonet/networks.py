@@ -20,7 +20,7 @@ from psa.specs.arch import Arch
 from psa.storage.store import Store
 
 MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
-COMPARED: Final = ("family", "arch")  # all other settings must be equal on a page
+COMPARED_NETWORKS: Final = ("family", "arch")  # all other settings must be equal on a page
 
 
 @dataclass(frozen=True, order=True)
@@ -145,7 +145,7 @@ def glonet_results(frame: pd.DataFrame) -> GlonetResults:
     """Return the networks of one experiment. Raises UserError if the frame holds several."""
     frame = equal_budgets(frame)
     trials = trials_of(frame)
-    for column, values in differing_settings(trials, COMPARED).items():
+    for column, values in differing_settings(trials, COMPARED_NETWORKS).items():
         raise UserError(f"these trials differ in {column} ({', '.join(values)})", "Name one grid with --grid")
     done = trials[trials["status"] == "done"]
     samples = done["validation_size"].max()

@@ -24,7 +24,7 @@ from psa.reports.glonet.figures.curves import ROWS, curves_figure, trained_depth
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
 from psa.reports.glonet.networks import (
-    COMPARED,
+    COMPARED_NETWORKS,
     MODEL_NAMES,
     GlonetResults,
     Network,
@@ -64,7 +64,7 @@ class _Seen:
 
     @cached_property
     def lacking(self) -> list[str]:
-        """What these trials lack to be compared with the claims of the earlier document."""
+        """The conditions that these trials lack to be compared with the claims of the earlier document."""
         return document.claims_missing(trials_of(self.frame), self.results)
 
     @cached_property
@@ -81,7 +81,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     seed, for each of those settings; a trial that is only known to be missing is on a page of its study.
     """
     for study, rows in frame.groupby("study", observed=True, sort=False):
-        yield from pages_of(str(study), rows, COMPARED)
+        yield from pages_of(str(study), rows, COMPARED_NETWORKS)
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:

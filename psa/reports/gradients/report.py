@@ -6,6 +6,7 @@ Every sentence with a number is generated from the data, including corrections o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -24,11 +25,17 @@ from psa.reports.contract import ReportContext
 from psa.reports.gradients import tables as gradient_tables
 from psa.reports.gradients.figures import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.gradients.measurements import GradientMeasurements
-from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
+from psa.reports.gradients.sample_figures import (
+    centres_figure,
+    pictures_of,
+    predictions_figure,
+    samples_figure,
+)
 from psa.reports.gradients.text import sections, span
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
 from psa.reports.rendering.tables import Table
 from psa.specs.probes import ONLINE
+from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
 
@@ -40,6 +47,7 @@ QUESTION: Final = (
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
+_CLASSES_SHOWN: Final = 12
 _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
@@ -83,7 +91,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     if not measured or (main := measured[0].main) is None:
         return
     one = measured[0]
-    notes = [f"Seed {one.seed}, {one.kept.name}: {main.view.name}."]
+    notes = [f"Seed {one.seed}, {one.kept.name}: {main.view.name}.", *_class_notes(one.kept.trial)]
     yield (
         "agreement",
         agreement_figure(
@@ -119,14 +127,25 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     yield from _images(one, notes)
 
 
+def _class_notes(trial: Trial) -> list[str]:
+    """Return what the numbers of classes in a figure stand for, where they are not digits."""
+    names = trial.data.facts.classes
+    if all(name == str(number) for number, name in enumerate(names)):
+        return []
+    shown = [f"{number} {name}" for number, name in enumerate(names[:_CLASSES_SHOWN])]
+    return [f"Classes: {', '.join(shown)}{', ...' * (len(names) > _CLASSES_SHOWN)}."]
+
+
 def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
     if one.main is None:
         return
     key = next(key for key, found in one.found.items() if found is one.main)
-    groups = one.groups(key)
+    groups, shape = one.groups(key), one.kept.trial.data.shape
     if one.hidden is not None and one.kept.reads_images(one.hidden):
-        yield "centres", centres_figure(centre_images(one.main.clusters.centres), groups, notes)
-    images = one.kept.images(one.sample).numpy()
+        found = centre_images(one.main.clusters.centres)
+        pattern, units = pictures_of(found.pattern, shape), pictures_of(found.rows, shape)
+        yield "centres", centres_figure(replace(found, pattern=pattern, rows=units), groups, notes)
+    images = pictures_of(one.kept.images(one.sample).numpy(), shape)
     chosen = examples(one.main.clusters, EACH, one.seed)
     yield (
         "samples",

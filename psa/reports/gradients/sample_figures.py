@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from psa.analysis.gradients.cluster_metrics import CentreImages, ClusterSummary
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.style import add_axes, footnote, new_figure, plot_style, title
 
-_SIDE: Final = 28  # pixels
 RIGHT: Final = "#009E73"
 WRONG: Final = "#D55E00"
 ACROSS: Final = 12
@@ -24,13 +24,29 @@ _Labels = NDArray[np.int64]
 Images = NDArray[Any]
 
 
+def pictures_of(samples: Images, shape: Sequence[int]) -> Images:
+    """Return samples [..., features] as pictures [..., height, width]: of channels the mean, of a table with
+    these columns one row.
+    """
+    lead = samples.shape[:-1]
+    if len(shape) == 1:
+        return samples.reshape(*lead, 1, -1)
+    found: Images = samples.reshape(*lead, -1, *shape[:2]).mean(axis=-3)
+    return found
+
+
 def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
-    """Draw an image [784] without axes: dark on white, or with a limit blue (below 0) and red (above 0)."""
-    picture = image.reshape(_SIDE, _SIDE)
+    """Draw an image without axes: dark on white, or with a limit blue (below 0) and red (above 0).
+
+    image: [height, width], or the pixels [side * side] of a square one.
+    """
+    side = math.isqrt(image.size)
+    picture = image if image.ndim > 1 else image.reshape(side, side)
+    aspect: Any = "auto" if len(picture) == 1 else "equal"  # the features of a table are one row
     if limit is None:
-        ax.imshow(picture, cmap="gray_r")
+        ax.imshow(picture, cmap="gray_r", aspect=aspect)
     else:
-        ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect=aspect)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(True)
@@ -88,7 +104,10 @@ def samples_figure(
     groups: Sequence[ClusterSummary],
     notes: Sequence[str] = (),
 ) -> Figure:
-    """Plot samples of each cluster, a row each. images: per cluster [m, 784]; digits: per cluster [m]."""
+    """Plot samples of each cluster, a row each.
+
+    images: per cluster [m, height, width] or [m, side * side]; digits: per cluster [m].
+    """
     most = max((len(each) for each in images), default=1)
     side = min(0.5, 5.5 / max(1, most) - 0.03)
     step = side + 0.03
@@ -119,7 +138,7 @@ def _frame(ax: Axes, colour: str) -> None:
 def predictions_figure(
     images: Images, digits: _Labels, predictions: _Labels, notes: Sequence[str] = ()
 ) -> Figure:
-    """Plot images [n, 784] with their predictions: green if equal to the digit, else orange with both."""
+    """Plot n images with their predictions: green if equal to the digit, else orange with both."""
     with plot_style():
         figure, axes = panel_grid(
             "Predictions", len(images), ACROSS, 0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
-from psa.reports.memory.runs import build_runs, final_stage, json_of
+from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
@@ -136,19 +137,22 @@ def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:
         return None
     counts = seen[(seen["probe"] == "confusion") & seen["loop"].isna()]
     rows: list[tuple[Cell, ...]] = []
+    numbered = True
     for arm in chosen:
         runs = last[last["arm"] == arm]
         total = counts[counts["id"].isin(runs["id"])].groupby("index")["value"].sum().to_numpy()
         if not len(total):
             continue
-        names = [
-            int(name) for name in runs["classes"].iloc[0].split()
-        ]  # in a filtered data set not 0, 1, ...
+        names = json.loads(runs["classes"].iloc[0])  # in a filtered data set not 0, 1, ...
+        if whole := all(name.isascii() and name.isdigit() for name in names):
+            names = list(map(int, names))
+        numbered = numbered and whole
         found = by_class(total.astype(np.int64).reshape(len(names), len(names)))
         each = zip(names, found.precision, found.recall, found.f1, found.support, strict=True)
         rows += [(arm, name, *map(float, facts), int(count)) for name, *facts, count in each]
     columns = (
-        Column("Arm", breaks=5), Column("Class", "count"), Column("Precision", "number", 4),
+        Column("Arm", breaks=5), Column("Class", "count" if numbered else "text"),
+        Column("Precision", "number", 4),
         Column("Recall", "number", 4), Column("F1", "number", 4), Column("Test samples", "count"),
     )  # fmt: skip
     text = "Answers on the test split, those of all seeds of an arm added up."
@@ -176,6 +180,12 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         "runs.json": json_of(runs),
         "scientific_report.md": f"{text}\n".encode(),
     }
+
+
+def json_of(runs: pd.DataFrame) -> bytes:
+    """Return the runs as JSON, a missing number as null."""
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()
 
 
 def _verdict_text(runs: pd.DataFrame) -> list[str]:

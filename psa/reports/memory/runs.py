@@ -25,6 +25,7 @@ from psa.experiments.studies.memory import CONTROLS, GROWTH
 from psa.reports.contract import ReportContext
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
+from psa.specs.data import DataSpec
 from psa.storage.records.record import Record
 from psa.storage.store import Store
 
@@ -38,7 +39,6 @@ NUMBERS: Final = (
     "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
     "throughput",
 )  # fmt: skip
-_DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
 # Settings of a memory by their command-line names, where two would otherwise have one name.
 _REMEMBERING: Final = {
@@ -54,7 +54,14 @@ def build_runs(frame: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
     if context.store is None:
         raise UserError("a report on memories needs the records", "Name their folder with --results-dir")
     done = trials_of(frame).query("status == 'done'")
-    return _stored_runs(context.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
+    runs = _stored_runs(context.store, tuple(done["id"].astype(str)), tuple(done["loops"]))
+    return with_variants(runs, context)
+
+
+def with_variants(runs: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
+    """Return the runs with the names that the grid gives to their variants before the labels of the arms."""
+    names = {arm: context.variant_of(mine["id"]) for arm, mine in runs.groupby("arm")}
+    return runs.assign(arm=[f"{names[arm]}: {arm}" if names[arm] else arm for arm in runs["arm"]])
 
 
 @lru_cache(maxsize=1)  # tables, figures, listings and sentences of a page are of the same runs
@@ -78,7 +85,7 @@ def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
 
 
 def _check_arms(rows: Sequence[dict[str, Any]], specs: Sequence[Mapping[str, Any]]) -> None:
-    """Give arms of one name that differ in a setting a digest of their settings in addition."""
+    """Add a digest to the names of arms of one name that differ in a setting."""
     named: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row, spec in zip(rows, specs, strict=True):
         named.setdefault(row["arm"], {}).setdefault(canonical_json(_arm_settings(spec)), []).append(row)
@@ -90,9 +97,9 @@ def _check_arms(rows: Sequence[dict[str, Any]], specs: Sequence[Mapping[str, Any
 
 def _arm_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings that the trials of an arm share: no seed, no observation, no number of images."""
-    kept = {key: value for key, value in spec.items() if key not in ("seed", "probes", "data")}
     data = {key: value for key, value in spec["data"].items() if key != "train_size"}
-    return {**kept, "data": data, "votes": KNN in spec.get("probes", ())}
+    kept = {key: value for key, value in spec.items() if key not in ("seed", "probes")}
+    return kept | {"data": data, "votes": KNN in spec.get("probes", ())}
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "images": samples["train"],
         "loops": record["loops"],
         "seed": spec["seed"],
-        "classes": " ".join(map(str, spec["data"]["digits"] or range(_DIGITS))),
+        "classes": canonical_json(DataSpec.model_validate(spec["data"]).class_names),
         "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
         "test": 100 * finals["test"]["correct"] / samples["test"],
         "test_loss": finals["test"]["loss"],
@@ -290,9 +297,3 @@ def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
     seeds = runs.groupby(["stage", "images", "loops"])["seed"].nunique()
     best = max(seeds.index, key=lambda key: (seeds[key], key[1], key[2]))
     return runs[runs["stage"] == best[0]]
-
-
-def json_of(runs: pd.DataFrame) -> bytes:
-    """Return the runs as JSON, a missing number as null."""
-    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
-    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()

@@ -23,6 +23,9 @@ T = TypeVar("T")
 _FOLDER: Final = Path(__file__).with_name("page")
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
+_SHORT: Final = 15  # rows; a table of so many is kept on one printed page
+_WRAPPED: Final = 22  # letters of a printed line of a column of texts
+_PADDING: Final = 2  # letters beside a column
 _FILTERED_FROM: Final = 8  # rows; a shorter table is read at a glance
 
 
@@ -182,7 +185,9 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "number": number,
         "caption": table.caption,
         "note": table.note,
-        "opens": cells is not None,
+        "opens": any(column.name in (*rows, *opens) for column in table.columns),
+        "short": len(table.rows) <= _SHORT,
+        "letters": _letters(table),
         "filtered": len(table.rows) >= _FILTERED_FROM,
         "heads": [
             {
@@ -199,6 +204,16 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
             {"name": f"{name}.tex", "address": _address("text/plain", table.latex().encode())},
         ],
     }
+
+
+def _letters(table: Table) -> int:
+    """Return the width of a table in letters, by which a printed page chooses the size of its letters."""
+    widths = []
+    for at, column in enumerate(table.columns):
+        texts = [shown(row[at], column) for row in table.rows]
+        longest = max(map(len, [*texts, *column.name.split()]), default=0)
+        widths.append(min(longest, _WRAPPED) if column.kind == "text" else longest)
+    return sum(widths) + _PADDING * len(widths)
 
 
 def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from psa.core.errors import UserError
 
 LATEX_MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
+_UPRIGHT, _TURNED = 500.0, 735.0  # points across a sheet of A4 with margins of 1.5 cm
+_LETTER: Final = 3.9  # points of a letter of a table of many columns
+_BETWEEN: Final = 6.0  # points between columns
+_CENTIMETRES: Final = re.compile(r"p\{([\d.]+)cm\}")
+_COMMAND: Final = re.compile(r"\\[a-zA-Z]+|[{}$\\]")
 _FEW: Final = 6  # columns; a table of more is set smaller
 _SPECIAL: Final = {
     "\\": r"\textbackslash{}",
@@ -82,6 +88,42 @@ class Sheet:
     note: str = ""
     wide: bool = False
 
+    def fitted(self) -> list[Sheet]:
+        """Return the table in a form that fits its page.
+
+        It is turned where an upright page is too narrow, and in parts with the same first columns where a
+        turned one is, too.
+        """
+        widths = (
+            [
+                _column_width(*column)
+                for column in zip(self.columns, self.head, zip(*self.body, strict=True), strict=True)
+            ]
+            if self.body
+            else []
+        )
+        if sum(widths) <= _TURNED:
+            return [replace(self, wide=self.wide or sum(widths) > _UPRIGHT)]
+        parts = _column_parts(widths, self._keys())
+        return [self._part(part, at, len(parts)) for at, part in enumerate(parts, 1)]
+
+    def _keys(self) -> int:
+        """Return the number of the first columns, of texts, which name the rows; at least one."""
+        texts = itertools.takewhile(lambda column: column[0] in "l>", self.columns)
+        return max(1, sum(1 for _ in texts))
+
+    def _part(self, part: Sequence[int], number: int, count: int) -> Sheet:
+        return replace(
+            self,
+            caption=f"{self.caption} (part {number} of {count})",
+            label=self.label if number == 1 else f"{self.label}_{number}",
+            columns=[self.columns[at] for at in part],
+            head=[self.head[at] for at in part],
+            body=[[row[at] for at in part] for row in self.body],
+            note=self.note if number == count else "",
+            wide=True,
+        )
+
     def float(self) -> str:
         """Return the table as a float on one page."""
         note = [rf"\par\smallskip\parbox{{\linewidth}}{{{_SMALL} {escape(self.note)}}}"] if self.note else []
@@ -148,6 +190,30 @@ class Sheet:
 
     def _head(self) -> list[str]:
         return [r"\toprule", _row(self.head), r"\midrule"]
+
+
+def _column_width(specification: str, head: str, cells: Sequence[str]) -> float:
+    """Return about how many points a column takes in the small letters of a table of many columns."""
+    if given := _CENTIMETRES.search(specification):
+        return 28.45 * float(given[1]) + _BETWEEN
+    letters = max(len(_COMMAND.sub("", text)) for text in (head, *cells))
+    return _LETTER * letters + _BETWEEN
+
+
+def _column_parts(widths: Sequence[float], keys: int) -> list[list[int]]:
+    """Return the columns of each part of a table: the first `keys` of all, then as many as a turned page has
+    room for.
+    """
+    first = list(range(keys))
+    room = _TURNED - sum(widths[:keys])
+    parts, used = [list(first)], 0.0
+    for at in range(keys, len(widths)):
+        if used + widths[at] > room and len(parts[-1]) > keys:
+            parts.append(list(first))
+            used = 0.0
+        parts[-1].append(at)
+        used += widths[at]
+    return parts
 
 
 _SMALL: Final = r"\footnotesize\raggedright"

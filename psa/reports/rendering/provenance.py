@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa import __version__
+from psa.core.formatting import pluralize
 
 _TRAINED_WITH: Final = ("psa", "torch", "numpy", "python")
 _WRITTEN_WITH: Final = ("numpy", "pandas", "scipy", "matplotlib")
@@ -31,10 +32,11 @@ class Provenance:
 def provenance(sidecars: Iterable[Mapping[str, Any]], command: str, grid: Path | None = None) -> Provenance:
     """Return the origin of a page from the sidecars of its records, which hold times and versions.
 
+    sidecars: one per record, empty where a record has none.
+
     It depends on the records, the code and the libraries alone: the same page is written on any day.
     """
-    known = [sidecar for sidecar in sidecars if sidecar]
-    facts = [*_training_facts(known), ("Page written by", _writer()), ("Command", command)]
+    facts = [*_training_facts(list(sidecars)), ("Page written by", _writer()), ("Command", command)]
     if grid is None:
         return Provenance(tuple(facts))
     return Provenance((*facts, ("Grid", str(grid))), grid.read_text())
@@ -43,10 +45,12 @@ def provenance(sidecars: Iterable[Mapping[str, Any]], command: str, grid: Path |
 def _training_facts(sidecars: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
     times = sorted(str(each["finished"]) for each in sidecars if each.get("finished"))
     facts = []
-    if times:
+    if not times:
+        facts.append(("Trained", "at an unknown time: the records have no sidecars"))
+    else:
         first, last = (f"{time[:10]} {time[11:16]}" for time in (times[0], times[-1]))
         span = f"{first} UTC" if first == last else f"{first} to {last} UTC"
-        facts.append(("Trained", f"{span}, by the sidecars of {len(times):,} records"))
+        facts.append(("Trained", f"{span}, by {len(times):,} of {pluralize(len(sidecars), 'record')}"))
     versions = [f"{name} {found}" for name in _TRAINED_WITH if (found := _several(sidecars, name))]
     if versions:
         facts.append(("Trained with", ", ".join(versions)))

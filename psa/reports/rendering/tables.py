@@ -114,7 +114,7 @@ class Table:
             self.note,
             self.wide,
         )
-        return sheet.long() if self.long else sheet.float()
+        return "\n".join(part.long() if self.long else part.float() for part in sheet.fitted())
 
     def csv(self) -> str:
         """Return the numbers unrounded; means, deviations and counts in columns of their own."""

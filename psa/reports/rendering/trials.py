@@ -16,6 +16,7 @@ import pandas as pd
 from psa.analysis.frame_columns import LABELS
 from psa.analysis.frame_schema import trials_of
 from psa.experiments.grid import Grid, GridPoint
+from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.storage.records.record import Record
@@ -187,7 +188,7 @@ def _clause_text(value: Any) -> str | None:
     """Return a setting as text for --only, None where that has no text for it."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Arch | int | float):
+    if isinstance(value, Arch | Activation | int | float):
         return str(value)
     text = str(value) if isinstance(value, str) else None
     return None if text is None or set(text) & set(" ,'\"") else text

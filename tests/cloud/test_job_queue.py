@@ -1,0 +1,97 @@
+"""Jobs through a queue of AWS Batch: submitted all at once, started by the queue, with the same records."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paths import ROOT
+from processes import until
+from rehearsals import staged
+
+pytest.importorskip("moto", reason="the extra rehearse is not installed")
+
+from cloud.aws.job_queue import JobQueue
+from cloud.aws.training_jobs import TrainingJobs, UnknownJob
+from cloud.emulator.s3_server import loopback_client
+from cloud.emulator.services.batch_queue import QUEUE
+from psa.core.errors import UserError
+
+
+def queue_of(aws: Any, name: str = QUEUE) -> JobQueue:
+    """A queue of the emulator."""
+    return JobQueue(loopback_client("batch", aws.stage.endpoint), name, TrainingJobs(aws.jobs))
+
+
+def test_a_queue_starts_jobs_as_the_quota_allows(tmp_path: Path) -> None:
+    """All are taken at once; names are unique; a job is described, stopped and listed like any other."""
+    with staged(tmp_path, quota=1) as aws:
+        queue = queue_of(aws)
+        for name in ("psa-a-01", "psa-b-01"):
+            assert queue.submit(aws.request(name, "sleep 60")).kind == "submitted"
+        assert queue.submit(aws.request("psa-a-01", "sleep 60")).kind == "exists"
+        until(lambda: queue.list_jobs("psa-a")["psa-a-01"].secondary == "Training")
+        jobs = queue.list_jobs("psa-")
+        assert {name: job.secondary for name, job in jobs.items()} == {
+            "psa-a-01": "Training",
+            "psa-b-01": "Pending",
+        }
+        described = queue.describe("psa-a-01")
+        assert (described["TrainingJobName"], described["TrainingJobStatus"]) == ("psa-a-01", "InProgress")
+        assert described["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+        assert queue.describe("psa-b-01")["SecondaryStatus"] == "Pending"
+        assert queue.stop("psa-b-01")
+        assert queue.list_jobs("psa-b")["psa-b-01"].ended
+        assert not queue.stop("psa-b-01")
+        assert queue.stop("psa-a-01")
+        until(lambda: queue.list_jobs("psa-a")["psa-a-01"].ended)
+        with pytest.raises(UnknownJob):
+            queue.describe("psa-c-01")
+
+
+def test_a_failed_job_is_tried_again_by_the_queue(tmp_path: Path) -> None:
+    """Three times, then it has failed with the reason of the last one."""
+    with staged(tmp_path) as aws:
+        queue = queue_of(aws)
+        queue.submit(aws.request("psa-a-01", "exit 3"))
+        until(lambda: queue.list_jobs("psa-a")["psa-a-01"].ended)
+        assert "exit code: 3" in queue.describe("psa-a-01")["FailureReason"]
+        names = [each["TrainingJobName"] for each in aws.jobs.list_training_jobs()["TrainingJobSummaries"]]
+        assert len(names) == 3
+        assert all(name.startswith("psa-a-01-") for name in names)
+
+
+def test_a_queue_that_does_not_exist(tmp_path: Path) -> None:
+    """One line with AWS's reason."""
+    with staged(tmp_path) as aws, pytest.raises(UserError, match="JobQueue nothing does not exist"):
+        queue_of(aws, "nothing").submit(aws.request("psa-a-01", "true"))
+
+
+@pytest.mark.slow
+def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(tmp_path: Path, data_dir: Path) -> None:
+    """With a quota of one, `--detach` submits both; `status` and `fetch` work as without a queue."""
+    places = ["--model-dir", str(tmp_path / "models"), "--results-dir", str(tmp_path / "results")]
+    grid = [str(ROOT / "reproduction/smoke.toml"), "meta_loops=1", *places]
+    with staged(tmp_path / "stage", quota=1) as aws:
+        environment = {**aws.stage.inherited(os.environ), "SAGEMAKER_JOB_QUEUE": QUEUE}
+
+        def run(*words: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "psa", *words], env=environment, cwd=tmp_path, capture_output=True,
+                text=True, check=False, timeout=600,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        cloud = ["--backend", "sagemaker"]
+        out = run("sweep", *grid, *cloud, "--jobs", "2", "--detach", "--data-dir", str(data_dir))
+        assert "2 jobs left running." in out
+        assert "InProgress" in run("status", *grid, *cloud)
+        assert aws.stage.wait(600)
+        run("fetch", *grid)
+        assert len(list((tmp_path / "results").rglob("*.json"))) >= 24
+        assert "24 of 24 trials done" in run("sweep", *grid, "--dry-run")
