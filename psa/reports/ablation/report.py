@@ -279,7 +279,8 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
     if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
-    if few := wording.few_trials(max(len(cell.found) for cell in cells_of(frame).trials.values())):
+    counts = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
+    if few := wording.few_trials(int(counts.max()) if len(counts) else 0):
         yield few
     if devices := wording.several_devices(rows):
         yield f"{devices}."
