@@ -157,6 +157,7 @@ TRIAL_FIELDS: Final = (
     _C("growth", "category", "spec.growth", "Growth", None, _nested_text),
     _C("probes", "category", "spec.probes", "Probes", (), _names_text, observes=True),
     _C("legs", "category", "spec.legs", "Earlier settings", (), _nested_text),
+    _C("plugins", "category", "spec.plugins", "Plugins", (), _nested_text),
     _C("loops", "Int64", "loops", "Meta-loops"),
     _C("diverged_loops", "Int64"),
     _C("stopped_early", "boolean", "finals.stopped_early"),

@@ -22,8 +22,8 @@ SETTINGS: Final = (
     "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "policy", "optimizer", "lr",
     "momentum", "batch_size", "weight_decay", "patience", "stop_after", "optimizer_state", "lr_rule",
     "mode", "units", "share", "target", "choice", "change", "amount", "rate", "schedule", "schedule_loops",
-    "end_rate", "switch", "regularizer", "dataset", "scaling", "digits", "val_size",
-    "split_seed", "train_size", "subset_test_size", "memory", "growth", "legs",
+    "end_rate", "switch", "regularizer", "dataset", "content_name", "sha256", "scaling", "digits", "val_size",
+    "split_seed", "stratified", "train_size", "subset_test_size", "memory", "growth", "legs", "plugins",
 )  # fmt: skip
 
 

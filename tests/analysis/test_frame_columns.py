@@ -52,8 +52,8 @@ def test_the_size_of_a_subset_is_a_setting() -> None:
 def test_the_settings_of_reports_are_those_of_the_table() -> None:
     """Every setting but what names the study; only a probe changes no number of a trial."""
     settings = {column.name for column in SPEC_FIELDS}
-    described = {"class_names", "sample_shape"}  # they follow from the data set
-    assert settings - described - {*POOLED_SETTINGS} == {"seed", "probes"}
+    described = {"class_names", "sample_shape", "train_rows", "validation_rows", "test_rows"}  # by the digest
+    assert settings - {*POOLED_SETTINGS} == {"seed", "probes"}
     assert {*SETTINGS} == {*POOLED_SETTINGS} - {"study", "kind"} - described
     assert all(LABELS[name] for name in settings)
 
