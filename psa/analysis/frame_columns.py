@@ -206,6 +206,8 @@ LOOP_COLUMNS: Final = tuple(each.name for each in LOOP_FIELDS)
 LABELS: Final = {each.name: each.label for each in TRIAL_FIELDS}
 # An arm is identified by all of these but its seed.
 SPEC_FIELDS: Final = tuple(each for each in TRIAL_FIELDS if each.is_setting)
+# Settings of one's own data that follow from their SHA-256, which stands for them in reports.
+CONTENT_FACTS: Final = ("sample_shape", "class_names", "train_rows", "validation_rows", "test_rows")
 
 
 def spec_columns(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from psa.analysis.frame_columns import LABELS, LOOP_COLUMNS, SPEC_FIELDS
 from psa.analysis.frame_schema import trials_of
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import format_number, join_names, pluralize
 
 # All settings that affect a number of a trial, but for the seed: trials of one arm share them.
 POOLED_SETTINGS: Final = tuple(
@@ -57,7 +57,7 @@ def unset_text(name: str) -> str:
 
 
 def _text(value: Any, unset: str) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = format_number(value) if isinstance(value, float) else str(value)
     return unset if text in _UNSET else text
 
 

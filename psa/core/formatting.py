@@ -42,6 +42,15 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def format_number(value: float) -> str:
+    """Return a number with six significant digits where these are all, otherwise with all of its digits.
+
+    Different numbers have different texts.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def join_names(names: Sequence[str], most: int = 12) -> str:
     """Join names with commas, only the first of many: `1*1, 1*2 and 96 more`."""
     more = len(names) - most

@@ -15,7 +15,7 @@ from psa.analysis.pooling import (
     label_settings,
 )
 from psa.analysis.stats import LEAST_N, Summary
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import format_number, join_names, pluralize
 
 # Columns that are settings of an arm, in the order in which tables show them.
 SETTINGS: Final = (
@@ -31,7 +31,7 @@ def format_setting(value: Any) -> str:
     """Format a setting as text; an unset one is a dash."""
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:

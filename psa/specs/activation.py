@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from psa.core.errors import UserError
-from psa.core.formatting import quote
+from psa.core.formatting import format_number, quote
 from psa.core.parsing import check_choice, split_top_level
 
 Number = float | int | bool | str
@@ -247,4 +247,4 @@ def _check_schedule(name: str, chosen: Mapping[str, Number]) -> None:
 def _shown(value: Number) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

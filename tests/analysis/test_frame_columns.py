@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from spec_fields import FIELDS
 
-from psa.analysis.frame_columns import LABELS, SPEC_FIELDS, TRIAL_COLUMNS, FrameColumn, spec_columns
+from psa.analysis.frame_columns import (
+    CONTENT_FACTS,
+    LABELS,
+    SPEC_FIELDS,
+    TRIAL_COLUMNS,
+    FrameColumn,
+    spec_columns,
+)
 from psa.analysis.pooling import POOLED_SETTINGS
 from psa.reports.wording import SETTINGS
 from psa.specs.trial import Trial
@@ -52,9 +59,8 @@ def test_the_size_of_a_subset_is_a_setting() -> None:
 def test_the_settings_of_reports_are_those_of_the_table() -> None:
     """Every setting but what names the study; only a probe changes no number of a trial."""
     settings = {column.name for column in SPEC_FIELDS}
-    described = {"class_names", "sample_shape", "train_rows", "validation_rows", "test_rows"}  # by the digest
     assert settings - {*POOLED_SETTINGS} == {"seed", "probes"}
-    assert {*SETTINGS} == {*POOLED_SETTINGS} - {"study", "kind"} - described
+    assert {*SETTINGS} == {*POOLED_SETTINGS} - {"study", "kind", *CONTENT_FACTS}
     assert all(LABELS[name] for name in settings)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.pooling import differing_settings
+from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.regimes import ABLATIVE
 from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
 from psa.core.errors import UserError
@@ -110,7 +110,10 @@ def aggregate_table(
 
 
 # Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
-_OF_ARMS: Final = (*COMPARED_CELLS, "lr", *AblationSettings.model_fields, *RatchetSettings.model_fields)
+_ONE_PER_ARM: Final = (
+    "lr", "weight_decay", "dropout", *AblationSettings.model_fields, *RatchetSettings.model_fields,
+)  # fmt: skip
+_OF_ARMS: Final = (*COMPARED_CELLS, *_ONE_PER_ARM)
 
 
 def holds_arms(frame: pd.DataFrame) -> bool:
@@ -165,9 +168,9 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
 
 def _check_arms(rows: pd.DataFrame) -> None:
     """Raise UserError for an arm whose trials of one architecture differ in more than their seeds."""
-    arms = rows.groupby(["arm", "arch"], observed=True)
-    for column in ("lr", "weight_decay", "dropout"):
-        several = arms[column].nunique() > 1
+    arms = with_known_settings(rows).groupby(["arm", "arch"], observed=True)
+    for column in _ONE_PER_ARM:  # a label rounds numbers, and leaves out settings of policy keep
+        several = arms[column].nunique(dropna=False) > 1
         for arm, arch in several.index[several]:
             raise UserError(
                 f"the rows hold arm {arm!r} of {arch} with more than one {column}",

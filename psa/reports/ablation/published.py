@@ -23,7 +23,7 @@ from psa.analysis.pooling import (
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import ALPHA, LEAST_N, Difference, Interval, Summary, holm, welch
-from psa.core.formatting import join_names
+from psa.core.formatting import format_number, join_names
 from psa.experiments.studies.ablation import Settings, from_settings
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.numbers import regimes
@@ -86,7 +86,7 @@ def published_settings(mode: str) -> dict[str, Any]:
 def _shown(name: str, value: Any) -> str:
     if value is None or pd.isna(value):
         return unset_text(name)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def regime_table(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_columns import CONTENT_FACTS
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import equal_budgets
 from psa.analysis.stats import Summary, Values, present, share_summary, summary
@@ -19,6 +20,7 @@ from psa.specs.activation import ACTIVATIONS
 
 _BARE: Final = ("activation", "arch", "family", "variant")  # settings shown without their name
 _PERCENTAGES: Final = ("test", "train", "bounty")
+_READ: Final = (*SETTINGS, *CONTENT_FACTS)
 NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing
 
 
@@ -84,12 +86,12 @@ def shortened(text: str, most: int) -> str:
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per trial; a missing one gets the settings of the others of its network."""
     rows = trials_of(equal_budgets(frame))
-    for name in SETTINGS:
+    for name in _READ:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
     networks = rows["id"].astype(str).str.rsplit("/", n=2).str[0]
-    known = rows[rows["policy"].notna()].groupby(networks, sort=False)[list(SETTINGS)].first()
+    known = rows[rows["policy"].notna()].groupby(networks, sort=False)[list(_READ)].first()
     for at in rows.index[rows["policy"].isna()]:
-        for name in SETTINGS:
+        for name in _READ:
             if rows.at[at, name] is None and networks[at] in known.index:
                 found = known.at[networks[at], name]
                 rows.at[at, name] = None if pd.isna(found) else found
@@ -111,8 +113,12 @@ def _ranks(rows: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
 
 
 def varying(rows: pd.DataFrame, always: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the settings in which trials differ, and those in `always`."""
-    return tuple(name for name in SETTINGS if name in always or len(set(rows[name])) > 1)
+    """Return the settings in which trials differ, and those in `always`; of the facts about one's own data
+    those in which trials of equal data sets differ.
+    """
+    shown = [name for name in SETTINGS if name in always or len(set(rows[name])) > 1]
+    of_data = rows.groupby("sha256", dropna=False)
+    return *shown, *(name for name in CONTENT_FACTS if (of_data[name].nunique(dropna=False) > 1).any())
 
 
 def arms_of(rows: pd.DataFrame, keys: Sequence[str]) -> list[Arm]:
