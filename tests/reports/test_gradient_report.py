@@ -140,3 +140,19 @@ def test_what_takes_a_while_is_said() -> None:
         "the plane: t-SNE",
     ):
         assert any(line.startswith(f"seed 0, {words}") for line in said), words
+
+
+@pytest.mark.parametrize(
+    ("whole", "delta", "seen", "said"),
+    [
+        (0.25, 0.9, 0.1, "hardly above chance"), (0.251, 0.9, 0.1, "delta alone"),
+        (0.75, 0.7401, 0.7, "delta alone"), (0.75, 0.7399, 0.7, "better than either"),
+        (0.75, 0.9, 0.9, "the input alone"), (0.75, 0.9, 0.8999, "delta alone"),
+        (0.75, 0.7, 0.7401, "the input alone"), (0.75, 0.7, 0.7399, "better than either"),
+        (0.75, 0.9, 0.91, "the input alone"), (0.25, 0.1, 0.1, "hardly above chance"),
+    ],
+)  # fmt: skip
+def test_the_verdict_on_the_factors_at_its_edges(whole: float, delta: float, seen: float, said: str) -> None:
+    """Chance is 0.2, and 0.05 above it is none; a factor does as well within 0.01. The first counts."""
+    assert said in gradient_text.factor_verdict(whole, delta, seen, 0.2)
+    assert sum(said in text for text, _ in gradient_text.FACTOR_VERDICTS) == 1
