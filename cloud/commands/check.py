@@ -15,6 +15,8 @@ from cloud.sagemaker.account_check.policy_documents import PolicyName, policy_do
 from cloud.sagemaker.account_check.result import CheckResult
 from cloud.sagemaker.account_check.run import check_account
 from psa.cli.console import console, print_line
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.sagemaker_schema import AccountCheckDocument, AccountCheckResult
 from psa.core.formatting import pluralize
 
 _STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
@@ -23,15 +25,13 @@ _STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
 def check(
     what: Annotated[Literal["aws"], Parameter(help="What to check: the AWS account of the settings.")],
     *,
-    json_output: Annotated[
-        bool, Parameter(name="--json", help="Print the results as one JSON document.", negative="")
-    ] = False,
+    as_json: JsonOption = False,
     policy: Annotated[
         PolicyName | None,
         Parameter(help="Print the least IAM policy of the caller, or of the jobs' role, and check nothing."),
     ] = None,
     region: Region = None,
-) -> int:
+) -> Outcome:
     """Check an AWS account before the first SageMaker job.
 
     Checks credentials, region, role, bucket, permissions, quotas, image and logs. Each line is ok or says
@@ -42,21 +42,18 @@ def check(
     """
     del what  # one choice so far
     found = settings.read_partial_settings(region=region)
-    out = console()
     if policy is not None:
-        print_line(out, json.dumps(policy_document(policy, found), indent=2))
-        return 0
+        print_line(console(), json.dumps(policy_document(policy, found), indent=2))
+        return Outcome(0, None)
+    out = console(quiet=as_json)
     results = []
     for result in check_account(found):
         results.append(result)
-        if not json_output:
-            _print_result(out, result)
+        _print_result(out, result)
     faults = sum(result.status == "failed" for result in results)
-    if json_output:
-        print_line(out, json.dumps({"ok": not faults, "checks": [result.json for result in results]}))
-    else:
-        print_line(out, f"{pluralize(faults, 'fault')}" if faults else "The account is ready.")
-    return 1 if faults else 0
+    print_line(out, f"{pluralize(faults, 'fault')}" if faults else "The account is ready.")
+    checks = [AccountCheckResult.model_validate(result.json) for result in results]
+    return Outcome(1 if faults else 0, AccountCheckDocument(ok=not faults, checks=checks))
 
 
 def _print_result(out: Console, result: CheckResult) -> None:

@@ -30,7 +30,7 @@ def prices(
         Parameter(help="Path of the refreshed table. [default: psa/prices/REGION.toml in ~/.config]"),
     ] = None,
 ) -> int:
-    """Show the prices of SageMaker training, or refresh them from AWS's Price List API.
+    """Show the prices of SageMaker training, or refresh them from AWS.
 
     `refresh` writes a table of your own for the region, which estimates then use instead of the built-in one.
     It needs AWS credentials that allow pricing:GetProducts, and neither a role nor a bucket.

@@ -26,7 +26,7 @@ from psa.nn.layers import Layer
 
 _FEWEST: Final = 8  # layers of a chain: a shorter one does not repay the import
 _ROLES: Final = ("hidden", "enter", "leave")  # by their number in psa.nn.unit_kernels
-Floats = NDArray[np.float32]
+_Float32s = NDArray[np.float32]
 
 
 def find_chain(plan: Sequence[tuple[Layer, str]]) -> slice | None:
@@ -70,7 +70,7 @@ class UnitChain:
         first = layers[0].weight
         # the layout packs one-input layers without gaps: weight, bias, weight, bias
         pairs = torch.as_strided(first, (len(first), len(layers), 2), (first.stride(0), 2, 1))
-        self.pairs: Floats = pairs.detach().numpy()
+        self.pairs: _Float32s = pairs.detach().numpy()
         self.kinds = np.array([_ROLES.index(role) for _, role in plan[chain]], dtype=np.int64)
         self.numbers = np.array([layer.number for layer in layers], dtype=np.int64)
         self.skip = torch.zeros(len(first), 1, batch)
@@ -106,7 +106,7 @@ class UnitChain:
         )  # fmt: skip
 
 
-_DropoutArrays = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32], Floats]
+_DropoutArrays = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32], _Float32s]
 
 
 def _dropout_of(dropout: Dropout, trials: int) -> _DropoutArrays:

@@ -59,7 +59,7 @@ def test_the_sign_flip_test_counts_all_flips() -> None:
     assert stats.paired([1, 2, 3], [0, 0, 0]).p == pytest.approx(2 / 8)
     assert stats.paired([1, 2, -3], [0, 0, 0]).p == 1
     assert stats.paired([4, 4, 4], [4, 4, 4]).p == 1
-    assert stats.paired([4, 4], [4, 4]).effect == 0
+    assert stats.paired([4, 4, 4], [4, 4, 4]).effect == 0
 
 
 def test_the_sign_flip_test_is_scipys() -> None:

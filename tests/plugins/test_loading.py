@@ -92,7 +92,7 @@ BROKEN = {
     ),
     "backend": (
         "from psa import register_backend\ndef register():\n    register_backend('x', dict, ('speed',))",
-        "the options of backend 'x' must be fields of BackendOptions, got 'speed'. Known: workers",
+        "the options of backend 'x' must be fields of BackendOptions, got 'speed'. Known: ",
     ),
     "null byte": ("x = '\0'", "cannot be loaded (SyntaxError: "),
 }  # fmt: skip

@@ -541,7 +541,7 @@ def test_a_list_of_architectures_that_is_none_is_named(tmp_path: Path) -> None:
     """The file, and what is wrong with it."""
     with pytest.raises(UserError, match=r"the list of architectures .* does not exist"):
         archs_in(tmp_path / "nowhere.txt")
-    (tmp_path / "list.txt").write_text("1*4\n4x4\n")
+    (tmp_path / "list.txt").write_text("1*4\n4y4\n")
     with pytest.raises(UserError, match=r"list\.txt: arch"):
         archs_in(tmp_path / "list.txt")
 

@@ -12,6 +12,7 @@ from psa import Experiment
 from psa.analysis.records_frame import load_frames
 from psa.reports.contract import ReportContext, report_of
 from psa.reports.gradients.sample_figures import pictures_of
+from psa.reports.plotting.style import notes_in
 from psa.storage.store import Store
 
 
@@ -55,5 +56,5 @@ def test_the_gradient_report_draws_any_samples(shape: tuple[int, ...], kind: str
     context = ReportContext(tmp_path / name, observed=observed, store=store, data_dir=tmp_path / "d")
     drawn = dict(report.figures(rows, context))
     assert {"centres", "samples", "predictions"} <= set(drawn)
-    texts = [text.get_text() for text in drawn["predictions"].texts]
+    texts = [*notes_in(drawn["predictions"])]
     assert any("0 barbera, 1 barolo, 2 grignolino" in " ".join(text.split()) for text in texts), texts

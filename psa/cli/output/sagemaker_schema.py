@@ -140,3 +140,19 @@ class JobResultsDocument(Document):
     sweep_jobs: Annotated[CountField, Field(description="Jobs of psa's own sweeps, which are left out.")]
     tables: Annotated[list[str], Field(description="Paths of the summary and the table of trials.")]
     remarks: Annotated[list[str], Field(description="Remarks on artifacts that were left out.")]
+
+
+class AccountCheckResult(Document):
+    """The result of one check of an account."""
+
+    name: Annotated[str, Field(description="Subject of the check, such as bucket.")]
+    status: Annotated[str, Field(description="ok, failed, or skipped where an earlier check failed.")]
+    text: Annotated[str, Field(description="The state that was found.")]
+    remedy: Annotated[str, Field(description="What to do about it; empty where the check is ok.")]
+
+
+class AccountCheckDocument(Document):
+    """The output of `psa check aws --json`."""
+
+    ok: Annotated[bool, Field(description="True if nothing failed.")]
+    checks: Annotated[list[AccountCheckResult], Field(description="All checks, in order.")]

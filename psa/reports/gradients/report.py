@@ -152,12 +152,9 @@ def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[s
         samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
     )
     part = slice(-_SHOWN, None)
-    yield (
-        "predictions",
-        predictions_figure(
-            images[part], one.digits[part], one.predictions[part], [f"Seed {one.seed}, {one.kept.name}."]
-        ),
-    )
+    about = [f"Seed {one.seed}, {one.kept.name}.", *_class_notes(one.kept.trial)]
+    drawn = predictions_figure(images[part], one.digits[part], one.predictions[part], about)
+    yield "predictions", drawn
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
