@@ -83,7 +83,7 @@ WRONG_VALUES = [
     *(("--num-runs", value, "--num-runs") for value in ("0", "-1", "1001", "two")),
     *(("--threads", value, "--threads") for value in ("0", "-1", "99999", "1.5")),
     *(("--num-workers", value, "--num-workers") for value in ("-1", "99999", "x")),
-    ("--ablation-mode", "hiden", 'Choose from: "none", "decay", "dropout", "full", "hidden", "output"'),
+    ("--ablation-mode", "hiden", "'none', 'decay', 'dropout', 'full', 'hidden' or 'output', got 'hiden'"),
     ("--model", "cnn", 'Choose from: "simplemlp", "resmlp"'),
     ("--dataset", "cifar", "--dataset: unknown name 'cifar'. Did you mean cifar10?"),
     ("--device", "tpu", 'Choose from: "cpu", "cuda", "mps"'),

@@ -134,7 +134,7 @@ def test_figures_are_drawn_with_the_settings_of_psa_alone(
     (tmp_path / "user" / "matplotlibrc").write_text(RC)
     if settings == "settings of the folder":
         (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
-    assert plain.keys() == {"x.png", "x.pdf"}
+    assert plain.keys() == {"x.png", "x.pdf", "x.txt"}
     assert drawn(tmp_path, **SETTINGS[settings]) == plain
 
 

@@ -84,7 +84,7 @@ def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(tmp_path: Path, data_dir
                 [sys.executable, "-m", "psa", *words], env=environment, cwd=tmp_path, capture_output=True,
                 text=True, check=False, timeout=600,
             )  # fmt: skip
-            assert done.returncode == 0, done.stderr
+            assert done.returncode in ((0, 3) if words[0] == "status" else (0,)), done.stderr
             return done.stdout
 
         cloud = ["--backend", "sagemaker"]

@@ -166,7 +166,7 @@ def test_a_detached_sweep_is_watched_later(
     assert re.search(r"^4 tasks left to Slurm \(job \d+\)", out, re.MULTILINE)
     until(lambda: kinds(tmp_path))
     code, out, err = ended(psa(tmp_path, "status", str(GRID), "meta_loops=3", "--backend", "slurm"))
-    assert (code, err) == (0, "")
+    assert (code, err) == (3, "")
     assert re.search(r"^job \d+: 1 of 4 tasks running, [123] pending \(JobArrayTaskLimit", out, re.MULTILINE)
     assert re.search(r"^job \d+_\d on n[12]: RUNNING, pack of 6 trials, ", out, re.MULTILINE)
     code, out, err = ended(sweep(tmp_path, data_dir, "meta_loops=3", *WORDS))

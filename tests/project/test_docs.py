@@ -161,6 +161,7 @@ def test_a_command_without_its_extra_says_how_to_install_it(ready: Reader) -> No
 
 PSA = {"psa", "train", "clean", "clean-all"}
 PLAIN_SHELL = {
+    "aws",
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built

@@ -71,7 +71,7 @@ def activations(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
 
 
 TABLES: dict[str, tuple[Callable[[Path, Path], Iterator[Table]], int]] = {
-    "ablation": (ablation, 12),
+    "ablation": (ablation, 10),
     "glonet": (stored("glonet", "glonet"), 5),
     "gradients": (stored("gradients", "gradients"), 2),
     "memory": (stored("memory", "memory"), 3),

@@ -138,7 +138,7 @@ def test_status_and_clean_go_by_what_lives(
     process.communicate()
     assert "sweep " not in status(tmp_path)
     assert files_of(tmp_path / "models") != []
-    clean = psa(tmp_path, "clean", "--all")
+    clean = psa(tmp_path, "clean", "--all", "--yes")
     clean.communicate(timeout=PATIENCE_SECONDS)
     assert clean.returncode == 0
     assert not (tmp_path / "models" / ".sweeps").exists()

@@ -79,6 +79,7 @@ def plan(
     with activity(out, f"reading the grid and the records of {grid}"):
         declared = load_grid(grid, overrides, only)
         store.check_folders()
+        check_versions(declared.trials, store)
         for stage in stage_statuses(declared, store):
             if not stage.stage.points:
                 continue

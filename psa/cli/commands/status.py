@@ -33,6 +33,7 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
 from psa.plugins.loading import load_plugins
+from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps
 
@@ -76,6 +77,7 @@ def status(
     out, store = console(quiet=as_json), Store(model_dir, results_dir)
     with activity(out, f"reading the grid and the records of {grid}"):
         declared = load_grid(grid, overrides, only)
+        check_versions(declared.trials, store)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         look = _looked(declared, store, backend)
         first = look()

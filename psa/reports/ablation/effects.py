@@ -113,12 +113,12 @@ def aggregate_table(
 _ONE_PER_ARM: Final = (
     "lr", "weight_decay", "dropout", *AblationSettings.model_fields, *RatchetSettings.model_fields,
 )  # fmt: skip
-_OF_ARMS: Final = (*COMPARED_CELLS, *_ONE_PER_ARM)
+_OF_ARMS: Final = (*COMPARED_CELLS, "plugins", *_ONE_PER_ARM)
 
 
 def holds_arms(frame: pd.DataFrame) -> bool:
-    """Return True for rows with other arms than those of the modes."""
-    return bool((frame["arm"].astype(str) != frame["mode"].astype(str)).any())
+    """Return True for rows with other arms than those of the built-in modes."""
+    return not frame["arm"].astype(str).isin(MODES).all()
 
 
 def arm_page(

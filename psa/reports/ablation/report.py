@@ -126,10 +126,10 @@ def _telling(cells: Cells) -> list[str]:
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield pages for each family of each study: of the modes, one for each set of other settings in which
-    trials differ, and one that compares further arms.
+    trials differ, and one that compares further arms, such as modes of plugins.
     """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        modes = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
+        modes = rows[rows["arm"].astype(str).isin(MODES)]  # a mode of a plugin is an arm, too
         yield from wording.pages_of(f"{study}_{family}", modes, COMPARED_CELLS) if len(modes) else ()
         if len(modes) < len(rows):
             yield f"{study}_{family}_arms", rows
