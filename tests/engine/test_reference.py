@@ -88,12 +88,14 @@ def test_odd_batches_are_the_twin(batch_size: int, small: Splits) -> None:
 
 def mutated_ablate_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ablate before loop 1 as well."""
-    from psa.interventions import ablation
+    from psa.engine import policies
 
-    true_choose = ablation.choose_unit
-    monkeypatch.setattr(
-        ablation, "choose_unit", lambda mode, shape, seed, loop: true_choose(mode, shape, seed, max(loop, 2))
-    )
+    true_select = policies.select_units
+
+    def select(ablation, mode, shape, seed, loop, scores=()):
+        return true_select(ablation, mode, shape, seed, max(loop, 2), scores)
+
+    monkeypatch.setattr(policies, "select_units", select)
 
 
 def mutated_draws_kept(monkeypatch: pytest.MonkeyPatch) -> None:

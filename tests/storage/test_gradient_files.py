@@ -239,7 +239,7 @@ def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     assert run(PSA, ["report", "gradients"]) == 0
     (page,) = Path("results/reports").glob("*.html")
     text = page.read_text()
-    assert "This is a tautology and no finding" in text
+    assert "Agreement here is a tautology and no finding" in text
     assert "in 100.0 % of the samples" in text
     assert "delta alone" in text
     assert "There is no file" in text
