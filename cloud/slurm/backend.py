@@ -26,8 +26,7 @@ from cloud.slurm.watch import ArrayWatch, WatchedTask
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.formatting import pluralize
-from psa.data.datasets import DATASETS
-from psa.data.download import download_dataset
+from psa.data.files import data_files
 from psa.execution.backend import BackendOptions, Job, describe_jobs, plan_jobs
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
@@ -96,9 +95,10 @@ class SlurmBackend:
         """Submit the packs that the queue does not hold, and watch all of them to their end."""
         packs, tick = [job.pack for job in jobs], WorkerEvent("tick", jobs[0].pack)
         yield tick
-        for name in sorted({trial.data.name for pack in packs for trial in pack.trials}):
-            # here, since compute nodes often reach no network
-            download_dataset(DATASETS[name], self.machine.data_dir)
+        specs = {trial.data.name: trial.data for pack in packs for trial in pack.trials}
+        for name in sorted(specs):
+            # read here, since compute nodes often reach no network
+            data_files([specs[name]], self.machine.data_dir)
             yield tick
         submission = self._submission()
         tasks = yield from retry_with_ticks(lambda: submission.submit(packs, self._queued), tick)

@@ -84,7 +84,7 @@ def test_the_same_bytes_as_in_process(
 ) -> None:
     """Records and states, byte by byte; nothing else is said but progress."""
     folder, done = swept
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
     assert tree(folder) == trained(3)
 
@@ -136,7 +136,7 @@ def test_a_stopped_sweep_goes_on(
     assert (going.returncode, err) == (130, "")
     assert out.splitlines()[-1].startswith("Stopped; ")
     done = finished(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert tree(tmp_path) == trained(LONG)
 
 
@@ -220,7 +220,7 @@ def test_a_sister_study_runs_as_any_grid_does(
     swept, alone = tmp_path / "swept", tmp_path / "alone"
     swept.mkdir()
     done = finished(swept, data_dir, *where, *PACKS, grid=path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert ("(2 diverged)" in done.stdout.splitlines()[-1]) == grid.startswith("diverged")
     train_in_process(alone, data_dir, 2, path)
     assert tree(swept) == tree(alone)
@@ -250,7 +250,7 @@ def test_data_of_ones_own_travel(where: tuple[str, ...], tmp_path: Path) -> None
     grid.write_text(OWN)
     there.mkdir()
     done = finished(there, tmp_path / "data", *where, grid=grid)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.splitlines()[-1] == "16 of 16 trials done, 0 failed"
     train_in_process(here, tmp_path / "data", 3, grid)
     assert tree(there) == tree(here)
