@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as escapes
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -207,6 +208,8 @@ def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *ext
         text=True,
         check=True,
         timeout=PATIENCE_SECONDS,
+        # its socket needs a short path, whatever another test has left in the environment
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     )
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found is not None, done.stdout[-500:]
