@@ -37,7 +37,8 @@ def test_bytes_are_those_of_pandas(rows: list[tuple[object, ...]]) -> None:
             "plain": pd.array(text, "string"),
         }
     )
-    assert csv_bytes(frame).decode() == frame.to_csv(index=False)
+    # as objects, floats are written by repr, whatever a library has set for the display of floats
+    assert csv_bytes(frame).decode() == frame.astype({"real": object}).to_csv(index=False)
 
 
 @pytest.mark.parametrize(
