@@ -59,7 +59,7 @@ class Results:
 
     @cached_property
     def _read(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The frames of records and of probes. Raises UserError where there is no record."""
+        """The frame of the records and that of the probes. Raises UserError if no record is stored."""
         from psa.analysis.records_frame import load_frames
 
         grid = self.experiment.grid

@@ -151,7 +151,7 @@ def test_a_sweep_of_an_earlier_version_is_shown(trials: tuple[Trial, ...]) -> No
 
 
 def test_watching_ends_with_the_last_trial(trials: tuple[Trial, ...], status: Run) -> None:
-    """Each status follows the one before where there is no terminal."""
+    """Without a terminal, each status is printed below the previous one."""
     thread = threading.Timer(0.5, finish, trials)
     thread.start()
     code, out = status("--watch", "0.1")

@@ -65,7 +65,7 @@ def test_there_is_no_table_before_the_first_pack() -> None:
 
 
 def test_lines_carry_time_counts_accuracy_and_rate(tmp_path: Path) -> None:
-    """Where there is no terminal; the start of the workers is part of the time left."""
+    """Without a terminal. The time left includes the start of the workers."""
     view, file = view_of(tmp_path, [])
     view.time_left.launch(startup=30.0)
     view.show_training()

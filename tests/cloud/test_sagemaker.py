@@ -263,6 +263,17 @@ def test_a_dry_run_finds_mistakes_without_a_network(
     assert "very-secret" not in out + err
 
 
+@pytest.mark.slow
+def test_a_dry_run_needs_no_credentials(tmp_path: Path, data_dir: Path) -> None:
+    """Nor a role or a bucket: placeholders stand for them."""
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    process = sweep(tmp_path, data_dir, *WORDS, "--dry-run", **none)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    assert "placeholders stand for AWS_SAGEMAKER_ROLE, S3_BUCKET_NAME" in out
+    assert "$" in out
+
+
 def test_a_dry_run_shows_each_request_and_its_price(tmp_path: Path, data_dir: Path) -> None:
     """As AWS would get it, and nothing is sent; a budget that is too small is refused."""
     good = {

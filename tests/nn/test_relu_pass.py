@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from helpers import arms, net_trial
+from helpers import arms, net_trial, two_epochs
 
 from psa.data.splits import Splits
 from psa.engine import train_step
-from psa.engine.batches import Batches, batch_order, row_of
-from psa.engine.device_pack import fresh_state
-from psa.engine.optimizer import optimizer_for
-from psa.engine.train_step import evaluate, train_epoch
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.relu_pass import ReluPass
-from psa.nn.stacked import StackedParams
-from psa.specs.trial import Trial
 
 NETWORKS = [
     ("simplemlp", "20*1", 2),  # one-unit layers, in chunks and more than one chunk
@@ -37,21 +29,6 @@ NETWORKS = [
 ]
 
 
-def epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torch.Tensor]:
-    """Everything that two epochs of a pack compute: weights, losses, answers."""
-    net = Dense(trials[0].model, 10)
-    rows = [row_of(fresh_state(each, net, 1)) for each in trials]
-    rows = [rows[at] for at in batch_order(rows)]
-    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
-    gradients = active.zeros_like()
-    optimizer = optimizer_for("adamw", rows, active, gradients)
-    found = [
-        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, splits.train, batch))
-        for _ in range(2)
-    ]
-    return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]
-
-
 @pytest.mark.parametrize("batch", [64, 61])
 @pytest.mark.parametrize(("family", "arch", "seeds"), NETWORKS)
 def test_bits_are_those_of_autograd(
@@ -65,9 +42,9 @@ def test_bits_are_those_of_autograd(
         served.append(net)
         return False
 
-    direct = epochs(trials, small, batch)
+    direct = two_epochs(trials, small, batch)
     monkeypatch.setattr(train_step.ReluPass, "serves", staticmethod(refuses))
-    by_autograd = epochs(trials, small, batch)
+    by_autograd = two_epochs(trials, small, batch)
     assert served
     for one, other in zip(direct, by_autograd, strict=True):
         assert torch.equal(one, other)
@@ -79,7 +56,7 @@ def test_a_network_that_grows_its_chunks(monkeypatch: pytest.MonkeyPatch, small:
     found = []
     for at_once in (1, 1 << 13, 1 << 30):
         monkeypatch.setattr("psa.nn.relu_pass._AT_ONCE", at_once)
-        found.append(epochs(trials, small, 64))
+        found.append(two_epochs(trials, small, 64))
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
 

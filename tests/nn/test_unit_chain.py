@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from helpers import arms, net_trial
+from helpers import arms, net_trial, two_epochs
 
 from psa.data.splits import Splits
-from psa.engine.batches import Batches, batch_order
-from psa.engine.device_pack import fresh_state
-from psa.engine.loop import row_of
-from psa.engine.optimizer import optimizer_for
-from psa.engine.train_step import evaluate, train_epoch
 from psa.nn import relu_pass, unit_chain
 from psa.nn.dense import Dense
-from psa.nn.stacked import StackedParams
 from psa.nn.unit_chain import find_chain
-from psa.specs.trial import Trial
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 
@@ -62,21 +55,6 @@ def test_without_numba_there_is_no_chain(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chain_of("20*1") is None
 
 
-def epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torch.Tensor]:
-    """Everything that two epochs of a pack compute: losses, answers, weights, gradients."""
-    net = Dense(trials[0].model, 10)
-    rows = [row_of(fresh_state(each, net, 1)) for each in trials]
-    rows = [rows[at] for at in batch_order(rows)]
-    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
-    gradients = active.zeros_like()
-    optimizer = optimizer_for("adamw", rows, active, gradients)
-    found = [
-        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, splits.train, batch))
-        for _ in range(2)
-    ]
-    return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]
-
-
 @pytest.mark.parametrize("batch", [64, 61])
 @pytest.mark.parametrize(
     ("family", "arch", "seeds"),
@@ -101,10 +79,10 @@ def test_bits_are_those_without_numba(
         return found
 
     monkeypatch.setattr(relu_pass, "find_chain", seen)
-    compiled = epochs(trials, small, batch)
+    compiled = two_epochs(trials, small, batch)
     assert used
     monkeypatch.setattr(relu_pass, "find_chain", lambda plan: None)
-    one_by_one = epochs(trials, small, batch)
+    one_by_one = two_epochs(trials, small, batch)
     for one, other in zip(compiled, one_by_one, strict=True):
         assert torch.equal(one, other)
 
@@ -112,9 +90,9 @@ def test_bits_are_those_without_numba(
 def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """A diverging network has the same infinities, and NaN at the same places."""
     trials = [each.changed(method=each.method.model_copy(update={"lr": 10.0})) for each in arms("20*1", [0])]
-    compiled = epochs(trials, small, 64)
+    compiled = two_epochs(trials, small, 64)
     monkeypatch.setattr(relu_pass, "find_chain", lambda plan: None)
-    for one, other in zip(compiled, epochs(trials, small, 64), strict=True):
+    for one, other in zip(compiled, two_epochs(trials, small, 64), strict=True):
         assert torch.equal(one.nan_to_num(nan=-1.5), other.nan_to_num(nan=-1.5))
 
 
@@ -124,6 +102,6 @@ def test_chunks_of_any_size_give_the_same_bits(small: Splits, monkeypatch: pytes
     found = []
     for at_once in (1, 3 * 2 * 6 * 64, 1 << 30):
         monkeypatch.setattr(relu_pass, "_AT_ONCE", at_once)
-        found.append(epochs(trials, small, 64))
+        found.append(two_epochs(trials, small, 64))
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))

@@ -9,10 +9,15 @@ import torch
 
 from psa.data.splits import Splits
 from psa.engine import loop
+from psa.engine.batches import Batches, batch_order
 from psa.engine.device_pack import fresh_state
+from psa.engine.loop import row_of
+from psa.engine.optimizer import optimizer_for
 from psa.engine.policies import policy_for
+from psa.engine.train_step import evaluate, train_epoch
 from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.model import NetworkSpec, PublishedModelSpec
@@ -113,3 +118,18 @@ def run(
         net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options
     )
     return last or states, tests
+
+
+def two_epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torch.Tensor]:
+    """Everything that two epochs of a pack compute: weights, losses, answers."""
+    net = Dense(trials[0].model, 10)
+    rows = [row_of(fresh_state(each, net, 1)) for each in trials]
+    rows = [rows[at] for at in batch_order(rows)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
+    gradients = active.zeros_like()
+    optimizer = optimizer_for("adamw", rows, active, gradients)
+    found = [
+        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, splits.train, batch))
+        for _ in range(2)
+    ]
+    return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]

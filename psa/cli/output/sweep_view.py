@@ -99,7 +99,7 @@ class SweepView:
         self._announce(first)
 
     def _announce(self, first: bool) -> None:
-        """Report what the sweep does; where there is no terminal, print it the first time."""
+        """Update the display. Without a terminal, print a line the first time and later at intervals."""
         if first and not self.out.is_terminal:
             self._progress_line()
         self._tick()

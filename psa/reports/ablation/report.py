@@ -290,8 +290,8 @@ def _sources(frame: pd.DataFrame) -> Iterator[str]:
     yield wording.origin(trials_of(frame), "every loop of every trial")
     yield (
         "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise, those of "
-        f"percentages restricted to 0 to 100; below {LEAST_N} trials there is no interval, no test and no "
-        "regime. Paired tests are sign-flip permutation tests, corrected by Holm's method over the table "
+        f"percentages restricted to 0 to 100; intervals, tests and regimes need at least {LEAST_N} trials. "
+        "Paired tests are sign-flip permutation tests, corrected by Holm's method over the table "
         "they "
         "stand in."
     )

@@ -70,7 +70,7 @@ def results_table(
 
 
 def _best_arm(arms: Sequence[Arm]) -> Arm | None:
-    """Return the arm with the greatest mean; None among fewer than two arms, or if there is no winner."""
+    """Return the arm with the greatest mean, or None for fewer than two arms or without a winner."""
     there = [arm for arm in arms if arm.n]
     if len(there) < 2 or any(arm.n < LEAST_N for arm in there):
         return None

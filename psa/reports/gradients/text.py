@@ -155,8 +155,8 @@ FACTOR_VERDICTS: Final[tuple[tuple[str, Callable[[float, float, float, float], b
         lambda whole, delta, seen, chance: delta >= whole - _SAME and delta > seen,
     ),
     (
-        "Here the input alone does as well as the gradient: its agreement with the digits is no more than "
-        "that of what the layer reads.",
+        "The input alone agrees with the digits as well as the whole gradient does: the gradient adds "
+        "nothing to what the layer reads.",
         lambda whole, delta, seen, chance: seen >= whole - _SAME,
     ),
     (

@@ -41,7 +41,7 @@ def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> 
 
 
 def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
-    """Return the figure of the interval plots side by side, of one if there is no mode to compare with.
+    """Return a figure of the interval plots side by side; a single plot without a mode to compare with.
 
     Raises ValueError without an architecture that has every seed of every mode.
     """
