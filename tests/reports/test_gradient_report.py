@@ -147,9 +147,9 @@ def test_what_takes_a_while_is_said() -> None:
     [
         (0.25, 0.9, 0.1, "hardly above chance"), (0.251, 0.9, 0.1, "delta alone"),
         (0.75, 0.7401, 0.7, "delta alone"), (0.75, 0.7399, 0.7, "better than either"),
-        (0.75, 0.9, 0.9, "the input alone"), (0.75, 0.9, 0.8999, "delta alone"),
-        (0.75, 0.7, 0.7401, "the input alone"), (0.75, 0.7, 0.7399, "better than either"),
-        (0.75, 0.9, 0.91, "the input alone"), (0.25, 0.1, 0.1, "hardly above chance"),
+        (0.75, 0.9, 0.9, "The input alone"), (0.75, 0.9, 0.8999, "delta alone"),
+        (0.75, 0.7, 0.7401, "The input alone"), (0.75, 0.7, 0.7399, "better than either"),
+        (0.75, 0.9, 0.91, "The input alone"), (0.25, 0.1, 0.1, "hardly above chance"),
     ],
 )  # fmt: skip
 def test_the_verdict_on_the_factors_at_its_edges(whole: float, delta: float, seen: float, said: str) -> None:

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
@@ -23,6 +23,7 @@ def is_round(value: float, digits: int) -> bool:
 
 
 @given(LOWS, st.floats(1.001, 1e14))
+@example(120001.0, 1.001)
 def test_a_logarithmic_scale_of_any_range_has_round_ticks(low: float, factor: float) -> None:
     """From a thousandth of its value to fourteen decades; powers of ten where it spans several."""
     ticks = log_ticks(low, low * factor)

@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 _ROUND: Final = (1, 2, 2.5, 5, 10)  # steps that are read at a glance
+_SHORT: Final = (1, 2, 5, 10)  # those that add no digit of their own: 120,025 is hard to read on a narrow range
 _PER_DECADE: Final = ((1, 2, 5), (1, 3), (1,))  # from dense to sparse
 _ROUNDING: Final = 1e-9  # relative: a tick at the end of a range counts as within it
 _MOST: Final = 7  # ticks of a scale
@@ -20,10 +21,14 @@ _MOST: Final = 7  # ticks of a scale
 
 def linear_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
     """Return two to about `most` round numbers from `low` to `high`; a single one for an empty range."""
+    return _steps(low, high, most, _ROUND)
+
+
+def _steps(low: float, high: float, most: int, steps: Sequence[float]) -> list[float]:
     if not low < high:
         return [low]
     for bins in itertools.count(max(2, most - 1)):
-        found = _within(MaxNLocator(bins, steps=list(_ROUND)).tick_values(low, high), low, high)
+        found = _within(MaxNLocator(bins, steps=list(steps)).tick_values(low, high), low, high)
         if len(found) >= 2:
             return found
     raise AssertionError("unreachable")
@@ -32,12 +37,12 @@ def linear_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
 def log_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
     """Return two to `most` round numbers from `low` to `high`, both above 0, for a logarithmic scale.
 
-    Over several decades they are powers of ten, at equal distances; within one they are as in `linear_ticks`.
+    Over several decades they are powers of ten, at equal distances; within one they are at equal steps.
     """
     for found in _log_candidates(low, high, most):
         if 2 <= len(found) <= most:
             return found
-    return linear_ticks(low, high, most)
+    return _steps(low, high, most, _SHORT)
 
 
 def _log_candidates(low: float, high: float, most: int) -> Iterator[list[float]]:
