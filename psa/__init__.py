@@ -9,13 +9,13 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
+    from psa.core.plugins.loading import load_plugin
     from psa.data.own import register_data_source
     from psa.engine.model_export import load
     from psa.execution.backend import register_backend
     from psa.experiment.definition import Experiment
     from psa.experiments.study import register_study
     from psa.experiments.tracking.trackers import register_tracker
-    from psa.plugins.loading import load_plugin
     from psa.probes import register_probe
     from psa.reports.registration import register_report
     from psa.specs.shapes import register_family
@@ -48,7 +48,7 @@ _MODULES = {
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
     "load": "psa.engine.model_export",
-    "load_plugin": "psa.plugins.loading",
+    "load_plugin": "psa.core.plugins.loading",
     "load_records_frame": "psa.analysis.records_frame",
     "register_backend": "psa.execution.backend",
     "register_data_source": "psa.data.own",

@@ -25,6 +25,8 @@ from cloud.retry import retry_with_ticks
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.plugins.carried import carried
+from psa.core.plugins.identity import PluginId
 from psa.core.stored_files import read_stored
 from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jobs, plan_jobs
 from psa.execution.cost_model import CostModel
@@ -32,8 +34,6 @@ from psa.execution.eta import loops_left
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent, pack_body, stored_pack
 from psa.experiments.search import Search
-from psa.plugins.carried import carried
-from psa.plugins.identity import PluginId
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks

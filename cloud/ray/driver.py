@@ -32,11 +32,11 @@ from cloud.ray.trainable import train_pack
 from cloud.retry import retry_until_reachable
 from psa.core.errors import EXIT_USER_ERROR, UserError, one_line
 from psa.core.file_locks import locked
+from psa.core.plugins.carried import receive
 from psa.core.stop import heeded, let_through
 from psa.data.files import data_files
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.experiments.search import Search
-from psa.plugins.carried import receive
 from psa.specs.data import DataSpec
 from psa.storage import locks
 from psa.storage.store import Store

@@ -28,6 +28,7 @@ from cloud.ray.protocol import FACTS_KEY, INPUTS_FOLDER, METRIC_KEY, Files, read
 from cloud.retry import retry_until_reachable
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
+from psa.core.plugins.carried import receive
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
@@ -35,7 +36,6 @@ from psa.execution.worker.protocol import received_pack
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import loop_facts, loops_to_train
 from psa.experiments.search import SearchTemplate
-from psa.plugins.carried import receive
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store

@@ -19,8 +19,8 @@ from cyclopts import App, Group, Parameter
 from psa import __version__
 from psa.cli.output.failure import EXPECTED, print_failure
 from psa.core import process
-from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
+from psa.core.extras import import_cloud
 
 # Interruptions are handled here: cyclopts would end the process without a message.
 _SHARED: Final[dict[str, Any]] = {
@@ -216,7 +216,7 @@ def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
     if not named or named[-1] == "ablation":
         return app, tokens
     from psa.cli.train_study import train_of
-    from psa.plugins.loading import load_plugins
+    from psa.core.plugins.loading import load_plugins
 
     with contextlib.suppress(UserError):  # `train` itself rejects an unknown study
         load_plugins(_values_of("--plugin", tokens))  # the study may be one of theirs

@@ -16,13 +16,13 @@ from psa.cli.options import EXPERIMENT, TRAINING, PluginFiles, WholeOption, opti
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
+from psa.core.plugins.loading import load_plugins
+from psa.core.plugins.registry import Registry
 from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.execution.machine import check_memory
 from psa.experiments.setting_text import parse_setting, unwrap_annotation
 from psa.experiments.study import Study, study_named
-from psa.plugins.loading import load_plugins
-from psa.plugins.registry import Registry
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import NetworkSpec
 from psa.specs.trial import Pack, Trial, check_sizes

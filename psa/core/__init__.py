@@ -1,1 +1,1 @@
-"""Errors, files, locks, random streams, parsing and formatting, independent of networks and trials."""
+"""Errors, files, locks, streams, parsing, formatting and plugins, independent of networks and trials."""

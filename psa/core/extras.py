@@ -1,14 +1,19 @@
-"""Instructions for installing optional dependencies."""
+"""Optional parts: how extras are installed, and psa's own package `cloud` and no other one of that name."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
+import psa
 from psa import __version__
+from psa.core.errors import UserError
 
 DISTRIBUTION: Final = "persistent-stochastic-ablation"  # "psa" is another project on the package index
 WHEEL: Final = f"{DISTRIBUTION.replace('-', '_')}-{__version__}-py3-none-any.whl"
@@ -40,3 +45,17 @@ def _from_here(checkout: Path) -> str:
         if Path.cwd().samefile(checkout):
             return ""
     return f"-C {shlex.quote(str(checkout))} "
+
+
+def import_cloud(module: str) -> ModuleType:
+    """Import a module of psa's package `cloud`. Raise UserError where Python finds another `cloud`."""
+    spec = importlib.util.find_spec("cloud")
+    places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
+    own = Path(psa.__file__).resolve().parents[1] / "cloud"
+    if not any(Path(place).resolve() == own for place in places):
+        there = next(iter(places), "nothing")
+        raise UserError(
+            f"cloud must be psa's own package, in {own.parent}; Python imports {there} under that name",
+            "Take that folder off PYTHONPATH; local sweeps and reports work all the same",
+        )
+    return importlib.import_module(module)

@@ -17,11 +17,11 @@ import numpy as np
 from psa.core.errors import UserError, named_error
 from psa.core.files import write_atomically
 from psa.core.parsing import check_choice
+from psa.core.plugins.registry import Registry
 from psa.core.stored_files import read_stored
 from psa.data.npz import split_numbers
 from psa.data.readers import ReadOptions, frame_table, read_table
 from psa.data.table import SampleTable, checked_table, decode_table
-from psa.plugins.registry import Registry
 from psa.specs.base import parse_spec
 from psa.specs.data import FILE, DataContent, DataSpec
 from psa.specs.data.catalogue import CATALOGUE

@@ -16,8 +16,8 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.plugins.registry import check_loaded
 from psa.nn.ordinary import OrdinaryNetwork
-from psa.plugins.registry import check_loaded
 from psa.specs.base import canonical_json
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial

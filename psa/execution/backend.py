@@ -12,15 +12,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Protocol, runtime_checkable
 
-from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
+from psa.core.extras import import_cloud
 from psa.core.formatting import format_duration, pluralize
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.registry import Registry
 from psa.execution.cost_model import CostModel
 from psa.execution.job_options import JOB_OPTIONS, TrainingJobOptions
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent
-from psa.plugins.identity import PluginError
-from psa.plugins.registry import Registry
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from psa.core.errors import CorruptFileError, UserError
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.registry import check_loaded
 from psa.core.stored_files import read_stored
 from psa.engine import loop as engine
 from psa.engine.device_pack import fresh_state
@@ -24,8 +26,6 @@ from psa.engine.policies import policy_for
 from psa.execution.machine import Machine, describe
 from psa.execution.worker.run import splits_of
 from psa.nn.dense import Dense
-from psa.plugins.identity import PluginError
-from psa.plugins.registry import check_loaded
 from psa.specs.trial import Trial
 from psa.storage.checkpoint import CheckpointFile
 from psa.storage.layout import check_state

@@ -23,11 +23,11 @@ from psa.core.parsing import (
     parse_values,
     split_top_level,
 )
+from psa.core.plugins.loading import load_declared
 from psa.core.text_file import read_toml
 from psa.data import own
 from psa.experiments.setting_text import is_list_setting, parse_setting
 from psa.experiments.study import Study, study_named
-from psa.plugins.loading import load_declared
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000

@@ -19,10 +19,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice, parse_values
+from psa.core.plugins.loading import loaded_plugins
 from psa.data import own
 from psa.experiments.grid_file import GridFile
 from psa.experiments.study import study_named
-from psa.plugins.loading import loaded_plugins
 from psa.specs.base import Spec, canonical_json, first_error, parse_spec
 from psa.specs.trial import Pack, check_shape, check_sizes
 
@@ -86,7 +86,7 @@ class SearchStrategy(Spec):
 class SearchTemplate(Spec):
     """The settings that all configurations of a search share; with sampled settings it becomes a pack.
 
-    plugins: names and versions of the plugins that were loaded with it, see psa.plugins.identity.PluginId.
+    plugins: names and versions of its plugins, see psa.core.plugins.identity.PluginId.
     """
 
     study: str

@@ -19,9 +19,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import nearest
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.registry import Registry
 from psa.data import own
-from psa.plugins.identity import PluginError
-from psa.plugins.registry import Registry
 from psa.specs.base import Probability, Seed, Spec, first_error
 from psa.specs.data import (
     PRESETS,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from psa.core.formatting import quote
-from psa.plugins.identity import PluginError
+from psa.core.plugins.identity import PluginError
 from psa.specs.probes import PROBE_PLUGINS, PROBES, PluginProbe, parse_probe
 
 if TYPE_CHECKING:

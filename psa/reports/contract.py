@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
-from psa.plugins.report_kinds import REPORT_PLUGINS
+from psa.core.plugins.report_kinds import REPORT_PLUGINS
 from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Table
 from psa.storage.store import Store

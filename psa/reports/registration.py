@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psa.plugins.report_kinds import REPORT_PLUGINS
+from psa.core.plugins.report_kinds import REPORT_PLUGINS
 
 if TYPE_CHECKING:
     from psa.reports.contract import Report

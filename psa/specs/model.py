@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
-from psa.plugins.registry import Registry
+from psa.core.plugins.registry import Registry
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import Probability, Spec

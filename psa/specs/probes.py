@@ -13,7 +13,7 @@ from pydantic import (
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice
-from psa.plugins.registry import Registry
+from psa.core.plugins.registry import Registry
 
 # With its options where it has any: `gradients_online(epochs=1+3,layers=output)`.
 ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]{1,200}\))?$")]

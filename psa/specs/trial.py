@@ -21,8 +21,8 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
-from psa.plugins.identity import PluginUse
-from psa.plugins.registry import claimed, joined_uses, uses_among
+from psa.core.plugins.identity import PluginUse
+from psa.core.plugins.registry import claimed, joined_uses, uses_among
 from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json, describe_difference
 from psa.specs.data import DataSpec
 from psa.specs.growth import Growth

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from psa.core.errors import UserError
+from psa.core.plugins.registry import changed_plugin
 from psa.core.stored_files import read_stored
-from psa.plugins.registry import changed_plugin
 from psa.specs.trial import Trial
 from psa.storage import layout
 from psa.storage.store import Store

@@ -22,8 +22,8 @@ from safetensors.numpy import save as encode_tensors
 from typing_extensions import TypedDict
 
 from psa.core.errors import CorruptFileError, UserError
-from psa.plugins.identity import PluginError
-from psa.plugins.registry import check_loaded, plugin_uses
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.registry import check_loaded, plugin_uses
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json, first_error
 from psa.specs.model import NetworkSpec, PublishedModelSpec

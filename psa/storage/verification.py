@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from psa.core.errors import CorruptFileError, UserError
+from psa.core.plugins.identity import PluginError
 from psa.core.stored_files import files_below, read_stored
-from psa.plugins.identity import PluginError
 from psa.specs.trial import Trial
 from psa.storage import array_file, layout
 from psa.storage.checkpoint import arrays_beside

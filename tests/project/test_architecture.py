@@ -18,7 +18,7 @@ FILES = sorted(path for package in ("psa", "cloud") for path in (ROOT / package)
 LIBRARY = [path for path in FILES if path.is_relative_to(ROOT / "psa")]
 
 MOST_LINES = 299
-MOST_ENTRIES = {ROOT / "psa": 17}  # of any other folder 13
+MOST_ENTRIES = {ROOT / "psa": 16}  # of any other folder 13
 
 
 def name_of(path: Path) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from paths import ROOT
 
-from psa.plugins import installed as installed_packages
-from psa.plugins.loading import load_plugin, loaded_plugins, unload
+from psa.core.plugins import installed as installed_packages
+from psa.core.plugins.loading import load_plugin, loaded_plugins, unload
 
 EXAMPLE = ROOT / "examples/plugin/psa_plugin_example.py"
 GRID = """

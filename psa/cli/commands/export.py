@@ -15,7 +15,7 @@ from psa.cli.output.activity import activity
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.formatting import format_bytes, pluralize
-from psa.plugins.loading import load_plugins
+from psa.core.plugins.loading import load_plugins
 
 if TYPE_CHECKING:  # torch is imported in functions, not while options are read
     from psa.analysis.gradients.export import Export

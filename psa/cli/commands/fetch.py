@@ -24,12 +24,12 @@ from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import FetchDocument, FetchedStage
 from psa.cli.output.sweep_view import say_damaged
 from psa.core.files import check_writable
+from psa.core.plugins.loading import load_plugins
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import StageStatus
-from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 

@@ -29,6 +29,7 @@ from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import PackCount, PlanDocument, PlannedStage
 from psa.cli.output.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.core.plugins.loading import load_plugins
 from psa.execution.backend import Backend, PricedBackend, backend_named
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
 from psa.execution.eta import EtaEstimator
@@ -37,7 +38,6 @@ from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep import Sweep
-from psa.plugins.loading import load_plugins
 from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 

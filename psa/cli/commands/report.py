@@ -29,9 +29,9 @@ from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize, quote
+from psa.core.plugins.loading import load_plugins
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.promotion import stage_statuses
-from psa.plugins.loading import load_plugins
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 

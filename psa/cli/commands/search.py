@@ -30,6 +30,7 @@ from psa.cli.record_options import REPORTS
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import pluralize
+from psa.core.plugins.loading import load_plugins
 from psa.core.stop import StopRequest
 from psa.data.own import keep_tables
 from psa.execution.backend import backend_named
@@ -37,7 +38,6 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.search import Search, load_search
 from psa.experiments.search_log import Configuration, SearchLog
-from psa.plugins.loading import load_plugins
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 

@@ -28,11 +28,11 @@ from psa.cli.output.grid_status import grid_status
 from psa.cli.output.schema import StatusDocument
 from psa.cli.output.status_view import status_lines
 from psa.cli.run_options import in_range
+from psa.core.plugins.loading import load_plugins
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
-from psa.plugins.loading import load_plugins
 from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps

@@ -22,11 +22,11 @@ from psa.cli.options import (
     ResultsDir,
 )
 from psa.cli.output.sweep_view import ConsoleProgress
+from psa.core.plugins.loading import load_plugins
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.experiments.sweep import Sweep
-from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 

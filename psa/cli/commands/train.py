@@ -24,10 +24,10 @@ from psa.cli.options import (
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
+from psa.core.plugins.loading import load_plugins
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
 from psa.experiments.study import DATASET_HELP, data_named, study_named, study_names
-from psa.plugins.loading import load_plugins
 from psa.specs.arch import Arch
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import Family, PublishedModelSpec

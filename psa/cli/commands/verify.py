@@ -16,8 +16,8 @@ from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.schema import FileProblem, NestedFolder, ReplayDifference, VerifyDocument
 from psa.core.errors import UserError
+from psa.core.plugins.loading import load_plugins
 from psa.execution.machine import Machine
-from psa.plugins.loading import load_plugins
 from psa.storage.layout import PUBLISHED
 from psa.storage.store import Store
 

@@ -22,8 +22,8 @@ from psa.cli.record_options import (
     family_of,
     published,
 )
-from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
+from psa.core.extras import import_cloud
 from psa.core.files import check_writable
 from psa.core.parsing import split_top_level
 from psa.specs.arch import Arch

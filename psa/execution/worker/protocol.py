@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psa.plugins.carried import carried, receive
-from psa.plugins.registry import check_loaded
+from psa.core.plugins.carried import carried, receive
+from psa.core.plugins.registry import check_loaded
 from psa.specs.base import canonical_json, parse_spec
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store

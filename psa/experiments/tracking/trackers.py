@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
+from psa.core.plugins.registry import Registry
 from psa.execution.packing import label
 from psa.execution.worker.protocol import WorkerEvent
 from psa.experiments.tracking.base import LiveTracker, Tracker, masked
-from psa.plugins.registry import Registry
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store

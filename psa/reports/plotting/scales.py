@@ -13,7 +13,12 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 _ROUND: Final = (1, 2, 2.5, 5, 10)  # steps that are read at a glance
-_SHORT: Final = (1, 2, 5, 10)  # those that add no digit of their own: 120,025 is hard to read on a narrow range
+_SHORT: Final = (
+    1,
+    2,
+    5,
+    10,
+)  # those that add no digit: 120,025 is hard to read on a narrow range
 _PER_DECADE: Final = ((1, 2, 5), (1, 3), (1,))  # from dense to sparse
 _ROUNDING: Final = 1e-9  # relative: a tick at the end of a range counts as within it
 _MOST: Final = 7  # ticks of a scale

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from psa.plugins.registry import Registry
+from psa.core.plugins.registry import Registry
 from psa.specs.base import Probability, Spec, _positive_zero, without_defaults
 from psa.specs.data import IMAGES
 from psa.specs.shapes import ChooseUnit

@@ -14,10 +14,10 @@ from paths import ROOT
 from plugin_files import EXAMPLE, GRID, install, on_path
 from processes import PATIENCE_SECONDS
 
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.registry import check_loaded
 from psa.execution.worker.protocol import pack_body, received_pack
 from psa.experiments.grid import load_grid
-from psa.plugins.identity import PluginError
-from psa.plugins.registry import check_loaded
 from psa.specs.model import NetworkSpec
 from psa.specs.training import MODE_PLUGINS, Ablation
 from psa.specs.trial import Pack, Trial

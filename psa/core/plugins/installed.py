@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from psa.core.errors import named_error
-from psa.plugins.identity import PluginError, PluginId, call_register, registering
+from psa.core.plugins.identity import PluginError, PluginId, call_register, registering
 
 GROUP: Final = "psa.plugins"
 MET: Final[set[tuple[PluginId, str]]] = set()  # those that have been loaded, with their entry points

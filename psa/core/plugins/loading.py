@@ -16,10 +16,10 @@ from typing import Final
 
 from psa.core.errors import CorruptFileError, UserError, named_error
 from psa.core.formatting import quote
+from psa.core.plugins.identity import PluginError, PluginId, call_register, registering
+from psa.core.plugins.installed import MET
+from psa.core.plugins.registry import REGISTRIES
 from psa.core.stored_files import read_stored
-from psa.plugins.identity import PluginError, PluginId, call_register, registering
-from psa.plugins.installed import MET
-from psa.plugins.registry import REGISTRIES
 
 MAX_BYTES: Final = 1_000_000  # of a plugin file, or of all files of a plugin's package
 _RELATIVE: Final = "A path in a grid is relative to the folder of the grid"

@@ -23,9 +23,9 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from psa.core.files import write_atomically
-from psa.plugins.identity import PluginError, PluginId
-from psa.plugins.installed import GROUP, installed_plugins, load_installed
-from psa.plugins.loading import MAX_BYTES, load_content, loaded_file
+from psa.core.plugins.identity import PluginError, PluginId
+from psa.core.plugins.installed import GROUP, installed_plugins, load_installed
+from psa.core.plugins.loading import MAX_BYTES, load_content, loaded_file
 
 _SKIPPED: Final = frozenset({"__pycache__"})
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from plugin_files import EXAMPLE, forgotten, loaded, mode_plugin
 
+from psa.core.plugins.identity import PluginError
+from psa.core.plugins.loading import loaded_plugins, unload
+from psa.core.plugins.registry import REGISTRIES
 from psa.execution.worker.protocol import check_plugins, pack_body, received_pack, stored_pack
-from psa.plugins.identity import PluginError
-from psa.plugins.loading import loaded_plugins, unload
-from psa.plugins.registry import REGISTRIES
 from psa.specs.model import NetworkSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Pack, Trial

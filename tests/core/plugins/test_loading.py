@@ -10,10 +10,10 @@ from plugin_files import forgotten, loaded, mode_plugin, plugin_file
 
 import psa
 from psa.core.errors import UserError
+from psa.core.plugins.identity import PluginError, PluginId
+from psa.core.plugins.loading import load_plugin, loaded_plugins
+from psa.core.plugins.registry import Registry, check_loaded
 from psa.experiments.grid import load_grid
-from psa.plugins.identity import PluginError, PluginId
-from psa.plugins.loading import load_plugin, loaded_plugins
-from psa.plugins.registry import Registry, check_loaded
 from psa.specs.training import MODE_PLUGINS, Ablation
 from psa.specs.trial import Trial
 

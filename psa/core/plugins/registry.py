@@ -12,8 +12,8 @@ from typing import Any, Final, Generic, TypeVar
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import nearest
-from psa.plugins.identity import NAME, PluginError, PluginId, PluginUse, registering_plugin
-from psa.plugins.installed import load_installed
+from psa.core.plugins.identity import NAME, PluginError, PluginId, PluginUse, registering_plugin
+from psa.core.plugins.installed import load_installed
 
 Registered = TypeVar("Registered")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from psa.plugins.registry import Registry
+from psa.core.plugins.registry import Registry
 
 
 def _built_in() -> list[str]:
