@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from paths import ROOT
-from processes import until
+from processes import tree, until
 from rehearsals import staged
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
@@ -72,8 +73,13 @@ def test_a_queue_that_does_not_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(tmp_path: Path, data_dir: Path) -> None:
-    """With a quota of one, `--detach` submits both; `status` and `fetch` work as without a queue."""
+def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(
+    tmp_path: Path, data_dir: Path, trained: Callable[[int], dict[str, bytes]]
+) -> None:
+    """With a quota of one, `--detach` submits both; `status` and `fetch` work as without a queue.
+
+    Records and states are those of training in this process, byte by byte.
+    """
     places = ["--model-dir", str(tmp_path / "models"), "--results-dir", str(tmp_path / "results")]
     grid = [str(ROOT / "reproduction/smoke.toml"), "meta_loops=1", *places]
     with staged(tmp_path / "stage", quota=1) as aws:
@@ -93,5 +99,5 @@ def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(tmp_path: Path, data_dir
         assert "InProgress" in run("status", *grid, *cloud)
         assert aws.stage.wait(600)
         run("fetch", *grid)
-        assert len(list((tmp_path / "results").rglob("*.json"))) >= 24
+        assert tree(tmp_path) == trained(1)
         assert "24 of 24 trials done" in run("sweep", *grid, "--dry-run")

@@ -21,7 +21,11 @@ from psa.storage.sweep_registry import active_sweeps
 PACKS = ("--pack-size", "6")
 
 
-EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "slurm" else name for name in sorted(BACKENDS)]
+QUEUED = "sagemaker through a job queue"
+EACH = [
+    *(pytest.param(name, marks=pytest.mark.slow) if name == "slurm" else name for name in sorted(BACKENDS)),
+    pytest.param(QUEUED, marks=[pytest.mark.slow, pytest.mark.crash]),
+]
 
 
 @pytest.fixture(scope="module", params=EACH)
@@ -31,11 +35,12 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         request.getfixturevalue("slurm").clear()
     if request.param == "ray":
         pytest.importorskip("ray", reason="the extra ray is not installed")
-    if request.param != "sagemaker":
+    if request.param not in ("sagemaker", QUEUED):
         yield str(request.param)
         return
     pytest.importorskip("moto", reason="the extra rehearse is not installed")
     from cloud.emulator import Faults, rehearsal
+    from cloud.emulator.services.batch_queue import QUEUE
 
     faults = Faults(no_network=True)
     with (
@@ -44,6 +49,8 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ):
         for name, value in stage.environment.items():
             context.setenv(name, value)
+        if request.param == QUEUED:
+            context.setenv("SAGEMAKER_JOB_QUEUE", QUEUE)
         yield "sagemaker"
 
 
