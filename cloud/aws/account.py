@@ -12,6 +12,7 @@ from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
 from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, parse_job_name
 from cloud.aws.job_queue import JobQueue
+from cloud.aws.settings.job_settings import JobSettings
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -34,9 +35,17 @@ class Account:
         """The training jobs of the region."""
         return TrainingJobs(self.client("sagemaker"))
 
-    def jobs_of(self, queue: str) -> TrainingJobs | JobQueue:
-        """Return the jobs of a queue of AWS Batch, by its name or ARN, or those of the region for ""."""
-        return JobQueue(self.client("batch"), queue, self.jobs) if queue else self.jobs
+    def jobs_of(self, settings: JobSettings) -> TrainingJobs | JobQueue:
+        """Return the jobs of the settings' queue of AWS Batch, or those of the region without a queue."""
+        if not settings.job_queue:
+            return self.jobs
+        return JobQueue(
+            self.client("batch"),
+            settings.job_queue,
+            self.jobs,
+            priority=settings.job_priority,
+            share=settings.job_share,
+        )
 
     def job_names(self, progress: ProgressCallback) -> list[str]:
         """Return the names of all jobs of psa or of the original study. Raises UserError."""

@@ -39,11 +39,18 @@ _STATUSES: Final = {
 
 class JobQueue:
     """The training jobs of a queue. client: boto3's, of batch; queue: its name or ARN; training: of the same
-    account, which describes jobs that have started.
+    account, which describes jobs that have started; priority: rank of new jobs, None for the queue's default;
+    share: their share identifier, which a queue with a fair-share policy requires and another one refuses.
     """
 
-    def __init__(self, client: Any, queue: str, training: TrainingJobs) -> None:
+    def __init__(
+        self, client: Any, queue: str, training: TrainingJobs, *, priority: int | None = None, share: str = ""
+    ) -> None:
         self.client, self.queue, self.training = client, queue, training
+        self._place = {
+            **({} if priority is None else {"schedulingPriority": priority}),
+            **({"shareIdentifier": share} if share else {}),
+        }
 
     def submit(self, request: Mapping[str, Any]) -> SubmitResult:
         """Put a job into the queue. Raises UserError if AWS refuses the request."""
@@ -59,6 +66,7 @@ class JobQueue:
                 serviceRequestPayload=json.dumps(request),
                 retryStrategy={"attempts": _ATTEMPTS},
                 clientToken=name[:_MAX_TOKEN],
+                **self._place,
                 **({"tags": tags} if tags else {}),
             )
         except aws_exceptions() as error:

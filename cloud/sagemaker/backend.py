@@ -80,7 +80,7 @@ class SageMakerBackend:
     def training_jobs(self) -> TrainingJobs | JobQueue:
         """The jobs of the account, or those of the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
         jobs = settings.read_partial_settings().jobs
-        return self.account.jobs_of(jobs.overridden(vars(self.where)).job_queue)
+        return self.account.jobs_of(jobs.overridden(vars(self.where)))
 
     def _planner(self, found: settings.Settings) -> RequestPlanner:
         return RequestPlanner(self.store, self.machine, self.costs, self.where, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from psa.cli.options import SAGEMAKER, CountOption, SweepCommandOptions, flag, option
+from psa.cli.options import SAGEMAKER, CountOption, OptionalWhole, SweepCommandOptions, flag, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,22 @@ class ManagedSweepOptions(SweepCommandOptions):
         option(
             SAGEMAKER,
             "Queue of AWS Batch that starts the jobs. [sagemaker] [default: SAGEMAKER_JOB_QUEUE]",
+        ),
+    ] = None
+    job_priority: Annotated[
+        OptionalWhole,
+        option(
+            SAGEMAKER,
+            "Rank of the jobs in the queue, 0 to 9,999; the highest starts first. [sagemaker]"
+            " [default: SAGEMAKER_JOB_PRIORITY, or the queue's]",
+        ),
+    ] = None
+    job_share: Annotated[
+        str | None,
+        option(
+            SAGEMAKER,
+            "Share identifier of the jobs, for a queue that divides its capacity fairly. [sagemaker]"
+            " [default: SAGEMAKER_JOB_SHARE]",
         ),
     ] = None
     subnets: Annotated[

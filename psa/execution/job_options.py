@@ -13,7 +13,8 @@ class TrainingJobOptions:
     subnets, security_groups: of a VPC, separated by commas; volume_kms_key, output_kms_key: keys that encrypt
     the volume of the instance and the output; network_isolation: no network in the container; tags: texts
     KEY=VALUE; volume_gb: size of the volume; max_retries: after errors of the service; keep_alive: seconds of
-    a warm pool; job_queue: a queue that starts the jobs.
+    a warm pool; job_queue: a queue that starts the jobs; job_priority, job_share: their rank and
+    their share identifier in it.
     """
 
     subnets: str | None = None
@@ -26,6 +27,8 @@ class TrainingJobOptions:
     max_retries: int | None = None
     keep_alive: int | None = None
     job_queue: str | None = None
+    job_priority: int | None = None
+    job_share: str | None = None
 
 
 JOB_OPTIONS: Final = frozenset(field.name for field in fields(TrainingJobOptions))

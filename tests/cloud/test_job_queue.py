@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from rehearsals import staged
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
 from cloud.aws.job_queue import JobQueue
+from cloud.aws.settings.job_settings import JobSettings
 from cloud.aws.training_jobs import TrainingJobs, UnknownJob
 from cloud.emulator.s3_server import loopback_client
-from cloud.emulator.services.batch_queue import QUEUE
+from cloud.emulator.services.batch_queue import FAIR_QUEUE, QUEUE
 from psa.core.errors import UserError
 
 
@@ -52,6 +53,71 @@ def test_a_queue_starts_jobs_as_the_quota_allows(tmp_path: Path) -> None:
         until(lambda: queue.list_jobs("psa-a")["psa-a-01"].ended)
         with pytest.raises(UnknownJob):
             queue.describe("psa-c-01")
+
+
+def started(queue: JobQueue, names: Sequence[str]) -> list[str]:
+    """The names in the order in which the queue starts them, one after the other."""
+    order: list[str] = []
+
+    def ended() -> bool:
+        jobs = queue.list_jobs("psa-")
+        order.extend(name for name in names if name not in order and jobs[name].secondary != "Pending")
+        return all(jobs[name].ended for name in names)
+
+    until(ended)
+    return order
+
+
+def test_the_highest_rank_starts_first(tmp_path: Path) -> None:
+    """While the quota is taken, jobs wait in the order of their ranks, not of their submission."""
+    with staged(tmp_path, quota=1) as aws:
+        client = loopback_client("batch", aws.stage.endpoint)
+        first, low, high = (
+            JobQueue(client, QUEUE, TrainingJobs(aws.jobs), priority=rank) for rank in (None, 0, 9)
+        )
+        first.submit(aws.request("psa-a-01", "sleep 2"))
+        until(lambda: first.list_jobs("psa-a")["psa-a-01"].secondary == "Training")
+        low.submit(aws.request("psa-b-01", "sleep 1"))
+        high.submit(aws.request("psa-c-01", "sleep 1"))
+        names = ["psa-a-01", "psa-b-01", "psa-c-01"]
+        assert started(first, names) == ["psa-a-01", "psa-c-01", "psa-b-01"]
+
+
+def test_a_queue_with_a_fair_share_policy(tmp_path: Path) -> None:
+    """The share that runs less is next, however many jobs of another wait; each job must name its share."""
+    with staged(tmp_path, quota=2) as aws:
+        client = loopback_client("batch", aws.stage.endpoint)
+        many, few = (
+            JobQueue(client, FAIR_QUEUE, TrainingJobs(aws.jobs), share=share) for share in ("vision", "text")
+        )
+        for name in ("psa-a-01", "psa-b-01", "psa-c-01"):
+            many.submit(aws.request(name, "sleep 60"))
+        few.submit(aws.request("psa-d-01", "sleep 60"))
+        until(lambda: sum(job.secondary == "Training" for job in many.list_jobs("psa-").values()) == 2)
+        assert many.stop("psa-a-01")
+        until(lambda: many.list_jobs("psa-d")["psa-d-01"].secondary == "Training")
+        assert many.list_jobs("psa-c")["psa-c-01"].secondary == "Pending"
+        with pytest.raises(UserError, match="shareIdentifier must be specified"):
+            queue_of(aws, FAIR_QUEUE).submit(aws.request("psa-e-01", "true"))
+        with pytest.raises(UserError, match="shareIdentifier cannot be specified"):
+            JobQueue(client, QUEUE, TrainingJobs(aws.jobs), share="text").submit(
+                aws.request("psa-e-01", "true")
+            )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"job_queue": "q", "job_priority": 10_000}, "--job-priority must be 0 to 9,999, got 10,000"),
+        ({"job_priority": 0}, "--job-priority needs a queue"),
+        ({"job_share": "vision"}, "--job-share needs a queue"),
+    ],
+)
+def test_ranks_and_shares_belong_to_a_queue(options: dict[str, Any], message: str) -> None:
+    """Without one they would change nothing."""
+    with pytest.raises(UserError, match=message):
+        JobSettings().overridden(options)
+    assert JobSettings().overridden({"job_queue": "q", "job_priority": 0}).job_priority == 0
 
 
 def test_a_failed_job_is_tried_again_by_the_queue(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from psa.core.errors import UserError
 
 TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 VOLUME_GB: Final = 30
+MAX_PRIORITY: Final = 9999  # of AWS Batch
 # name in .env -> field
 JOB_SETTINGS: Final = {
     "SAGEMAKER_SUBNETS": "subnets",
@@ -27,8 +28,10 @@ JOB_SETTINGS: Final = {
     "SAGEMAKER_MAX_RETRIES": "max_retries",
     "SAGEMAKER_KEEP_ALIVE": "keep_alive",
     "SAGEMAKER_JOB_QUEUE": "job_queue",
+    "SAGEMAKER_JOB_PRIORITY": "job_priority",
+    "SAGEMAKER_JOB_SHARE": "job_share",
 }
-_WHOLE: Final = ("volume_gb", "max_retries", "keep_alive")
+_WHOLE: Final = ("volume_gb", "max_retries", "keep_alive", "job_priority")
 _LISTS: Final = ("subnets", "security_groups")
 
 
@@ -38,7 +41,8 @@ class JobSettings:
     volume_kms_key, output_kms_key: keys that encrypt the instance's volume and the output, "" for AWS's own;
     network_isolation: no network in the container; tags: of each job, beside psa's own; volume_gb: size of
     the volume; max_retries: by AWS itself, after an error of its own; keep_alive: billed seconds of a warm
-    pool after a job, 0 for none; job_queue: a queue of AWS Batch that starts the jobs, "" for none.
+    pool after a job, 0 for none; job_queue: a queue of AWS Batch that starts the jobs, "" for none;
+    job_priority: their rank in it, None for its default; job_share: their share identifier, "" for none.
     """
 
     subnets: tuple[str, ...] = ()
@@ -51,10 +55,12 @@ class JobSettings:
     max_retries: int = 0
     keep_alive: int = 0
     job_queue: str = ""
+    job_priority: int | None = None
+    job_share: str = ""
 
     def overridden(self, options: Mapping[str, Any]) -> JobSettings:
         """Return the settings with those options of a command that are given. Raises UserError."""
-        given = {name: options[name] for name in _FIELDS if options.get(name) not in (None, False)}
+        given = {name: options[name] for name in _FIELDS if not _is_unset(options.get(name))}
         for name in _LISTS:
             if name in given:
                 given[name] = _items(given[name])
@@ -63,6 +69,7 @@ class JobSettings:
         changed = dataclasses.replace(self, **given)
         if bool(changed.subnets) != bool(changed.security_groups):
             raise UserError(_both(changed.subnets), "Give --subnets and --security-groups, or neither")
+        _check_queue_options(changed)
         return changed
 
     def add_to(self, request: dict[str, Any]) -> None:
@@ -119,9 +126,25 @@ def job_setting_faults(found: Mapping[str, str]) -> list[str]:
     return [*faults, *([_both(subnets)] if bool(subnets) != bool(groups) else [])]
 
 
+def _check_queue_options(settings: JobSettings) -> None:
+    """Raise UserError for a rank out of range, or a rank or share without a queue."""
+    rank = settings.job_priority
+    if rank is not None and not 0 <= rank <= MAX_PRIORITY:
+        raise UserError(
+            f"--job-priority must be 0 to {MAX_PRIORITY:,}, got {rank:,}", "The highest starts first"
+        )
+    if not settings.job_queue and (rank is not None or settings.job_share):
+        name = "--job-share" if rank is None else "--job-priority"
+        raise UserError(f"{name} needs a queue", "Add --job-queue NAME, or SAGEMAKER_JOB_QUEUE to .env")
+
+
 def _both(subnets: Sequence[str]) -> str:
     given = "subnets" if subnets else "security groups"
     return f"subnets and security groups of a VPC must be given together, got {given} alone"
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or value is False  # 0 is a rank
 
 
 def _items(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """AWS Batch's job queues for SageMaker training: service jobs that start when the quota has room for them.
 
-The emulator has one queue. A service job that fails is tried again, as often as its retry strategy says.
+The emulator has two queues: one by rank and order, one that divides its capacity among share identifiers.
+A service job that fails is tried again, as often as its retry strategy says.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -18,9 +20,11 @@ from cloud.emulator.s3_server import REGION
 from cloud.emulator.services.api import ApiError, check_api_request
 
 QUEUE: Final = "psa-rehearsal"
+FAIR_QUEUE: Final = "psa-rehearsal-shares"  # with a fair-share policy
 _ARN: Final = f"arn:aws:batch:{REGION}:{ACCOUNT}"
 _TICK: Final = 0.1
 _PAGE: Final = 100
+_RUNNING: Final = ("STARTING", "RUNNING")
 _FULL: Final = "ResourceLimitExceeded"
 _OPERATIONS: Final = {
     f"/v1/{name.lower()}": name
@@ -45,6 +49,9 @@ class ServiceJob:
     name: str
     payload: dict[str, Any]
     attempts: int
+    queue: str = QUEUE
+    priority: int = 0
+    share: str = ""
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     created: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     status: str = "RUNNABLE"
@@ -115,25 +122,35 @@ class BatchQueue:
         self._thread.join()
 
     def _submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._check_queue(request["jobQueue"])
+        queue = self._check_queue(request["jobQueue"])
+        share = request.get("shareIdentifier", "")
+        if bool(share) != (queue == FAIR_QUEUE):
+            needed = "must be" if queue == FAIR_QUEUE else "cannot be"
+            raise ApiError("ClientException", f"shareIdentifier {needed} specified for job queue {queue}")
         token = request.get("clientToken", secrets.token_hex(8))
         if token not in self._tokens:
             payload = json.loads(request["serviceRequestPayload"])
             check_api_request("sagemaker", "CreateTrainingJob", payload)
             attempts = request.get("retryStrategy", {}).get("attempts", 1)
-            job = ServiceJob(request["jobName"], payload, attempts)
+            priority = request.get("schedulingPriority", 0)
+            job = ServiceJob(request["jobName"], payload, attempts, queue, priority, share)
             self._jobs[job.id] = job
             self._tokens[token] = job.id
         job = self._jobs[self._tokens[token]]
         return {"jobArn": job.summary()["jobArn"], "jobName": job.name, "jobId": job.id}
 
-    def _check_queue(self, queue: str) -> None:
-        if queue.rpartition("/")[2] != QUEUE:
+    @staticmethod
+    def _check_queue(queue: str) -> str:
+        """Return the name of a queue, given by name or ARN. Raises ApiError."""
+        name = queue.rpartition("/")[2]
+        if name not in (QUEUE, FAIR_QUEUE):
             raise ApiError("ClientException", f"JobQueue {queue} does not exist")
+        return name
 
     def _list(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._check_queue(request.get("jobQueue", QUEUE))
-        found = sorted(self._jobs.values(), key=lambda job: -job.created)
+        queue = self._check_queue(request.get("jobQueue", QUEUE))
+        of_queue = (job for job in self._jobs.values() if job.queue == queue)
+        found = sorted(of_queue, key=lambda job: -job.created)
         filters = request.get("filters", [])
         if filters:
             wanted = filters[0]["values"][0].lower()
@@ -146,7 +163,7 @@ class BatchQueue:
 
     def _describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         job = self._found(request)
-        queue = {"jobQueue": f"{_ARN}:job-queue/{QUEUE}", "startedAt": job.created}
+        queue = {"jobQueue": f"{_ARN}:job-queue/{job.queue}", "startedAt": job.created}
         return job.summary() | queue | {"serviceRequestPayload": json.dumps(job.payload)}
 
     def _terminate(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,11 +188,20 @@ class BatchQueue:
     def _schedule(self) -> None:
         while not self._over.wait(_TICK):
             with self._lock:
-                for job in sorted(self._jobs.values(), key=lambda job: job.created):
-                    if job.status == "RUNNABLE":
-                        self._start(job)
-                    elif not job.ended:
+                for job in self._jobs.values():
+                    if not job.ended and job.status != "RUNNABLE":
                         self._follow(job)
+                for job in self._in_order():
+                    self._start(job)
+
+    def _in_order(self) -> Iterator[ServiceJob]:
+        """Yield the waiting jobs: of the share with the fewest running jobs, by rank, the oldest first."""
+        waiting = [job for job in self._jobs.values() if job.status == "RUNNABLE"]
+        while waiting:
+            running = Counter(job.share for job in self._jobs.values() if job.status in _RUNNING)
+            job = min(waiting, key=lambda job: (running[job.share], -job.priority, job.created))
+            waiting.remove(job)
+            yield job
 
     def _start(self, job: ServiceJob) -> None:
         name = f"{job.payload['TrainingJobName']}-{secrets.token_hex(4)}"
