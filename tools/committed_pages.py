@@ -21,11 +21,11 @@ REPORTS: Final = "results/reports"
 
 @dataclass(frozen=True)
 class CommittedPage:
-    """A report. kind: as in `psa report KIND`; bundle: its records; grid: whose trials it shows, "" for all
+    """A report. study: as in `psa report STUDY`; bundle: its records; grid: whose trials it shows, "" for all
     of the bundle; folder: below results/reports.
     """
 
-    kind: str
+    study: str
     bundle: str
     grid: str = ""
     folder: str = ""
@@ -34,13 +34,13 @@ class CommittedPage:
         """Return the arguments of the command `psa report` that writes it, in the root of a checkout."""
         grid = ["--grid", f"reproduction/{self.grid}.toml"] if self.grid else []
         records = ["--results-dir", f"{PUBLISHED}/{self.bundle}.parquet"]
-        return ["report", self.kind, *grid, *records, "--output-dir", str(output_dir)]
+        return ["report", self.study, *grid, *records, "--output-dir", str(output_dir)]
 
 
 PAGES: Final = {
     "smallest": CommittedPage("ablation", "simplemlp", "smallest"),
     "all": CommittedPage("ablation", "simplemlp", folder="all"),
-    "digits": CommittedPage("ablation", "digits", "digits", folder="digits"),
+    "digits": CommittedPage("digits", "digits", "digits", folder="digits"),
 }
 
 

@@ -300,6 +300,15 @@ def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> 
     assert "holds 54 records, and none of them is of this grid" in err
 
 
+def test_a_grid_of_another_study_is_a_mistake(report: Report, tmp_path: Path) -> None:
+    """None of its records would be read, and each would count as damaged."""
+    stored(tmp_path)
+    (tmp_path / "other.toml").write_text(GRID.replace("[base]", 'name = "mine"\n[base]', 1))
+    code, _, err = report("ablation", "--grid", "other.toml")
+    assert code == 2
+    assert "the study must be mine, the name of the grid, got ablation. Write that name, or all" in err
+
+
 def undrawn(_figure: Any, stem: Path) -> list[Path]:
     """In place of a figure that would take seconds and that nobody looks at."""
     stem.with_suffix(".png").write_bytes(b"")
