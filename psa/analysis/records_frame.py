@@ -86,8 +86,9 @@ def load_records_frame(
 def _check_names(names: Sequence[str], expected: set[str]) -> None:
     """Raise UserError where trials are expected of a study that is not read: all would count as damaged."""
     if names and not expected <= set(names):
+        grids = join_names(sorted(expected))
         raise UserError(
-            f"the study must be {join_names(sorted(expected))}, the name of the grid, got {join_names(names)}",
+            f"the study must be {grids}, the name of the grid, got {join_names(names)}",
             "Write that name, or all",
         )
 

@@ -161,7 +161,6 @@ def test_a_command_without_its_extra_says_how_to_install_it(ready: Reader) -> No
 
 PSA = {"psa", "train", "clean", "clean-all"}
 PLAIN_SHELL = {
-    "aws",
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built
@@ -199,9 +198,30 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
         assert all(word in shown.stdout for word in words if word.startswith("--"))
     elif words[0] in SLURM:
         assert page.name == "slurm.md"
+    elif words[0] == "aws":
+        check_aws_line(words[1:])
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line
+
+
+def check_aws_line(words: list[str]) -> None:
+    """Check a command of AWS's own command line, which is not installed, by AWS's service model."""
+    if words[0] == "s3":
+        assert words[1] == "mb"
+        assert words[2].startswith("s3://")
+        return
+    session = pytest.importorskip("botocore.session", reason="the extra aws is not installed")
+    model = session.get_session().get_service_model({"s3api": "s3"}.get(words[0], words[0]))
+    operation = next(name for name in model.operation_names if xform(name) == words[1])
+    members = {xform(name) for name in model.operation_model(operation).input_shape.members}
+    options = [word.removeprefix("--") for word in words[2:] if word.startswith("--")]
+    assert set(options) <= members | {"region"}
+
+
+def xform(name: str) -> str:
+    """The name of an operation or a member on the command line: `put-bucket-policy`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
 def test_the_configuration_of_a_cluster_has_keys_of_ray() -> None:

@@ -105,7 +105,7 @@ def test_one_command_makes_everything(whole: Reported) -> None:
     for table in ("architectures", "accuracies", "paired", "aggregate", "regimes"):
         assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= names
     assert {f"psa_simplemlp_{each}.md" for each in ("summary", "trials", "trials_lkg_growth")} <= names
-    assert {"rows.parquet", "rows.csv", "baseline_performance.png", "regimes.pdf"} <= names
+    assert {"rows.parquet", "rows.csv", "accuracy_dots.png", "heatmaps.pdf"} <= names
     page = (whole.folder / "results/reports/ablation_simplemlp.html").read_text()
     assert "54 of 54" in page
     assert "Mode decay equals mode none to the last bit in every number of all 9 pairs" in page
