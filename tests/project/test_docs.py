@@ -161,7 +161,6 @@ def test_a_command_without_its_extra_says_how_to_install_it(ready: Reader) -> No
 
 PSA = {"psa", "train", "clean", "clean-all"}
 PLAIN_SHELL = {
-    "aws",
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built
@@ -199,9 +198,52 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
         assert all(word in shown.stdout for word in words if word.startswith("--"))
     elif words[0] in SLURM:
         assert page.name == "slurm.md"
+    elif words[0] == "aws":
+        assert aws_faults(words) == ""
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line
+
+
+def aws_faults(words: list[str]) -> str:
+    """Return what the API model of AWS finds wrong with a command: its options and their values."""
+    if words[1:3] == ["s3", "mb"]:
+        return "" if re.fullmatch(r"s3://[\w-]+", words[3]) and words[4:5] in ([], ["--region"]) else "target"
+    botocore = pytest.importorskip("botocore", reason="the extra aws is not installed")
+    session = pytest.importorskip("botocore.session").get_session()
+    service = session.get_service_model(words[1].removesuffix("api"))
+    names = {botocore.xform_name(name, "-"): name for name in service.operation_names}
+    shape = service.operation_model(names[words[2]]).input_shape
+    members = {f"--{botocore.xform_name(member, '-')}": member for member in shape.members}
+    given = {members[option]: aws_value(text) for option, text in zip(words[3::2], words[4::2], strict=True)}
+    return str(
+        pytest.importorskip("botocore.validate").ParamValidator().validate(given, shape).generate_report()
+    )
+
+
+def aws_value(text: str) -> object:
+    """Return the value of an option: JSON, the short form `Key=true,Other=false`, or a text."""
+    if text.startswith("{"):
+        return json.loads(text)
+    pairs = [part.split("=") for part in text.split(",")] if "=" in text else []
+    return {key: {"true": True, "false": False}[value] for key, value in pairs} if pairs else text
+
+
+LIFECYCLE = "s3api put-bucket-lifecycle-configuration --bucket b --lifecycle-configuration"
+ACCESS = "s3api put-public-access-block --bucket b --public-access-block-configuration"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (f"{LIFECYCLE} '{{\"Rule\": 1}}'", 'Unknown parameter in LifecycleConfiguration: "Rule"'),
+        (f"{ACCESS} BlockAcls=true", 'Unknown parameter in PublicAccessBlockConfiguration: "BlockAcls"'),
+        ("s3 mb my-bucket", "target"),
+    ],
+)
+def test_a_command_that_aws_would_refuse_is_found(line: str, fault: str) -> None:
+    """A key that the API does not have, and a bucket without its scheme."""
+    assert fault in aws_faults(["aws", *shlex.split(line)])
 
 
 def test_the_configuration_of_a_cluster_has_keys_of_ray() -> None:
