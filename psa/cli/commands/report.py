@@ -81,7 +81,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
-    in the published format. Name the grid with the overrides of the sweep, as for `psa plan`.
+    in the published format. With --grid, and the overrides of the sweep, it also lists missing trials.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
