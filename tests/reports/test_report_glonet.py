@@ -608,7 +608,7 @@ def test_the_training_accuracy_is_that_of_the_records(fitted: Store, tmp_path: P
             assert row[-1] is None
     axes = dict(report.figures(rows, context))["curves_4"].axes
     assert len(axes) == 2 * 4 - 1  # nothing was measured of four layers
-    assert [ax.get_title(loc="right") for ax in axes[:4]][-1] == "training accuracy (%)"
+    assert axes[3].get_title(loc="right").strip() == "training accuracy (%)"
 
 
 def test_without_the_probe_there_is_no_training_accuracy(frame: pd.DataFrame, context: ReportContext) -> None:

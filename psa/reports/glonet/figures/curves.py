@@ -109,8 +109,9 @@ def curves_figure(
                     _dress_accuracy(ax)
                 if at == _LOSSES:  # ZeroR is of the validation split
                     ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+        below = "\n " if fitted else ""  # in four columns a name stands on a line of its own
         for ax, quantity in zip(axes[0], shown, strict=True):
-            ax.set_title(quantity, loc="right", fontsize=7.5, color="#404040", pad=2)
+            ax.set_title(f"{quantity}{below}", loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
         handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
