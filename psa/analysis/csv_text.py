@@ -29,6 +29,8 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 def _column(values: pd.Series[Any]) -> pa.Array:
     """Return the cells of a column as text; a missing value is empty."""
     encoded = pa.array(values, from_pandas=True)
+    if isinstance(encoded, pa.ChunkedArray):  # text of a frame that was concatenated
+        encoded = encoded.combine_chunks()
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
     texts = [_cell(value) for value in encoded.dictionary.to_pylist()]

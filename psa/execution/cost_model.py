@@ -209,11 +209,12 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 
 
 def trial_bytes(trial: Trial, meta_loops: int) -> int:
-    """Return the bytes on disk of one finished trial: two states, record, sidecar and gradients."""
+    """Return the bytes on disk of one finished trial: two states, record, sidecar, gradients and details."""
     parameters = trial.shape.parameters
     copies = 1 + len(trial.method.carried)
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
-    return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.gradient_bytes(trial, meta_loops)
+    arrays = gradient_storage.gradient_bytes(trial, meta_loops) + gradient_storage.detail_bytes(trial)
+    return 2 * state + 1_500 + 75 * meta_loops + arrays
 
 
 def machine_key() -> str:

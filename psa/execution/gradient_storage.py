@@ -1,11 +1,16 @@
-"""The size on disk of per-sample gradients, computed before any is stored. Imports no torch."""
+"""The size on disk of per-sample gradients and details, computed before any is stored. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
-from psa.specs.probes import CHECKPOINT, GRADIENT_COLUMNS, ONLINE, parse_probe
+from psa.specs.probes import CHECKPOINT, DETAILS, GRADIENT_COLUMNS, ONLINE, parse_probe
 from psa.specs.trial import Trial
+
+# Bytes per sample of psa.probes.sample_details: four integers and two floats; what a memory adds to them.
+_DETAIL_BYTES: Final = 4 * 8 + 2 * 4
+_MEMORY_BYTES: Final = 8 + 8 * 4
 
 
 def keeps_gradients(trial: Trial) -> bool:
@@ -21,6 +26,16 @@ def epoch_bytes(trial: Trial) -> int:
 def gradient_bytes(trial: Trial, epochs: int) -> int:
     """Return the bytes of all gradient files of a trial: one per requested epoch, and one after the last."""
     return sum(_file_bytes(trial, probe) * _count(probe, epochs) for probe in _files(trial))
+
+
+def detail_bytes(trial: Trial) -> int:
+    """Return the bytes of the file of the probe sample_details, 0 for a trial without it."""
+    if DETAILS not in trial.probes:
+        return 0
+    data = trial.data
+    samples = data.val_size + (data.test_size or data.facts.test)
+    each = _DETAIL_BYTES + (_MEMORY_BYTES if trial.memory is not None else 0)
+    return round(samples * data.classes / len(data.facts.classes)) * each
 
 
 def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]:

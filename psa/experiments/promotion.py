@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,12 +15,32 @@ from psa.storage.store import Store
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A candidate of a stage beside its rivals for the next.
+
+    points: its trials in the stage that it was ranked in. group: the number of its group from 1, None for
+    one that is always promoted, or that no group names. score: its mean validation accuracy, 0 to 1. score,
+    rank (in its group, from 1) and promoted are None until that stage is complete.
+    """
+
+    points: tuple[GridPoint, ...]
+    group: int | None
+    score: Fraction | None = None
+    rank: int | None = None
+    promoted: bool | None = None
+
+
+@dataclass(frozen=True)
 class StageStatus:
-    """A stage and its points that are to be trained; None until the stage before it is complete."""
+    """A stage and its points that are to be trained; None until the stage before it is complete. candidates:
+    those of the stage before it, in the order of the file; none of a first stage, nor of one whose
+    candidates are not yet known.
+    """
 
     grid: Grid
     number: int
     points: tuple[GridPoint, ...] | None
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -65,19 +85,41 @@ def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
     """
     before: tuple[GridPoint, ...] | None = None
     for number, stage in enumerate(grid.stages):
+        candidates: tuple[Candidate, ...] = ()
         if number == 0:
             before = stage.everyone
         elif before is not None:
             scores = _scores(before, grid.stages[number - 1].meta_loops, store)
-            chosen = None if scores is None else promoted(stage.promotion or Promotion(), before, scores)
-            before = (
-                None
-                if chosen is None
-                else tuple(point for point in stage.everyone if point.candidate in chosen)
-            )
+            candidates = tuple(_ranked(stage.promotion or Promotion(), before, scores))
+            before = None if scores is None else _admitted(stage, candidates)
         selected = {point.trial.id for point in stage.points}
         shown = None if before is None else tuple(each for each in before if each.trial.id in selected)
-        yield StageStatus(grid, number, shown)
+        yield StageStatus(grid, number, shown, candidates)
+
+
+def _ranked(
+    promotion: Promotion, points: Sequence[GridPoint], scores: Mapping[int, Fraction] | None
+) -> Iterator[Candidate]:
+    """Yield every candidate of a stage with its group; of a complete stage with its rank and its fate."""
+    mine: dict[int, list[GridPoint]] = {}
+    for point in points:
+        mine.setdefault(point.candidate, []).append(point)
+    groups = _groups(promotion, points)
+    chosen = set() if scores is None else promoted(promotion, points, scores)
+    for candidate, its in mine.items():
+        at = next((number for number, group in enumerate(groups) if candidate in group), None)
+        group = None if at is None else at + 1
+        if scores is None:
+            yield Candidate(tuple(its), group)
+            continue
+        rank = None if at is None else 1 + _order(groups[at], scores).index(candidate)
+        yield Candidate(tuple(its), group, scores[candidate], rank, candidate in chosen)
+
+
+def _admitted(stage: Stage, candidates: Sequence[Candidate]) -> tuple[GridPoint, ...]:
+    """Return the points of a stage whose candidates were promoted to it."""
+    chosen = {each.points[0].candidate for each in candidates if each.promoted}
+    return tuple(point for point in stage.everyone if point.candidate in chosen)
 
 
 def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
@@ -96,13 +138,17 @@ def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[
     return {candidate: sum(each, Fraction()) / len(each) for candidate, each in found.items()}
 
 
-def promoted(promotion: Promotion, points: Sequence[GridPoint], scores: dict[int, Fraction]) -> set[int]:
+def promoted(promotion: Promotion, points: Sequence[GridPoint], scores: Mapping[int, Fraction]) -> set[int]:
     """Return the promoted candidates. Among equal scores the first in the file is taken."""
     chosen = {point.candidate for point in points if point.variant in promotion.always}
     for group in _groups(promotion, points):
-        ranked = sorted(group, key=lambda candidate: (-scores[candidate], candidate))
-        chosen |= set(ranked[: promotion.best])
+        chosen |= set(_order(group, scores)[: promotion.best])
     return chosen
+
+
+def _order(group: set[int], scores: Mapping[int, Fraction]) -> list[int]:
+    """Return the candidates of a group, best first."""
+    return sorted(group, key=lambda candidate: (-scores[candidate], candidate))
 
 
 def max_promoted(promotion: Promotion, points: Sequence[GridPoint]) -> int:

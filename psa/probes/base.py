@@ -47,3 +47,15 @@ class LkgProbe(NetworkProbe):
     def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, as the class describes."""
         return super().each(probe_input)
+
+
+class FileProbe(LkgProbe):
+    """The base of probes whose numbers are all in files of arrays, so that the record names only the file."""
+
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """Return no names: all results are in files."""
+        return {}
+
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
+        """Return nothing: all results are in files."""
+        return self.each(probe_input)

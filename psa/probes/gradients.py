@@ -21,9 +21,8 @@ from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.probes.base import LkgProbe
+from psa.probes.base import FileProbe
 from psa.storage.array_file import Arrays
-from psa.storage.trial_state import Observation
 
 
 class Factors:
@@ -98,19 +97,7 @@ class Followed:
         return self.factors.of(row, self.splits.train, self.splits.digits) if self.wanted[row] else None
 
 
-class _Silent(LkgProbe):
-    """A probe whose numbers are all in files."""
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """Return nothing: all results are in files."""
-        return {}
-
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Return nothing: all results are in files."""
-        return self.each(probe_input)
-
-
-class GradientsOnline(_Silent):
+class GradientsOnline(FileProbe):
     """Each sample's gradient in the step that trained on it: with the weights (and the dropout) of that
     moment, before the optimiser's step. Samples stand in the order of training.
 
@@ -133,7 +120,7 @@ class GradientsOnline(_Silent):
         return Followed(factors, splits, wanted)
 
 
-class Gradients(_Silent):
+class Gradients(FileProbe):
     """Each training sample's gradient at one checkpoint: the LKG after selection, without dropout. Samples
     stand in the order of the training split.
 

@@ -20,6 +20,7 @@ ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]
 
 ONLINE: Final = "gradients_online"
 CHECKPOINT: Final = "gradients"
+DETAILS: Final = "sample_details"
 
 # The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
 GRADIENT_COLUMNS: Final = ("index", "digit", "label", "prediction")
@@ -38,6 +39,7 @@ PROBES: Final = {
     "embedding_knn": "psa.probes.embedding_knn:EmbeddingKnn",
     "toggle": "psa.probes.memory:ToggleProbe",
     "retrieval": "psa.probes.memory:RetrievalProbe",
+    "sample_details": "psa.probes.sample_details:SampleDetails",
 }
 
 

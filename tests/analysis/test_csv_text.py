@@ -47,3 +47,9 @@ def test_bytes_are_those_of_pandas(rows: list[tuple[object, ...]]) -> None:
 def test_edges(frame: pd.DataFrame) -> None:
     """No row, a name with a comma, and numbers at the edges of their notation."""
     assert csv_bytes(frame).decode() == frame.to_csv(index=False)
+
+
+def test_frames_that_were_joined() -> None:
+    """Their text is in several pieces."""
+    frame = pd.concat([pd.DataFrame({"a": ["x", "y,"], "b": 1.5}), pd.DataFrame({"a": ["x"], "b": 2.5})])
+    assert csv_bytes(frame).decode() == frame.to_csv(index=False)

@@ -281,7 +281,7 @@ def test_the_search_for_chance_lets_streams_pass(source: str) -> None:
 # The contracts of studies and reports, programs, and tables and figures whose package says whose they are.
 SHARED_NAMES = {
     *("ALIASES", "STUDY", "Settings", "from_settings", "warnings"),
-    *("QUESTION", "parts", "tables", "figures", "listings", "page"),
+    *("QUESTION", "parts", "tables", "figures", "listings", "page", "runs"),
     *("logger", "main"),
     *("accuracy_table", "agreement_figure", "norms_figure", "paired_table"),
 }

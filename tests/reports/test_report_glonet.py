@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import some_record
 from paths import ROOT
 
 from psa.analysis.frame_schema import trials_of
@@ -563,3 +564,79 @@ def test_of_trials_that_differ_in_probes_a_longer_one_is_taken(store: Store, tmp
     names = set(load_records_frame(copy)["id"].astype(str))
     assert longer.id in names
     assert more.id not in names
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Store:
+    """The records of two networks with the probe of training accuracy, and of two without."""
+    folder = tmp_path_factory.mktemp("fitted")
+    made = Store(folder / "models", folder / "results")
+    for pack in [*trials(probes=("train_accuracy",))[::2], *trials()[1::2]]:
+        run_pack(Pack(trials=tuple(pack), horizon=EPOCHS), made, Machine(data_dir, "cpu", 1))
+    return made
+
+
+def test_the_training_accuracy_is_that_of_the_records(fitted: Store, tmp_path: Path) -> None:
+    """Every epoch of every trial as a row, a column of the table, a panel where it was measured."""
+    rows = load_records_frame(fitted)
+    context = ReportContext(tmp_path, observed=load_probe_frame(fitted), store=fitted)
+    listed = csv.DictReader(io.StringIO(report.listings(rows, context)["training_accuracy.csv"].decode()))
+    found = {
+        (row["model"], row["layers"], row["seed"], row["epoch"]): float(row["training_accuracy"])
+        for row in listed
+    }
+    expected, last = {}, {}
+    for pack in trials(probes=("train_accuracy",))[::2]:
+        for trial in pack:
+            record = fitted.read(trial)
+            assert record is not None
+            model = {"glonet": "GloNet", "mlp": "MLP"}[record["spec"]["model"]["family"]]
+            for epoch, seen in enumerate(record["probes"]["train_accuracy"]["loops"]):
+                if epoch:
+                    share = 100 * seen["correct"][0] / record["samples"]["train"]
+                    expected[model, "3", str(trial.seed), str(epoch)] = share
+                    last[model, trial.seed] = share
+    assert found == pytest.approx(expected)
+    assert len(found) == 2 * SEEDS * EPOCHS
+    table = report.tables(rows, context)["accuracy"]
+    assert table.columns[-1].name == "Training (%)"
+    for row in table.rows:
+        if row[2] == 3:
+            mean = np.mean([share for (model, _), share in last.items() if model == row[0]])
+            assert row[-1].mean == pytest.approx(mean)  # type: ignore[union-attr]
+        else:
+            assert row[-1] is None
+    axes = dict(report.figures(rows, context))["curves_4"].axes
+    assert len(axes) == 2 * 4 - 1  # nothing was measured of four layers
+    assert axes[3].get_title(loc="right").strip() == "training accuracy (%)"
+
+
+def test_without_the_probe_there_is_no_training_accuracy(frame: pd.DataFrame, context: ReportContext) -> None:
+    """No file, no column, no empty panel."""
+    assert "training_accuracy.csv" not in report.listings(frame, context)
+    assert "Training (%)" not in [column.name for column in report.tables(frame, context)["accuracy"].columns]
+    assert len(dict(report.figures(frame, context))["curves_4"].axes) == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"family": "simplemlp", "arch": "2*4"}, "must be of glonet, mlp, residual, got simplemlp 2*4"),
+        ({"family": "mlp", "arch": "1*4, 1*5"}, "several widths: mlp 1*4, 1*5"),
+    ],
+)
+def test_networks_of_another_study_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    model: dict[str, str],
+    said: str,
+) -> None:
+    """A study of a plugin may choose this kind for any network: one line, not a KeyError, and no folder."""
+    trial = Trial.model_validate({"study": "mine", "kind": "glonet", "model": model})
+    made = Store(tmp_path / "models", tmp_path / "results")
+    made.write(trial, some_record(2, trial), {})
+    monkeypatch.chdir(tmp_path)
+    assert run(PSA, ["report", "mine"]) == 2
+    assert said in capfd.readouterr().err
+    assert not (tmp_path / "results/reports").exists()

@@ -31,7 +31,7 @@ from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize, quote
 from psa.core.plugins.loading import load_plugins
 from psa.experiments.grid import Grid, load_grid
-from psa.experiments.promotion import stage_statuses
+from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -98,10 +98,9 @@ def report(  # noqa: PLR0913  # each is an option
             check_typst()
         store = Store(model_dir, results_dir)
         declared = _declared(grid, overrides, only)
-        expected, horizons = (
-            ((), None) if declared is None else (_expected(declared, store), declared.horizons)
-        )
-        source = _Source(study, grid, {} if declared is None else selections(declared))
+        stages = () if declared is None else tuple(stage_statuses(declared, store))
+        expected, horizons = _expected(stages), None if declared is None else declared.horizons
+        source = _Source(study, grid, {} if declared is None else selections(declared), stages)
         show("reading the records")
         frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
     pages = []
@@ -152,11 +151,10 @@ def _declared(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | 
     return None
 
 
-def _expected(declared: Grid, store: Store) -> tuple[Trial, ...]:
+def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
     """Return the trials that should be there: of a stage whose candidates are promoted those that went on,
     none of a stage that waits for the one before it.
     """
-    stages = stage_statuses(declared, store)
     return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
 
 
@@ -167,6 +165,7 @@ class _Source:
     study: str
     grid: Path | None
     selections: Mapping[str, str]
+    stages: tuple[StageStatus, ...]
 
     @property
     def command(self) -> str:
@@ -239,7 +238,7 @@ def _written(
     """Store the page and its parts. Return the paths of the files beside the page."""
     from psa.analysis import records_frame
     from psa.reports.plotting import style
-    from psa.reports.rendering import html, tables
+    from psa.reports.rendering import html, stages, tables
     from psa.reports.rendering.pdf import document
 
     folder = context.folder
@@ -247,9 +246,9 @@ def _written(
     made = report.tables(rows, context)  # before anything is written: a mistake leaves no folder behind
     say(f"{folder}: rows")
     paths = records_frame.write_frame(rows, folder)
-    for name, table in made.items():
+    for name, table in (made | stages.stage_tables(source.stages)).items():
         paths += tables.save_table(table, folder, name)
-    for name, content in report.listings(rows, context).items():
+    for name, content in (report.listings(rows, context) | stages.stage_files(source.stages)).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
     pictures, notes = {}, {}
@@ -260,9 +259,8 @@ def _written(
         notes[stored[0]] = style.notes_in(figure)
         paths += stored
     say(f"{folder}: trials")
-    whole = _with_trials(
-        html.with_notes(report.page(rows, context, made, pictures), notes), rows, context, source
-    )
+    page = stages.with_stages(report.page(rows, context, made, pictures), source.stages)
+    whole = _with_trials(html.with_notes(page, notes), rows, context, source)
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")

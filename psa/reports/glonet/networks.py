@@ -16,10 +16,12 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.stats import Values
 from psa.core.errors import UserError
+from psa.core.formatting import join_names
 from psa.specs.arch import Arch
 from psa.storage.store import Store
 
 MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
+_OTHER_KIND: Final = "Name another study, or give these trials a kind of their own"
 COMPARED_NETWORKS: Final = ("family", "arch")  # all other settings must be equal on a page
 
 
@@ -38,10 +40,21 @@ class Network:
 
 
 def network_label(family: str, arch: str) -> Network:
-    """Return the network of a row. Raises ValueError if its hidden layers differ in width."""
+    """Return the network of a row. Raises UserError for a family that the depth study does not have, and for
+    hidden layers of several widths: trials of a plugin may be of this kind.
+    """
+    if family not in MODEL_NAMES:
+        raise UserError(
+            f"the networks of a depth report must be of {join_names(list(MODEL_NAMES))}, got {family} {arch}",
+            _OTHER_KIND,
+        )
     widths = Arch.coerce(arch).widths
     if len(set(widths)) > 1:
-        raise ValueError(f"{arch} has layers of several widths")
+        raise UserError(
+            f"the networks of a depth report must have hidden layers of one width, got several widths: "
+            f"{family} {arch}",
+            _OTHER_KIND,
+        )
     return Network(widths[0], len(widths) + 1, MODEL_NAMES[family])
 
 

@@ -32,6 +32,7 @@ from psa.reports.glonet.networks import (
     glonet_results,
     seconds_of,
 )
+from psa.reports.glonet.training_accuracy import fits_of, training_accuracy_csv
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 from psa.reports.wording import apart_text, pages_of, shared_settings
@@ -44,7 +45,7 @@ QUESTION: Final = (
 _CAPTIONS: Final = {
     "accuracy": "Test accuracy over depth, for each width.",
     "speed": "Time per epoch and trial over depth, for each width.",
-    "curves": "Training loss, validation loss and validation accuracy over the epochs, a row per depth.",
+    "curves": "Losses and accuracies over the epochs, a row per depth.",
     "usage": "The share of each hidden layer in the mean output, before and after training, by depth.",
     "early": "Accuracy when the head reads only the first k hidden layers, a panel per depth.",
     "parameters": "{model}: the L1 norm of each layer's parameters through training, a panel per depth.",
@@ -72,6 +73,10 @@ class _Seen:
         return uses_of(self.results, self.context.observed)
 
     @cached_property
+    def fits(self) -> dict[Network, Values]:
+        return fits_of(self.results, self.context.observed)
+
+    @cached_property
     def seconds(self) -> dict[Network, Values]:
         return seconds_of(self.results, self.context.store)
 
@@ -89,7 +94,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     seen = _Seen(frame, context)
     results = seen.results
     found = {
-        "accuracy": glonet_tables.accuracy_table(results),
+        "accuracy": glonet_tables.accuracy_table(results, seen.fits),
         "paired": glonet_tables.paired_table(results),
         "convergence": glonet_tables.convergence_table(results),
     }
@@ -113,7 +118,8 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
         depths = trained_depths(results, features)
         for at in range(0, len(depths), ROWS):
             part = f"_{at // ROWS + 1}" if len(depths) > ROWS else ""
-            yield f"curves_{features}{part}", curves_figure(results, features, depths[at : at + ROWS])
+            shown = depths[at : at + ROWS]
+            yield f"curves_{features}{part}", curves_figure(results, features, shown, seen.fits)
         made = {
             f"usage_{features}": usage_figure(results, seen.uses, features),
             f"early_exit_{features}": exits_figure(results, seen.uses, features),
@@ -125,11 +131,14 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
-    """Return layers.csv: every layer of every network, means over seeds."""
+    """Return layers.csv: every layer of every network, means over seeds; training_accuracy.csv: every epoch
+    of every trial. Each is left out where no trial was observed.
+    """
     seen = _Seen(frame, context)
-    if not seen.uses:
-        return {}
-    return {"layers.csv": layers_csv(seen.uses.values())}
+    found = {"layers.csv": layers_csv(seen.uses.values())} if seen.uses else {}
+    if seen.fits:
+        found["training_accuracy.csv"] = training_accuracy_csv(seen.results, seen.fits)
+    return found
 
 
 def page(

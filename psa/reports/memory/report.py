@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.csv_text import csv_bytes
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.records_frame import stored_records
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
@@ -21,6 +23,8 @@ from psa.reports.contract import ReportContext
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
+from psa.reports.memory.listings import comparison_tests, epoch_logs
+from psa.reports.memory.run_folders import memory_run_folders
 from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
@@ -167,10 +171,11 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
-    """Return every run as CSV and JSON, and the report in Markdown."""
+    """Return every run as CSV and JSON, every epoch and every test as CSV, and the report in Markdown."""
     runs = build_runs(frame, context)
-    if runs.empty:
+    if runs.empty or context.store is None:
         return {}
+    records = [record for record, _ in stored_records(context.store, runs["id"])]
     made = tables(frame, context)
     text = "\n\n".join(
         [f"# {QUESTION}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
@@ -178,8 +183,16 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     return {
         "runs.csv": runs.to_csv(index=False).encode(),
         "runs.json": json_of(runs),
+        "epoch_logs.csv": csv_bytes(epoch_logs(records, runs)),
+        "comparison_tests.csv": csv_bytes(comparison_tests(runs, comparisons_of(runs))),
         "scientific_report.md": f"{text}\n".encode(),
     }
+
+
+def runs(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the name and the files of a folder for each run (see psa.reports.memory.run_folders)."""
+    if context.store is not None:
+        yield from memory_run_folders(build_runs(frame, context), context.store)
 
 
 def json_of(runs: pd.DataFrame) -> bytes:

@@ -13,15 +13,18 @@ from matplotlib.ticker import MaxNLocator
 from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Trained
+from psa.reports.glonet.training_accuracy import Fits
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
-_QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
+_QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)", "training accuracy (%)")
+_LOSSES: Final = 2  # of the quantities
 ROWS: Final = 8  # of panels per page
 
 
-def _of(each: Trained) -> tuple[Values, Values, Values]:
-    return each.train_losses, each.losses, each.accuracies
+def _of(each: Trained, fits: Fits) -> tuple[Values, Values, Values, Values]:
+    fitted = fits.get(each.network, np.full_like(each.accuracies, np.nan))
+    return each.train_losses, each.losses, each.accuracies, fitted
 
 
 def plot_epochs(ax: Axes, curves: Sequence[tuple[str, Values]]) -> Axes:
@@ -55,7 +58,7 @@ def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
 
 def _range(results: GlonetResults, at: int) -> tuple[float, float] | None:
     """Return the range of a loss over all networks, from its means over seeds; None without any."""
-    found = [bands(_of(each)[at])[0] for each in results.trained.values() if each.n]
+    found = [bands(_of(each, {})[at])[0] for each in results.trained.values() if each.n]
     values = np.concatenate(found or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0)]
     return (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else None
@@ -72,14 +75,20 @@ def trained_depths(results: GlonetResults, features: int) -> list[int]:
     ]
 
 
-def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
-    """Plot training loss, validation loss (each on one logarithmic range) and validation accuracy, per depth.
+def curves_figure(
+    results: GlonetResults, features: int, layers: Sequence[int], fits: Fits | None = None
+) -> Figure:
+    """Plot training loss, validation loss (each on one logarithmic range) and validation accuracy, per depth;
+    where any trial has it, also training accuracy.
 
-    layers: depths with at least one trained network, see `trained_depths`.
+    layers: depths with at least one trained network, see `trained_depths`. fits: see
+    psa.reports.glonet.training_accuracy.
     """
-    ranges = [_range(results, at) for at in (0, 1)]
+    fitted = {network: values for network, values in (fits or {}).items() if network.features == features}
+    ranges = [_range(results, at) for at in range(_LOSSES)]
+    shown = _QUANTITIES if fitted else _QUANTITIES[:-1]
     with plot_style():
-        figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)
+        figure, axes = panels(f"Learning curves, width {features}", len(layers), len(shown), 0.85)
         for row, depth in enumerate(layers):
             there = [
                 each
@@ -87,23 +96,33 @@ def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) 
                 if (each := results.get(model, depth, features)) is not None and each.n
             ]
             for at, ax in enumerate(axes[row]):
-                if not any(np.isfinite(_of(each)[at]).any() for each in there):
+                lines = [(each.network.model, _of(each, fitted)[at]) for each in there]
+                lines = [(model, values) for model, values in lines if np.isfinite(values).any()]
+                if not lines:
                     ax.remove()
                     continue
-                plot_epochs(ax, [(each.network.model, _of(each)[at]) for each in there])
+                plot_epochs(ax, lines)
                 ax.set_title(f"{depth} layers", loc="left", fontsize=7.5, pad=2)
-                if at < 2:
+                if at < _LOSSES:
                     _dress_loss(ax, ranges[at])
                 else:
+                    _dress_accuracy(ax)
+                if at == _LOSSES:  # ZeroR is of the validation split
                     ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-                    ax.set_ylim(0, 104)
-                    ax.set_yticks((0, 50, 100))
-        for ax, quantity in zip(axes[0], _QUANTITIES, strict=True):
-            ax.set_title(quantity, loc="right", fontsize=7.5, color="#404040", pad=2)
+        below = "\n " if fitted else ""  # in four columns a name stands on a line of its own
+        for ax, quantity in zip(axes[0], shown, strict=True):
+            ax.set_title(f"{quantity}{below}", loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
         handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it. "
+        if fitted:
+            how += "The training accuracy is that of the weights after an epoch, on the training split. "
         how += "The panels of a column share their axis."
         return finish_panels(figure, results, handles, [how])
+
+
+def _dress_accuracy(ax: Axes) -> None:
+    ax.set_ylim(0, 104)
+    ax.set_yticks((0, 50, 100))
