@@ -351,6 +351,29 @@ def test_the_table_has_every_earlier_program() -> None:
         assert any(name in row for row in rows), name
 
 
+def significant(family: str) -> set[tuple[str, str, str]]:
+    """The architecture, mode and difference of every pair of a committed table with p (Holm) below 0.05."""
+    table = ROOT / f"results/reports/digits/digits_{family}/paired.md"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.read_text().splitlines()]
+    return {
+        (row[0], row[1], row[3].split()[0]) for row in rows if row[2:3] == ["10"] and float(row[5]) < 0.05
+    }
+
+
+def test_the_guide_names_every_significant_difference_on_the_digits() -> None:
+    """Those of both committed tables, and no other."""
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    rows = re.findall(r"^\| (plain|residual) (\S+) \|(.*)\|(.*)\|(.*)\|$", guide, re.MULTILINE)
+    named = {
+        (family, arch.replace("\\", ""), mode, cell.strip())
+        for family, arch, *cells in rows
+        for mode, cell in zip(("full", "hidden", "output"), cells, strict=True)
+        if cell.strip()
+    }
+    families = {"plain": "simplemlp", "residual": "resmlp"}
+    assert named == {(name, *each) for name, family in families.items() for each in significant(family)}
+
+
 UNITS = {"h": 3600, "min": 60, "s": 1}
 
 
