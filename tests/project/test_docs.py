@@ -396,3 +396,21 @@ def test_every_grid_is_in_the_guide_to_reproduction(path: Path, tmp_path: Path) 
     assert f"| {first['trials']:,} " in row
     amount, unit = row.split(" | ")[3].split()
     assert round(first["seconds"] / UNITS[unit]) == int(amount)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["simplemlp", "resmlp"])
+def test_the_cost_of_the_whole_study_is_as_estimated(family: str, tmp_path: Path) -> None:
+    """On SageMaker, in the guide to reproduction and in the README, by a command that needs no account."""
+    folders = ["--model-dir", tmp_path / "models", "--results-dir", tmp_path / "results"]
+    grid = ROOT / f"reproduction/{family}.toml"
+    planned = subprocess.run(
+        [sys.executable, "-m", "psa", "plan", grid, "--backend", "sagemaker", "--device", "cpu", *folders],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    hours, dollars = re.search(r"jobs: ([\d.]+) instance-hours, \$([\d.]+) ", planned.stdout).groups()
+    cost = f"{float(hours):.0f} instance-hours, ${float(dollars):.0f}"
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert cost in next(line for line in guide.splitlines() if line.startswith("| SageMaker, ml.c5.xlarge "))
+    if family == "simplemlp":
+        assert f"estimates {cost.replace(',', ' and')}." in README
