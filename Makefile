@@ -40,7 +40,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python) $(if $(CPU),--cpu=$(CPU))
 endef
 
-.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs images policies format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs pages images policies format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -93,6 +93,9 @@ docs: set-up-tests ## write docs/tools.md and docs/json.md anew, from the comman
 	@$(RUN) tools/tools_page.py
 	@$(RUN) tools/json_page.py
 	@$(RUN) tools/published_page.py
+
+pages: set-up-tests ## write the reports under results/reports anew, from the published bundles (ARGS=digits)
+	@$(RUN) tools/committed_pages.py $(ARGS)
 
 images: set-up-tests ## write the table of container images anew, from AWS's SDK (the extra sagemaker)
 	@$(RUN) tools/images.py

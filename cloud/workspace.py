@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.errors import UserError
+from psa.core.file_locks import locked
 from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
 
+_PATIENCE_SECONDS: Final = 60.0  # for another process that creates the id
 NO_ID: Final = "00000000"  # a folder without an id
 _NAME: Final = re.compile(rb"[0-9a-f]{8}")
 
 
 def workspace_id(models: Path) -> str:
     """Return the id of a folder of states, 8 hexadecimal digits; create it if necessary. Raises UserError."""
-    name = read_workspace_id(models)
-    if name == NO_ID:
-        while name == NO_ID:
-            name = secrets.token_hex(4)
-        write_atomically(models / ".home", name.encode())
-    return name
+    if (name := read_workspace_id(models)) != NO_ID:
+        return name
+    with locked(models / ".home.lock", _PATIENCE_SECONDS):  # of two sweeps that start at once, one creates it
+        if (name := read_workspace_id(models)) == NO_ID:
+            while name == NO_ID:
+                name = secrets.token_hex(4)
+            write_atomically(models / ".home", name.encode())
+        return name
 
 
 def read_workspace_id(models: Path) -> str:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Train the published grids from the cheapest part to the dearest, in a folder of their own.
+# Train the published grids in a separate folder, from the cheapest architectures to the most expensive ones.
 #
 #   nice -n 19 reproduction/whole.sh FOLDER [options of `psa sweep`]
 #
-# FOLDER/results gets the published bundles to begin with, so that only what is missing in them is trained.
-# Stopped at any moment, by Ctrl-C or SIGTERM, it goes on from there when it is started again. What is finished
-# is added to the published bundles by
+# The published bundles are first copied to FOLDER/results, so that only trials missing in them are trained. The
+# script can be stopped at any moment with Ctrl-C or SIGTERM; start it again to resume. To add the finished trials
+# to the published bundles:
 #
 #   psa bundle results/published/simplemlp.parquet --from FOLDER/results --grid reproduction/simplemlp.toml
 set -euo pipefail
@@ -14,9 +14,9 @@ folder=${1:?usage: reproduction/whole.sh FOLDER [options of psa sweep]}
 shift
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# Mode decay is mode none to the bit at the published rates, and is left for later.
+# Mode decay is left out, because with the published rates it is bit-identical to mode none.
 modes=none,dropout,full,hidden,output
-# All 98 architectures, as groups of rising cost: enough packs in each to keep every core at work.
+# All 98 architectures in groups of rising cost, each with enough packs to keep every core busy.
 groups=(
     '1*1,2*1,1*2,2*2,4*1,1*4,4*2,3*3,2*4,4*4,8*1,1*8,8*2,5*5,2*8,6*6,7*7,8*8,16*1,1*16,16*2,2*16,9*9,10*10,17*4'
     '4*17,11*11,12*12,13*13,14*14,30*2,32*1,1*32,29*4,2*30,15*15'

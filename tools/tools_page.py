@@ -23,13 +23,18 @@ WIDTH: Final = "100"
 INTRODUCTION: Final = """\
 # Every command
 
-What each command says of itself with `--help`; this page is written by `make docs` and compared with them by
-a test. How the commands go together is in the [README](../README.md); the shell completes them after `psa
---install-completion`.
+The help text of each command. `make docs` generates this page, and a test checks that it is up to date.
+The [README](../README.md) shows how to use the commands together. `psa --install-completion` enables tab
+completion.
 
-Mistakes are one line on standard error that says what, where and what to do, with exit code 2. 0 is done, 1
-is done with failures, or Ray itself failed, 130 was stopped by Ctrl-C and 143 by SIGTERM, with everything
-that was finished stored.
+Exit codes of all commands; the help text of a command lists further ones:
+
+| code | meaning |
+|---|---|
+| 0 | finished |
+| 1 | finished, but some parts failed; or Ray could not run |
+| 2 | wrong usage: one line on standard error names the error and a remedy |
+| 130, 143 | stopped by Ctrl-C or SIGTERM; everything that was finished is stored |
 """
 
 

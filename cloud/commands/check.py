@@ -23,20 +23,20 @@ _STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
 
 
 def check(
-    what: Annotated[Literal["aws"], Parameter(help="What to check: the AWS account of the settings.")],
+    what: Annotated[Literal["aws"], Parameter(help="Check the AWS account of the settings.")],
     *,
     as_json: JsonOption = False,
     policy: Annotated[
         PolicyName | None,
-        Parameter(help="Print the least IAM policy of the caller, or of the jobs' role, and check nothing."),
+        Parameter(help="Print the minimal IAM policy of the caller or of the role of the jobs, then exit."),
     ] = None,
     region: Region = None,
 ) -> Outcome:
     """Check an AWS account before the first SageMaker job.
 
-    Checks credentials, region, role, bucket, permissions, quotas, image and logs. Each line is ok or says
-    what to do. It writes one small file below the prefix and deletes it. Exit code 0: all is well; 1:
-    something failed.
+    Checks credentials, region, role, bucket, permissions, quotas, image and logs. Each line says ok
+    or what to do. The check writes one small file below the prefix and deletes it. Exit code 0: the account
+    is ready; 1: a check failed.
 
     Example: psa check aws
     """

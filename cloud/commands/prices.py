@@ -21,7 +21,7 @@ from psa.core.formatting import pluralize
 
 def prices(
     action: Annotated[
-        Literal["show", "refresh"], Parameter(help="Show the table in use, or read it anew from AWS.")
+        Literal["show", "refresh"], Parameter(help="Show the table in use, or download it from AWS.")
     ] = "show",
     *,
     region: Region = None,
@@ -32,8 +32,8 @@ def prices(
 ) -> int:
     """Show the prices of SageMaker training, or refresh them from AWS.
 
-    `refresh` writes a table of your own for the region, which estimates then use instead of the built-in one.
-    It needs AWS credentials that allow pricing:GetProducts, and neither a role nor a bucket.
+    `refresh` downloads the prices of the region. Estimates then use them instead of the built-in table. It
+    needs AWS credentials that allow pricing:GetProducts, but no role and no bucket.
 
     Example: psa prices refresh --region eu-west-1
     """

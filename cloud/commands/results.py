@@ -42,7 +42,7 @@ def results_parser(
     order: Annotated[
         Path | None,
         Parameter(
-            help="List of architectures, whose order the tables have. "
+            help="List of architectures in the order of the tables. "
             f"[default: {CONFIGURATIONS} if it exists, else all]"
         ),
     ] = None,

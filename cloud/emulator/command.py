@@ -68,13 +68,15 @@ def rehearse(
     ] = None,
     capacity_error: Annotated[
         tuple[str, ...],
-        Parameter(help="Simulate a lack of capacity for this instance type; repeatable.", negative=""),
+        Parameter(help="Simulate a lack of capacity for this instance type. May be repeated.", negative=""),
     ] = (),
     interrupt_every: Annotated[
-        Seconds | None, Parameter(help="Interrupt spot jobs after this time: 30s, 2m.")
+        Seconds | None, Parameter(help="Interrupt spot jobs after this time, in seconds or as 30s, 2m.")
     ] = None,
     interruptions: Annotated[CountOption, Parameter(help="Maximum number of interruptions per job.")] = None,
-    grace: Annotated[Seconds, Parameter(help="Time from SIGTERM to SIGKILL.")] = AWS_GRACE,
+    grace: Annotated[
+        Seconds, Parameter(help="Time from SIGTERM to SIGKILL, in seconds or as 30s, 2m.")
+    ] = AWS_GRACE,
     network: Annotated[
         bool, Parameter(help="Give containers access to the network, which training does not need.")
     ] = True,
@@ -83,8 +85,9 @@ def rehearse(
     """Run a command against a local SageMaker emulator.
 
     Emulates S3, SageMaker and CloudWatch without an account, charges or Docker. Environment variables direct
-    the command to the emulator; nothing reaches AWS. Jobs run as processes, each with its own /opt/ml and a
-    copy of this environment without psa as its image. The exit code is that of the command.
+    the command to the emulator; nothing reaches AWS. Jobs run as processes, each with its own
+    /opt/ml. Their image is a copy of this Python environment without psa. The exit code is that of the
+    command.
 
     Example: psa rehearse --interrupt-every 30s -- psa sweep reproduction/smoke.toml --backend sagemaker
     """

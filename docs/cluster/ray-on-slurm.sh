@@ -1,7 +1,7 @@
 #!/bin/bash
 # A sweep on a Ray cluster inside one Slurm allocation: `sbatch docs/cluster/ray-on-slurm.sh GRID [OPTIONS]`.
-# `psa sweep --backend slurm` needs no Ray and no allocation of its own; this script is for clusters that give out
-# whole nodes only, and for `psa search` (PSA_COMMAND=search).
+# Use it if the cluster allocates only whole nodes, or for `psa search` (PSA_COMMAND=search). Otherwise use
+# `psa sweep --backend slurm`, which needs neither Ray nor an allocation.
 #SBATCH --job-name=psa-ray
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -16,7 +16,7 @@ port=${RAY_PORT:-6379}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 
-# --block keeps the step alive as long as Ray; when it ends, Slurm ends what it has started
+# --block keeps the job step alive as long as Ray runs; when the step ends, Slurm ends its processes
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
     ray start --head --node-ip-address="$address" --port="$port" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 sleep "${RAY_START_SECONDS:-15}"
@@ -28,7 +28,7 @@ fi
 
 psa "${PSA_COMMAND:-sweep}" "$@" --backend ray --address "$address:$port" &
 sweep=$!
-# near the time limit: the sweep saves, and Slurm starts this script again
+# near the time limit the sweep saves its state, and Slurm starts this script again
 trap 'kill -TERM $sweep; wait $sweep || true; scontrol requeue "$SLURM_JOB_ID"' USR2
 trap 'kill -TERM $sweep; wait $sweep || true; exit 143' TERM
 wait $sweep

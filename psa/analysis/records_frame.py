@@ -19,6 +19,7 @@ from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.analysis.probe_frame import build_probe_frame, probe_parts
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
+from psa.core.formatting import join_names
 from psa.specs.base import canonical_json
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged, diverged_loops
@@ -45,8 +46,8 @@ def load_records_frame(
     of trials that differ in nothing but what was observed of them the longest is taken, of equally long ones
     that with the most probes. horizons: meta-loops that a trial (by id) must have to be done; with fewer it
     is `unfinished`, and its numbers are left out, as those of one that `diverged` (see
-    psa.storage.records.divergence). observe: called with each record. Raises UserError without a record, or
-    without any of those expected.
+    psa.storage.records.divergence). observe: called with each record. Raises UserError without a record,
+    without any of those expected, and where those are of another study.
 
     Example:
         The rows of a results folder, one per loop:
@@ -57,6 +58,7 @@ def load_records_frame(
     """
     store = store if isinstance(store, Store) else Store("models", store)
     wanted = {trial.id: trial for trial in expected}
+    _check_names(names, {trial.study for trial in wanted.values()})
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
     read = []
     for record in store.records.all(names):
@@ -79,6 +81,16 @@ def load_records_frame(
     if not wanted:
         rows += list(_holes(store, rows))
     return build_frame(rows)
+
+
+def _check_names(names: Sequence[str], expected: set[str]) -> None:
+    """Raise UserError where trials are expected of a study that is not read: all would count as damaged."""
+    if names and not expected <= set(names):
+        grids = join_names(sorted(expected))
+        raise UserError(
+            f"the study must be {grids}, the name of the grid, got {join_names(names)}",
+            "Write that name, or all",
+        )
 
 
 def load_frames(

@@ -22,11 +22,20 @@ from psa.core import process
 from psa.core.errors import UserError
 from psa.core.extras import import_cloud
 
+
+def _shown_default(value: Any) -> str | None:
+    """Return a default as it is typed, for the help; None, which shows nothing, for an empty one."""
+    if value is None or value in ((), ""):
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 # Interruptions are handled here: cyclopts would end the process without a message.
 _SHARED: Final[dict[str, Any]] = {
     "version": __version__,
     "help_format": "plaintext",
     "suppress_keyboard_interrupt": False,
+    "default_parameter": Parameter(show_default=_shown_default),
 }
 
 

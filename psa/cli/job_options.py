@@ -31,19 +31,22 @@ class ManagedSweepOptions(SweepCommandOptions):
         str | None,
         option(
             SAGEMAKER,
-            "Share identifier of the jobs, for a queue that divides its capacity fairly. [sagemaker]"
+            "Share identifier of the jobs, for a queue with a fair-share policy. [sagemaker]"
             " [default: SAGEMAKER_JOB_SHARE]",
         ),
     ] = None
     subnets: Annotated[
         str | None,
-        option(SAGEMAKER, "Subnets of the VPC, with commas. [sagemaker] [default: SAGEMAKER_SUBNETS]"),
+        option(
+            SAGEMAKER, "Subnets of the VPC, separated by commas. [sagemaker] [default: SAGEMAKER_SUBNETS]"
+        ),
     ] = None
     security_groups: Annotated[
         str | None,
         option(
             SAGEMAKER,
-            "Security groups of the VPC, with commas. [sagemaker] [default: SAGEMAKER_SECURITY_GROUPS]",
+            "Security groups of the VPC, separated by commas. [sagemaker] "
+            "[default: SAGEMAKER_SECURITY_GROUPS]",
         ),
     ] = None
     volume_kms_key: Annotated[
@@ -67,7 +70,7 @@ class ManagedSweepOptions(SweepCommandOptions):
         tuple[str, ...] | None,
         option(
             SAGEMAKER,
-            "Tags of the jobs, KEY=VALUE; repeatable, in addition to SAGEMAKER_TAGS. [sagemaker]",
+            "Tags of the jobs, KEY=VALUE, in addition to SAGEMAKER_TAGS. May be repeated. [sagemaker]",
             negative="",
         ),
     ] = None
@@ -79,9 +82,9 @@ class ManagedSweepOptions(SweepCommandOptions):
     ] = None
     max_retries: Annotated[
         CountOption,
-        option(SAGEMAKER, "Retries of a job by AWS after an error of its own, 1 to 30. [sagemaker]"),
+        option(SAGEMAKER, "Retries of a job after an internal error of SageMaker, 1 to 30. [sagemaker]"),
     ] = None
     keep_alive: Annotated[
         CountOption,
-        option(SAGEMAKER, "Seconds for which an instance is kept for the next job, and billed. [sagemaker]"),
+        option(SAGEMAKER, "Seconds for which an instance is kept (and billed) for the next job. [sagemaker]"),
     ] = None

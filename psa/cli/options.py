@@ -170,7 +170,8 @@ class SweepCommandOptions:
         bool,
         flag(
             SAGEMAKER,
-            "Submit what the quota allows (to a queue or to Slurm: all), then exit. [sagemaker, slurm]",
+            "Submit the jobs and exit: to Slurm or a job queue all of them, otherwise as many as the quota "
+            "allows. [sagemaker, slurm]",
         ),
     ] = False
     max_cost: Annotated[

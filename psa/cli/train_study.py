@@ -47,7 +47,7 @@ def train_of(name: str) -> Callable[..., int]:
         )
 
     train.__signature__ = inspect.Signature([_keyword(*each) for each in _options(study, name)])  # type: ignore[attr-defined]
-    train.__doc__ = f"""Train one network of the study {name}, and store it where a grid of the study would.
+    train.__doc__ = f"""Train one network of the study {name}, and store it as a sweep of the study would.
 
     {(study.__doc__ or "").strip().partition(chr(10))[0]}
 

@@ -58,7 +58,7 @@ def load_parts(spec: DataSpec, data_dir: Path, progress: DownloadProgress, worke
         train, test = _idx_file(idx, "train"), _idx_file(idx, "t10k")
         return DataParts(train, test, *_indices(spec, train, test))
     table = named_table(spec.name, data_dir, progress) if spec.content is None else own_table(spec, data_dir)
-    file = SampleFile(_by_channel(table), table.labels)
+    file = SampleFile(by_channel(table.samples), table.labels)
     return DataParts(file, file, *_table_indices(spec, table))
 
 
@@ -83,9 +83,8 @@ def _idx_file(idx: Mapping[str, bytes], part: str) -> SampleFile:
     return SampleFile(pixels.reshape(len(digits), -1), digits.astype(np.int64))
 
 
-def _by_channel(table: SampleTable) -> npt.NDArray[Any]:
+def by_channel(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return features as they are, and images as [N, channels, pixels], as a network reads them."""
-    samples = table.samples
     if samples.ndim <= _HEIGHT_AND_WIDTH:
         return samples
     channels = samples.shape[3] if samples.ndim > 1 + _HEIGHT_AND_WIDTH else 1

@@ -66,7 +66,7 @@ def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, byte
     for name in names:
         path = locate(folder, name)
         if path is None:
-            raise SourceFailed(f"there is no {name}")
+            raise SourceFailed(f"{name} is missing")
         try:
             yield name, path.read_bytes()
         except OSError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from psa.core.errors import UserError
 from psa.data.datasets import DATASETS
 from psa.data.download import DownloadProgress, quiet
-from psa.data.parts import Indices, SampleFile, load_parts, split_indices
+from psa.data.parts import DataParts, Indices, SampleFile, by_channel, load_parts, split_indices
 from psa.data.scaling import SampleScaling, fitted, of_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "Split",
     "Splits",
     "class_counts",
+    "load_scaling",
     "load_splits",
     "split_indices",
     "zero_r",
@@ -114,16 +117,51 @@ def load_splits(
     Raises UserError (no source has the data, data_dir cannot be used, a split is empty) and CorruptFileError.
     """
     parts, digits = load_parts(spec, data_dir, progress, workers), _kept_digits(spec)
-    train = _filtered(parts.train_file, parts.train, digits)
-    published = spec.name in DATASETS and spec.content is None
-    scale = of_bytes(spec.scaling) if published else fitted(parts.train_file.samples[train], spec.scaling)
+    scale = _scaling(spec, parts, digits)
     return Splits(
-        train=_split(parts.train_file, train, digits, scale).to(device),
+        train=_split(parts.train_file, parts.train, digits, scale).to(device),
         val=_split(parts.train_file, parts.val, digits, scale).to(device),
         test=_split(parts.test_file, parts.test, digits, scale).to(device),
         classes=len(digits),
         digits=digits,
     )
+
+
+def load_scaling(
+    spec: DataSpec, data_dir: Path, progress: DownloadProgress = quiet
+) -> Callable[[npt.NDArray[Any]], Tensor]:
+    """Return the function that prepares new samples for a network trained on this data.
+
+    It takes numbers [N, *shape] of the shape of a sample of the data set, such as [N, features] or
+    [N, height, width], in the units of the data set (pixels of MNIST as bytes), and returns float32
+    [N, features], scaled like the splits. Raises UserError and CorruptFileError; the function raises
+    UserError for another shape or type.
+    """
+    scale = _scaling(spec, load_parts(spec, data_dir, progress, workers=0), _kept_digits(spec))
+    shape = spec.facts.shape
+
+    def scaled(samples: npt.NDArray[Any]) -> Tensor:
+        found = np.asarray(samples)
+        if found.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise UserError(f"samples must have the shape [N, {wanted}], got {list(found.shape)}")
+        if not _is_published(spec):
+            return torch.from_numpy(scale(by_channel(found)))
+        if found.dtype != np.uint8:
+            raise UserError(f"pixels must be bytes (uint8), got {found.dtype}")
+        return torch.from_numpy(scale(found.reshape(len(found), -1)))
+
+    return scaled
+
+
+def _is_published(spec: DataSpec) -> bool:
+    return spec.name in DATASETS and spec.content is None
+
+
+def _scaling(spec: DataSpec, parts: DataParts, digits: tuple[int, ...]) -> SampleScaling:
+    if _is_published(spec):
+        return of_bytes(spec.scaling)
+    return fitted(parts.train_file.samples[_filtered(parts.train_file, parts.train, digits)], spec.scaling)
 
 
 def class_counts(

@@ -112,7 +112,7 @@ class Experiment:
 
         Args:
             workers: Packs that are trained at once; None for the backend's default, locally one per core.
-            backend: The name of a backend: local, ray or sagemaker.
+            backend: The name of a backend: local, ray, sagemaker, slurm, or one of a plugin.
             device: cpu, cuda or mps; None for the fastest available.
             data_dir: The folder of the data sets. Missing files are downloaded into it.
             model_dir: The folder of the checkpoints.
@@ -122,8 +122,9 @@ class Experiment:
             keep_weights: The weights to keep of finished trials: all, best (seed per arch and mode) or none.
             pack_size: Trials per pack; None for the fastest by measurement.
             quiet: Print nothing.
-            backend_options: Options of the backend: address, storage and gpus_per_pack of ray; jobs, spot,
-                detach, max_cost and prices of sagemaker.
+            backend_options: Options of the backend, as keyword arguments: the fields of
+                psa.execution.backend.BackendOptions, such as address of ray, max_cost of sagemaker and
+                partition of slurm.
 
         Returns:
             The results stored so far. Trials that failed are in the frame with their status.

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from psa.experiments.grid import Grid
+    from psa.nn.ordinary import OrdinaryNetwork
     from psa.reports.activations.arms import Arm
     from psa.reports.rendering.tables import Table
+    from psa.specs.trial import Trial
 
 # The columns to select or to plot by; True where a larger value is better.
 _SELECTION: Final = {"bounty": True, "train": True, "bounty_loop": False, "loops": False}
@@ -134,6 +136,28 @@ class Results:
         first = done.iloc[done["id"].astype(str).map(order).argsort()]
         ranked = first.sort_values(by, ascending=not _SELECTION[by], kind="stable", na_position="last")
         return ranked.head(n).reset_index(drop=True)
+
+    def load(self, trial: Trial | pd.Series | str) -> OrdinaryNetwork:
+        """Load the network of a trial, as `psa.load` does.
+
+        Args:
+            trial: The trial, its id, or a row of `frame` or of `best()`.
+
+        Returns:
+            The network in evaluation mode, with the last known good weights.
+
+        Raises:
+            UserError: No state of the trial is stored.
+
+        Example:
+            >>> results.load(results.best().iloc[0])  # doctest: +SKIP
+
+        """
+        from psa.engine.model_export import load
+        from psa.specs.trial import Trial
+
+        given = trial if isinstance(trial, Trial | str) else str(trial["id"])
+        return load(given, model_dir=self.store.models)
 
     def summary(self) -> Table:
         """Return a row for each combination of the axes: trials, test accuracy with interval, and so on."""

@@ -162,9 +162,7 @@ def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
     linears = {linear.name: number for number, linear in enumerate(net.shape.linears)}
     for name in names:
         if name not in linears:
-            raise UserError(
-                f"probe of gradients: there is no layer {name!r}", f"Layers: {', '.join(linears)}"
-            )
+            raise UserError(f"probe of gradients: unknown layer {name!r}", f"Known: {', '.join(linears)}")
     chosen = [linears[name] for name in names or linears]
     for number in chosen:
         linear = net.shape.linears[number]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +367,20 @@ def test_a_dry_run_names_no_folder(tmp_path: Path) -> None:
     )
     assert f"psa-{name}-" in said[0]
     assert NO_ID not in "".join(said)
+
+
+def test_sweeps_that_start_at_once_have_one_name(tmp_path: Path) -> None:
+    """With a name of its own, each would submit what the other has submitted."""
+    together = threading.Barrier(8)
+
+    def named(folder: Path) -> str:
+        together.wait()
+        return workspace_id(folder)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            folder = tmp_path / str(number)
+            assert set(pool.map(named, [folder] * 8)) == {read_workspace_id(folder)}
 
 
 def test_the_name_of_a_folder_is_checked(tmp_path: Path) -> None:

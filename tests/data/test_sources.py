@@ -57,7 +57,7 @@ def test_the_systems_copy(tmp_path: Path) -> None:
     assert download_dataset(dataset_of(TINY, system=system), tmp_path / "data") == TINY
     (system / f"{NAMES[3]}.gz").unlink()
     (place,) = list(sources.sources_of(dataset_of(TINY, system=system)))[:1]
-    with pytest.raises(SourceFailed, match=f"there is no {NAMES[3]}"):
+    with pytest.raises(SourceFailed, match=f"{NAMES[3]} is missing"):
         dict(place.get(NAMES))
 
 

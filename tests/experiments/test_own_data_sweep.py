@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from own_data import GRAPES, made, wine_frame, write_wine
 from processes import PATIENCE_SECONDS, sweep, train_in_process, tree, until
 
@@ -16,7 +20,10 @@ from psa import Experiment
 from psa.cli import app
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.data.splits import load_scaling, load_splits
+from psa.engine.model_export import exported_model
 from psa.execution.cost_model import WorkloadKey
+from psa.experiment.results import Results
 from psa.experiments.grid import load_grid
 from psa.experiments.search import load_search
 from psa.specs.data import DataContent
@@ -131,6 +138,26 @@ def test_a_search_holds_the_content_and_no_path(grid: Path) -> None:
         load_search(path)
 
 
+def check_loaded_network(results: Results, samples: Any, data_dir: Path) -> None:
+    """The best trial's network has the recorded accuracy on the test split, as a module and as an exported
+    program, and new samples are scaled as the splits were.
+    """
+    row = results.best().iloc[0]
+    network, trial = results.load(row), results.experiment.grid.trials[int(row["seed"])]
+    test = load_splits(trial.data, data_dir).test
+    right = (network(test.images).argmax(1) == test.labels).double().mean()
+    assert 100 * float(right) == pytest.approx(row["test"])
+    scale = load_scaling(trial.data, data_dir)
+    assert torch.equal(scale(samples[test.index]), test.images)
+    _, program = exported_model(trial, "torchscript", model_dir=results.store.models)
+    with pytest.warns(FutureWarning), torch.no_grad():
+        assert torch.allclose(
+            torch.jit.load(io.BytesIO(program))(test.images), network(test.images), atol=1e-5
+        )
+    with pytest.raises(UserError, match=r"samples must have the shape \[N, .*got \[2, 5\]"):
+        scale(np.zeros((2, 5)))
+
+
 def test_experiments_take_arrays_and_frames(tmp_path: Path) -> None:
     """From Python: any shape, texts as labels, and given splits."""
     frame, folders = wine_frame(), {"model_dir": tmp_path / "m", "results_dir": tmp_path / "r"}
@@ -138,11 +165,14 @@ def test_experiments_take_arrays_and_frames(tmp_path: Path) -> None:
     mine = Experiment("activations", data=(frame, "grape"), name="mine", base=settings, epochs=2, seeds=2)
     results = mine.run(1, quiet=True, data_dir=tmp_path / "d", **folders)  # type: ignore[arg-type]
     assert (results.frame["status"] == "done").all()
+    check_loaded_network(results, frame.drop(columns="grape").to_numpy(), tmp_path / "d")
     images, labels = made(60, (6, 6, 3), 4, "u1")
     network = {"family": "cnn", "arch": "1*3, 1*8", "batch_size": 16}
     other = Experiment("activations", data=(images, labels), name="images", base=network, epochs=1)
     assert other.grid.trials[0].data.shape == (6, 6, 3)
-    assert (other.run(1, quiet=True, data_dir=tmp_path / "d", **folders).frame["status"] == "done").all()  # type: ignore[arg-type]
+    results = other.run(1, quiet=True, data_dir=tmp_path / "d", **folders)  # type: ignore[arg-type]
+    assert (results.frame["status"] == "done").all()
+    check_loaded_network(results, images, tmp_path / "d")
     with pytest.raises(UserError, match="data and base"):
         Experiment(data=(images, labels), base={"dataset": "wine", "arch": "1*4"})
     with pytest.raises(UserError, match=r"data must be \(X, y\) or \(X, y, split\), got ndarray"):

@@ -264,7 +264,7 @@ def test_mistakes_in_options_are_named(text: str, said: str) -> None:
 
 def test_a_layer_that_there_is_not_and_a_stochastic_one_are_refused(small: Splits) -> None:
     """Before anything is trained with them in vain."""
-    with pytest.raises(UserError, match=r"no layer 'hidden.7'.*Layers: hidden.0, output"):
+    with pytest.raises(UserError, match=r"unknown layer 'hidden.7'.*Known: hidden.0, output"):
         run([net_trial("1*4", probes=("gradients_online(layers=hidden.7)",))], small, 1, keep=Kept())
     stochastic = net_trial("1*4", probes=("gradients_online",), simplex="all", activation="Identity")
     with pytest.raises(UserError, match="stochastic"):

@@ -161,7 +161,6 @@ def test_a_command_without_its_extra_says_how_to_install_it(ready: Reader) -> No
 
 PSA = {"psa", "train", "clean", "clean-all"}
 PLAIN_SHELL = {
-    "aws",
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built
@@ -199,9 +198,52 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
         assert all(word in shown.stdout for word in words if word.startswith("--"))
     elif words[0] in SLURM:
         assert page.name == "slurm.md"
+    elif words[0] == "aws":
+        assert aws_faults(words) == ""
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line
+
+
+def aws_faults(words: list[str]) -> str:
+    """Return what the API model of AWS finds wrong with a command: its options and their values."""
+    if words[1:3] == ["s3", "mb"]:
+        return "" if re.fullmatch(r"s3://[\w-]+", words[3]) and words[4:5] in ([], ["--region"]) else "target"
+    botocore = pytest.importorskip("botocore", reason="the extra aws is not installed")
+    session = pytest.importorskip("botocore.session").get_session()
+    service = session.get_service_model(words[1].removesuffix("api"))
+    names = {botocore.xform_name(name, "-"): name for name in service.operation_names}
+    shape = service.operation_model(names[words[2]]).input_shape
+    members = {f"--{botocore.xform_name(member, '-')}": member for member in shape.members}
+    given = {members[option]: aws_value(text) for option, text in zip(words[3::2], words[4::2], strict=True)}
+    return str(
+        pytest.importorskip("botocore.validate").ParamValidator().validate(given, shape).generate_report()
+    )
+
+
+def aws_value(text: str) -> object:
+    """Return the value of an option: JSON, the short form `Key=true,Other=false`, or a text."""
+    if text.startswith("{"):
+        return json.loads(text)
+    pairs = [part.split("=") for part in text.split(",")] if "=" in text else []
+    return {key: {"true": True, "false": False}[value] for key, value in pairs} if pairs else text
+
+
+LIFECYCLE = "s3api put-bucket-lifecycle-configuration --bucket b --lifecycle-configuration"
+ACCESS = "s3api put-public-access-block --bucket b --public-access-block-configuration"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (f"{LIFECYCLE} '{{\"Rule\": 1}}'", 'Unknown parameter in LifecycleConfiguration: "Rule"'),
+        (f"{ACCESS} BlockAcls=true", 'Unknown parameter in PublicAccessBlockConfiguration: "BlockAcls"'),
+        ("s3 mb my-bucket", "target"),
+    ],
+)
+def test_a_command_that_aws_would_refuse_is_found(line: str, fault: str) -> None:
+    """A key that the API does not have, and a bucket without its scheme."""
+    assert fault in aws_faults(["aws", *shlex.split(line)])
 
 
 def test_the_configuration_of_a_cluster_has_keys_of_ray() -> None:
@@ -309,13 +351,48 @@ def test_the_table_has_every_earlier_program() -> None:
         assert any(name in row for row in rows), name
 
 
-@pytest.mark.slow
-def test_every_grid_is_in_the_guide_to_reproduction() -> None:
-    """With its number of trials as it is."""
+def significant(family: str) -> set[tuple[str, str, str]]:
+    """The architecture, mode and difference of every pair of a committed table with p (Holm) below 0.05."""
+    table = ROOT / f"results/reports/digits/digits_{family}/paired.md"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.read_text().splitlines()]
+    return {
+        (row[0], row[1], row[3].split()[0]) for row in rows if row[2:3] == ["10"] and float(row[5]) < 0.05
+    }
+
+
+def test_the_guide_names_every_significant_difference_on_the_digits() -> None:
+    """Those of both committed tables, and no other."""
     guide = (ROOT / "docs/reproduction.md").read_text()
-    for path in sorted((ROOT / "reproduction").glob("*.toml")):
-        if path.stem in ("smoke", "search"):
-            continue  # for tests, and of settings
-        row = next(line for line in guide.splitlines() if line.startswith(f"| `{path.name}`"))
-        first = load_grid(path).stages[0]
-        assert f"| {len(first.points):,} " in row, row
+    rows = re.findall(r"^\| (plain|residual) (\S+) \|(.*)\|(.*)\|(.*)\|$", guide, re.MULTILINE)
+    named = {
+        (family, arch.replace("\\", ""), mode, cell.strip())
+        for family, arch, *cells in rows
+        for mode, cell in zip(("full", "hidden", "output"), cells, strict=True)
+        if cell.strip()
+    }
+    families = {"plain": "simplemlp", "residual": "resmlp"}
+    assert named == {(name, *each) for name, family in families.items() for each in significant(family)}
+
+
+UNITS = {"h": 3600, "min": 60, "s": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "reproduction").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_grid_is_in_the_guide_to_reproduction(path: Path, tmp_path: Path) -> None:
+    """Once, with its number of trials and the time that `psa plan` estimates for two workers on CPUs."""
+    if path.stem in ("smoke", "search"):
+        pytest.skip("for tests, and of settings")
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{path.name}`")]
+    planned = subprocess.run(
+        [
+            sys.executable, "-m", "psa", "plan", path, "--json", "--workers", "2", "--device", "cpu",
+            "--model-dir", tmp_path / "models", "--results-dir", tmp_path / "results",
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first = json.loads(planned.stdout)["stages"][0]
+    assert f"| {first['trials']:,} " in row
+    amount, unit = row.split(" | ")[3].split()
+    assert round(first["seconds"] / UNITS[unit]) == int(amount)

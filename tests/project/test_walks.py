@@ -115,7 +115,7 @@ def follow(text: str) -> None:
 
 
 WALKS = [
-    "### From `psa train --lr` to the optimiser",
+    "### From `psa train --lr` to the optimizer",
     "### From `mode` in a TOML file to the ablation",
     "### From a loop to a LaTeX cell",
 ]

@@ -105,7 +105,7 @@ def test_one_command_makes_everything(whole: Reported) -> None:
     for table in ("architectures", "accuracies", "paired", "aggregate", "regimes"):
         assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= names
     assert {f"psa_simplemlp_{each}.md" for each in ("summary", "trials", "trials_lkg_growth")} <= names
-    assert {"rows.parquet", "rows.csv", "baseline_performance.png", "regimes.pdf"} <= names
+    assert {"rows.parquet", "rows.csv", "accuracy_dots.png", "heatmaps.pdf"} <= names
     page = (whole.folder / "results/reports/ablation_simplemlp.html").read_text()
     assert "54 of 54" in page
     assert "Mode decay equals mode none to the last bit in every number of all 9 pairs" in page
@@ -298,6 +298,15 @@ def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> 
     code, _, err = report("ablation", "--grid", "other.toml")
     assert code == 2
     assert "holds 54 records, and none of them is of this grid" in err
+
+
+def test_a_grid_of_another_study_is_a_mistake(report: Report, tmp_path: Path) -> None:
+    """None of its records would be read, and each would count as damaged."""
+    stored(tmp_path)
+    (tmp_path / "other.toml").write_text(GRID.replace("[base]", 'name = "mine"\n[base]', 1))
+    code, _, err = report("ablation", "--grid", "other.toml")
+    assert code == 2
+    assert "the study must be mine, the name of the grid, got ablation. Write that name, or all" in err
 
 
 def undrawn(_figure: Any, stem: Path) -> list[Path]:

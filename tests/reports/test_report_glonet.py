@@ -251,7 +251,7 @@ def test_resilience_is_measured() -> None:
     unclear = depths(shallow, made("GloNet", 200, [97.8, 95.0, 97.7]))
     assert "cannot be told: the interval spans both" in next(claims.resilience(unclear))
     few = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
-    assert "cannot be told: below 3 pairs of seeds" in next(claims.resilience(few))
+    assert "cannot be told: fewer than 3 pairs of seeds" in next(claims.resilience(few))
     lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
     assert "learned nothing at any depth" in next(claims.resilience(lost))
     assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
@@ -324,7 +324,7 @@ def test_the_earlier_document_is_compared_with_its_equals_alone(
     ("low", "high", "said"),
     [
         (-3.0, 1.0, "which is resilient"), (-3.0, 1.01, "spans both"), (1.01, 2.0, "which is not resilient"),
-        (1.0, 2.0, "spans both"), (float("nan"), float("nan"), "below 3 pairs"),
+        (1.0, 2.0, "spans both"), (float("nan"), float("nan"), "fewer than 3 pairs"),
     ],
 )  # fmt: skip
 def test_the_verdict_on_depth_at_its_edges(low: float, high: float, said: str) -> None:

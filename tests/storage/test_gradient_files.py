@@ -242,7 +242,7 @@ def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     assert "Agreement here is a tautology and no finding" in text
     assert "in 100.0 % of the samples" in text
     assert "delta alone" in text
-    assert "There is no file" in text
+    assert "does not exist" in text
     folder = page.with_suffix("")
     for name in ("agreement", "starts", "clusters", "choice", "diversity", "norms", "training"):
         assert (folder / f"{name}.csv").exists(), name

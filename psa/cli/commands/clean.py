@@ -43,7 +43,8 @@ def clean(
     /,
     *,
     all: Annotated[  # noqa: A002 - the option is called --all
-        bool, Parameter(negative="", help="Remove everything in the folder. Asks where sweeps have states.")
+        bool,
+        Parameter(negative="", help="Remove everything in the folder. Asks if sweeps have states there."),
     ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -52,8 +53,9 @@ def clean(
     """Remove checkpoints.
 
     Removes the checkpoint of `train`, the named ones, or everything in the folder of checkpoints, each with
-    its generations (.previous, .damaged). Asks before it removes more than one. A name that does not exist
-    is listed as not found, and the others are removed (exit code 1). Records are never removed.
+    its earlier versions (.previous, .damaged). Asks before it removes more than one. If a name does not
+    exist, it is listed as not found, the others are removed, and the exit code is 1. Records are never
+    removed.
 
     Example: clean --dry-run
     """

@@ -27,9 +27,10 @@ def analyze_dataset(
 ) -> int:
     """Show the number of samples of each class, in every split.
 
-    The splits are the train file, the test file, the training split and the validation split; of a data set
-    without a test file, all samples and the three splits that are drawn from them. With --filters, show the
-    named sets of digits (digits = "even" in a grid), their numbers of samples, and the label of each digit.
+    Shows the train file and the test file, and the training and validation splits drawn from the train file.
+    If a data set has no test file, shows all samples and the three splits drawn from them. With --filters,
+    shows the named sets of digits (digits = "even" in a grid), their numbers of samples, and the label of
+    each digit.
 
     Example: analyze-dataset --dataset mnist
     """

@@ -125,8 +125,8 @@ def export_model(
 ) -> int:
     """Write the network of a trial as a file for other programs.
 
-    It has the last known good weights. Its input is a batch of samples [batch, features], scaled as the
-    trial's data were; its output is logits [batch, classes]. From Python, psa.load returns the network.
+    The network has the weights of the LKG. Its input is a batch of samples [batch, features], scaled like the
+    data of the trial; its output is logits [batch, classes]. From Python, psa.load returns the network.
 
     Example: psa export-model MODEL --format torchscript
     """

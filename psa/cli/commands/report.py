@@ -81,7 +81,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
-    in the published format. Name the grid with the overrides of the sweep, as for `psa plan`.
+    in the published format. With --grid, and the overrides of the sweep, it also lists missing trials.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
@@ -216,9 +216,11 @@ def _context(
     comparable = reference is not None or set(rows["dataset"].dropna()) <= {_PUBLISHED_DATASET}
     if reference is not None and not path.is_file():
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
+    listed = archs_in(order) if order.is_file() else ()
     return ReportContext(
         folder,
-        archs_in(order) if order.is_file() else (),
+        # the list is of the published study: with other data nothing of it is missing
+        listed if comparable else tuple(arch for arch in listed if arch in set(rows["arch"])),
         archs_in(asymmetric) if asymmetric.is_file() else (),
         read_reference(path) if comparable and path.is_file() else None,
     )

@@ -39,8 +39,8 @@ def verify(
 ) -> Outcome:
     """Check the digest and the path of every stored file.
 
-    The path of a file must be that of the trial in it. Exit code 2 if a file is damaged, misplaced or
-    differs.
+    The path of a file must be that of the trial in it. Exit code 2: a file is damaged or misplaced, or a
+    repeated loop differs from the stored one.
 
     Example: psa verify --replay 5
     """

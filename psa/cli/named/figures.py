@@ -129,7 +129,10 @@ def make_late_breakthroughs(
     *,
     targets: Annotated[
         str,
-        Parameter(help="Architectures, separated by commas. [default: 18*18,10*10,17*17,4*2, or the latest]"),
+        Parameter(
+            help="Architectures, separated by commas. [default: 18*18,10*10,17*17,4*2 if run, else those "
+            "with the latest improvements]"
+        ),
     ] = "",
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,

@@ -1,4 +1,4 @@
-"""Depth resilience: networks of many layers with and without GloNet's sum, and what each layer is used for.
+"""Deep networks with and without GloNet's sum of all layers: their accuracy, and the use of each layer.
 
 After Di Cecco et al., "GloNets: Globally Connected Neural Networks" (2023). Depth counts the head: a network
 of num_layers = L has L - 1 hidden layers. Unlike the original, a validation split is held out and the test
@@ -46,7 +46,9 @@ class Settings(TrainingSettings):
     ] = 256
     init: Annotated[
         Literal["he", "he-cut"],
-        Field(description="Initial weights: truncated normal of variance 2/inputs; he-cut: 0.774 of that."),
+        Field(
+            description="Initial weights: truncated normal, variance 2/inputs (he) or 0.774 of that (he-cut)."
+        ),
     ] = "he"
     optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = "adam"
     batch_size: BatchSize = 256

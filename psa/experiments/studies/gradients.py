@@ -1,4 +1,4 @@
-"""The gradient of every training sample, and which samples ask the same of a network.
+"""The gradient of every training sample, to find samples that require similar changes.
 
 One hidden layer and one epoch, as in the original. Unlike there, a validation split is held out, the test
 split is used once, and every gradient is stored with the digit and the prediction of its sample.

@@ -1,4 +1,4 @@
-"""Hidden-state memory and growing networks: whether either helps, beside its controls.
+"""Networks with a hidden-state memory and networks that grow, compared with their controls.
 
 Ordinary training of plain networks; the last state is tested once. The settings of the memory are of the
 methods hybrid, hybrid_inactive and random_memory, those of growth of networks that are growing; other
@@ -76,7 +76,8 @@ class Settings(TrainingSettings):
     normalize_queries: Annotated[bool, _setting("Scale queries to length 1.")] = True
     normalize_values: Annotated[bool, _setting("Scale values to length 1.")] = False
     query: Annotated[
-        Literal["full", "untouched", "projection"], _setting("Dimensions that are compared.")
+        Literal["full", "untouched", "projection"],
+        _setting("Dimensions of the hidden vector that are compared."),
     ] = "full"
     projection_dims: Annotated[Amount, _setting("Number of dimensions compared. [query projection]")] = 64
     target: Annotated[
@@ -101,12 +102,14 @@ class Settings(TrainingSettings):
         Amount, _setting("Epochs until alpha is reached. [gate_schedule linear_warmup]")
     ] = 1
     uncertainty: Annotated[bool, _setting("Reduce the change with the distance of the entries.")] = False
-    gate_temperature: Annotated[Positive, _setting("Distance scale of that reduction. [uncertainty]")] = 1.0
+    gate_temperature: Annotated[Positive, _setting("Distance scale of the reduction. [uncertainty]")] = 1.0
     gate_bias: Annotated[Bias, _setting("Constant added to the gate.")] = 0.0
     strength: Annotated[WeightDecay, _setting("Factor of the change.")] = 1.0
     clip: Annotated[NotNegative | None, _setting("Maximum change of a dimension. [default: no limit]")] = None
     affected_dims: Annotated[Amount, _setting("Number of dimensions that may be changed.")] = 64
-    affected_selection: Annotated[Literal["first", "random"], _setting("Choice of these.")] = "random"
+    affected_selection: Annotated[
+        Literal["first", "random"], _setting("Choice of the affected dimensions.")
+    ] = "random"
     train_use: Annotated[bool, _setting("Apply the memory in training.")] = True
     inference_use: Annotated[bool, _setting("Apply the memory in evaluation.")] = True
     warmup_epochs: Annotated[Epochs, _setting("Epochs before the memory is applied.")] = 0

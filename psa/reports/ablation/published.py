@@ -109,11 +109,13 @@ def regime_table(
         # a regime that cannot be decided yet does not disagree
         open_ = len(cells.numbers(arch)) < len(MODES) or cells.few(arch)
         agree = None if there is None or open_ else _yes(here == there)
-        rows.append((arch, here, there, agree, _counts(cells, arch)))
-    columns = tuple(map(Column, ("Architecture", "Regime", "Published", "Agree", "n")))
+        published = () if reference is None else (there, agree)
+        rows.append((arch, here, *published, _counts(cells, arch)))
+    beside = () if reference is None else ("Published", "Agree")
+    columns = tuple(map(Column, ("Architecture", "Regime", *beside, "n")))
     counts = Counter(row[1] for row in rows)
     regimes_text = ", ".join(f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime])
-    compared = [row[3] for row in rows if row[3] is not None]
+    compared = [row[3] for row in rows if reference is not None and row[3] is not None]
     agreed = (
         f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
     )

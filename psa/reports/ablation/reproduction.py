@@ -23,7 +23,7 @@ number=0
 failed=0
 
 if [ ! -f "$grid" ]; then
-    echo "error: there is no $grid here; start this in the folder that holds it" >&2
+    echo "error: $grid does not exist here; start this in the folder that holds it" >&2
     exit 2
 fi
 

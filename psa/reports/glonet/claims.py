@@ -61,9 +61,8 @@ def resilience(results: GlonetResults, model: str = "GloNet") -> Iterator[str]:
 # counts. A gain counts as no cost.
 COST_VERDICTS: Final[tuple[tuple[str, Callable[[float, float], bool]], ...]] = (
     (
-        f"whether depth costs more than {RESILIENT:g} point cannot be told: below {LEAST_N} pairs of seeds "
-        "there "
-        "is no interval",
+        f"whether depth costs more than {RESILIENT:g} point cannot be told: fewer than {LEAST_N} pairs of "
+        "seeds give no interval",
         lambda low, high: math.isnan(low) or math.isnan(high),
     ),
     (

@@ -255,7 +255,7 @@ def _file_of(record: Record, store: Store) -> _File | str:
     online = [name for name in paths if name.startswith(ONLINE)]
     name = (online or list(paths))[-1]
     if not paths[name].exists():
-        return f"There is no file {paths[name]}."
+        return f"The file {paths[name]} does not exist."
     return paths[name], record["files"][name]["sha256"]
 
 

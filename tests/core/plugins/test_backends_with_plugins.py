@@ -126,3 +126,43 @@ def test_commands_on_stored_trials_of_a_plugin(tmp_path: Path, data_dir: Path) -
     shutil.copy(kept, plugin)
     code, out, err = said("sweep", grid.name, *data)
     assert (code, out, err) == (0, "4 of 4 trials done, 0 failed\n", "")
+
+
+SEARCH = """
+study = "example"
+plugins = ["psa_plugin_example.py"]
+name = "drawn"
+meta_loops = 1
+seeds = [0, 1]
+[base]
+arch = "1*4"
+val_size = 59_000
+test_size = 500
+mode = "input"
+[space]
+lr = [1e-3, 1e-2]
+[search]
+samples = 2
+scheduler = "none"
+"""
+
+
+@pytest.mark.slow
+def test_a_search_trains_what_a_plugin_adds(tmp_path: Path, data_dir: Path) -> None:
+    """Its processes are Ray's, which load the plugin; a study, a network, a probe and a mode of it."""
+    pytest.importorskip("ray", reason="the extra search is not installed")
+    example_grid(tmp_path)
+    (tmp_path / "search.toml").write_text(SEARCH)
+    process = psa(
+        tmp_path, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu"
+    )
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert process.returncode == 0, out + err
+    records = [path for path in tmp_path.rglob("input/s0*.json") if "machine" not in path.name]
+    assert records
+    for path in records:
+        used = json.loads(path.read_bytes())["spec"]["plugins"]
+        assert [use["name"] for use in used] == ["bottleneck", "input", "norms"]

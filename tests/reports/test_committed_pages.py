@@ -1,0 +1,53 @@
+"""The reports under results/reports follow from the bundles under results/published, by one command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+from tools.committed_pages import PAGES, PUBLISHED, REPORTS
+
+TABLES = (".csv", ".md", ".tex")  # figures are drawn with the fonts of a machine
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The tables of a report, by name; its rows are the bundle once more."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.suffix in TABLES and path.stem != "rows"
+    }
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a committed report's pages."""
+    return ROOT / REPORTS / PAGES[name].folder
+
+
+def test_every_committed_page_is_one_of_them() -> None:
+    """None is left behind without a command that writes it, and none is missing."""
+    found = {path.parent for path in (ROOT / REPORTS).rglob("*.html")}
+    assert found == {folder_of(name) for name in PAGES}
+    assert {page.bundle for page in PAGES.values()} <= {path.stem for path in (ROOT / PUBLISHED).iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_a_committed_page_follows_from_its_bundle(name: str, tmp_path: Path) -> None:
+    """Every table, byte by byte."""
+    done = subprocess.run(
+        [sys.executable, "-m", "psa", *PAGES[name].arguments(tmp_path)],
+        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    pages = sorted(path.name for path in tmp_path.glob("*.html"))
+    assert pages == sorted(path.name for path in folder_of(name).glob("*.html"))
+    for page in pages:
+        written, committed = tables(tmp_path / Path(page).stem), tables(folder_of(name) / Path(page).stem)
+        assert written
+        assert written == committed

@@ -1,0 +1,60 @@
+"""Write the reports under results/reports anew, from the bundles under results/published.
+
+    python tools/committed_pages.py [NAME ...]
+
+Without names, all of them. Tables and figures have the same bytes wherever they are written with the same
+versions of the libraries; the foot of a page also names the commit of psa that wrote it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+PUBLISHED: Final = "results/published"
+REPORTS: Final = "results/reports"
+
+
+@dataclass(frozen=True)
+class CommittedPage:
+    """A report. study: as in `psa report STUDY`; bundle: its records; grid: whose trials it shows, "" for all
+    of the bundle; folder: below results/reports.
+    """
+
+    study: str
+    bundle: str
+    grid: str = ""
+    folder: str = ""
+
+    def arguments(self, output_dir: Path | str) -> list[str]:
+        """Return the arguments of the command `psa report` that writes it, in the root of a checkout."""
+        grid = ["--grid", f"reproduction/{self.grid}.toml"] if self.grid else []
+        records = ["--results-dir", f"{PUBLISHED}/{self.bundle}.parquet"]
+        return ["report", self.study, *grid, *records, "--output-dir", str(output_dir)]
+
+
+PAGES: Final = {
+    "smallest": CommittedPage("ablation", "simplemlp", "smallest"),
+    "all": CommittedPage("ablation", "simplemlp", folder="all"),
+    "digits": CommittedPage("digits", "digits", "digits", folder="digits"),
+}
+
+
+def write(name: str) -> None:
+    """Write one report into its place. Raises CalledProcessError if `psa report` fails."""
+    page = PAGES[name]
+    folder = f"{REPORTS}/{page.folder}".rstrip("/")
+    subprocess.run([sys.executable, "-m", "psa", *page.arguments(folder)], cwd=ROOT, check=True)
+    for rows in (ROOT / folder).glob("*/rows.*"):
+        rows.unlink()  # the records of the bundle, once more
+
+
+if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - set(PAGES):
+        sys.exit(f"pages must be of {', '.join(PAGES)}, got {', '.join(sorted(unknown))}")
+    for each in sys.argv[1:] or PAGES:
+        write(each)
