@@ -33,7 +33,7 @@ from psa.reports.gradients.sample_figures import (
 )
 from psa.reports.gradients.sample_grids import data_samples_figure, draw_test_samples, drawn_samples_figure
 from psa.reports.gradients.text import sections, span
-from psa.reports.gradients.training import gradient_curves, trained_loops
+from psa.reports.gradients.training import gradient_curves, finished_rows
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
 from psa.reports.rendering.tables import Table
 from psa.specs.probes import ONLINE
@@ -92,7 +92,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a page by name, of its first seed but for the curves."""
-    if len(trained_loops(frame)):
+    if len(finished_rows(frame)):
         yield "training_curves", gradient_curves(frame)
     yield from _test_predictions(frame, context)
     measured, _ = measured_of(frame, context)

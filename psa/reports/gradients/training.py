@@ -17,7 +17,7 @@ _BLUE: Final = "#0072B2"
 _DASHED: Final = (0, (3, 1.2))
 
 
-def trained_loops(frame: pd.DataFrame) -> pd.DataFrame:
+def finished_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the loops of finished trials."""
     return frame[(frame["status"] == "done") & frame["loop"].notna()]
 
@@ -25,9 +25,9 @@ def trained_loops(frame: pd.DataFrame) -> pd.DataFrame:
 def gradient_curves(frame: pd.DataFrame) -> Figure:
     """Plot losses and accuracy over the epochs, a line per trial.
 
-    frame: rows of the trials of a page, of which `trained_loops` are drawn.
+    frame: rows of the trials of a page, of which `finished_rows` are drawn.
     """
-    rows = trained_loops(frame)
+    rows = finished_rows(frame)
     with plot_style():
         figure, (losses, accuracies) = panel_grid(
             "Learning curves", 2, 2, 1.7, left=0.5, bottom=0.75, top=0.45, gap=(0.65, 0), width=2.95
