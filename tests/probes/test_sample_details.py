@@ -11,6 +11,7 @@ from helpers import run
 from memories import memory
 
 from psa.data.splits import Split, Splits, load_splits
+from psa.execution.cost_model import trial_bytes
 from psa.execution.gradient_storage import detail_bytes
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
@@ -126,3 +127,9 @@ def test_predictions_are_classes_of_the_data_set(data_dir: Any) -> None:
     assert set(found["test.prediction"]) <= {3, 8}
     assert set(found["test.digit"]) == {3, 8}
     assert set(found["test.label"]) == {0, 1}
+
+
+def test_the_plan_counts_the_file() -> None:
+    """`psa plan` says the bytes of all finished trials."""
+    with_file, without = arm(probes=(DETAILS,)), arm()
+    assert trial_bytes(with_file, 3) - trial_bytes(without, 3) == detail_bytes(with_file) == 20_000 * 40

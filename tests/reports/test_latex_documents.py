@@ -18,8 +18,11 @@ from psa import Experiment
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.published import read_reference
 from psa.analysis.records_frame import load_records_frame
+from psa.experiments.grid import load_grid
+from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation.published import published_comparison
 from psa.reports.contract import ReportContext, report_of
+from psa.reports.rendering.stages import stage_tables
 from psa.reports.rendering.tables import Table
 from psa.storage.store import Store
 
@@ -73,12 +76,24 @@ def activations(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
     yield from report_of("activations").tables(rows, context).values()
 
 
+def staged(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
+    """Of the candidates of a grid in two stages, by variants and by axes."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    axes = '[axes]\nmode = ["none", "hidden"]\nlr = [1e-3, 2e-3]\n[base]\narch = "1*1"\n'
+    axes += '[[stages]]\nname = "a"\nmeta_loops = 1\nseeds = [0]\n'
+    axes += '[[stages]]\nname = "b"\nmeta_loops = 2\nseeds = [0]\npromote = { best = 1 }\n'
+    (tmp_path / "axes.toml").write_text(axes)
+    for path in (ROOT / "reproduction/growth.toml", tmp_path / "axes.toml"):
+        yield from stage_tables([*stage_statuses(load_grid(path), store)]).values()
+
+
 TABLES: dict[str, tuple[Callable[[Path, Path], Iterator[Table]], int]] = {
     "ablation": (ablation, 12),
     "glonet": (stored("glonet", "glonet"), 5),
     "gradients": (stored("gradients", "gradients"), 2),
     "memory": (stored("memory", "memory"), 3),
     "activations": (activations, 3),
+    "stages": (staged, 2),
 }
 
 

@@ -31,7 +31,9 @@ from psa.reports.gradients.sample_figures import (
     predictions_figure,
     samples_figure,
 )
+from psa.reports.gradients.sample_grids import data_samples_figure, draw_test_samples, drawn_samples_figure
 from psa.reports.gradients.text import sections, span
+from psa.reports.gradients.training import finished_rows, gradient_curves
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
 from psa.reports.rendering.tables import Table
 from psa.specs.probes import ONLINE
@@ -56,6 +58,9 @@ _CAPTIONS: Final = {
     "centres": "What the centres of the clusters ask of the first layer.",
     "samples": "Some images of each cluster.",
     "predictions": "Some samples, and what the weights of that moment said of them.",
+    "training": "Losses and validation accuracy over the epochs, a line per trial.",
+    "data": "Samples of each class of the training split.",
+    "test": "Some test samples, and the predictions of the final weights.",
 }
 
 
@@ -86,8 +91,13 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Yield all figures of a page by name, of its first seed."""
+    """Yield all figures of a page by name, of its first seed but for the curves."""
+    if len(finished_rows(frame)):
+        yield "training_curves", gradient_curves(frame)
+    yield from _test_predictions(frame, context)
     measured, _ = measured_of(frame, context)
+    if measured:
+        yield "data_samples", data_samples_figure(measured[0].kept)
     if not measured or (main := measured[0].main) is None:
         return
     one = measured[0]
@@ -125,6 +135,18 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
                 ),
             )
     yield from _images(one, notes)
+
+
+def _test_predictions(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
+    """Yield the predictions of test samples, of the first seed that kept them."""
+    if context.store is None:
+        return
+    done = trials_of(frame).query("status == 'done'").sort_values("seed")["id"].astype(str)
+    for record, _ in stored_records(context.store, done):
+        drawn = draw_test_samples(context.store, record, context.data_dir)
+        if drawn is not None:
+            yield "test_predictions", drawn_samples_figure(drawn, _class_notes(drawn.trial))
+            return
 
 
 def _class_notes(trial: Trial) -> list[str]:

@@ -136,12 +136,16 @@ def _frame(ax: Axes, colour: str) -> None:
 
 
 def predictions_figure(
-    images: Images, digits: _Labels, predictions: _Labels, notes: Sequence[str] = ()
+    images: Images,
+    digits: _Labels,
+    predictions: _Labels,
+    notes: Sequence[str] = (),
+    name: str = "Predictions",
 ) -> Figure:
     """Plot n images with their predictions: green if equal to the digit, else orange with both."""
     with plot_style():
         figure, axes = panel_grid(
-            "Predictions", len(images), ACROSS, 0.5,
+            name, len(images), ACROSS, 0.5,
             left=0.12, bottom=0.37, top=0.5, gap=(0.08, 0.22), width=0.5,
         )  # fmt: skip
         for ax, image, digit, predicted in zip(axes, images, digits, predictions, strict=True):

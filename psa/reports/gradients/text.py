@@ -23,7 +23,8 @@ def sections(
     measured: Sequence[GradientMeasurements], made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
     """Yield all sections of the page, in order."""
-    yield Section("Networks", (), (), pick(made, "training"))
+    shown = pick(pictures, "training_curves", "data_samples", "test_predictions")
+    yield Section("Networks", (), shown, pick(made, "training"))
     if not measured:
         return
     agreed = "Agreement with digits and predictions"

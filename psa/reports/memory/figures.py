@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psa.analysis.stats import LEAST_N, summary
 from psa.probes.memory import EDGES
@@ -180,6 +180,7 @@ def _cost(runs: pd.DataFrame) -> Figure:
 def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:
     """Begin the x axis at 0, so that values that differ by rounding do not seem far apart."""
     ax.set_xlim(0, 1.08 * float(values.max()) or 1.0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # five labels of images per second do not touch
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
 
 
