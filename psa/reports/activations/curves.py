@@ -191,7 +191,7 @@ def lines_of(name: str, most: int) -> str:
 
 def _dressed(ax: Axes, name: str, label: str) -> Axes:
     ax.set_title(lines_of(name, 27), loc="left", fontsize=6.5, pad=3)
-    ax.set_xlabel("Epoch", labelpad=1, fontsize=7)
+    ax.set_xlabel("epoch", labelpad=1, fontsize=7)
     ax.set_ylabel(label, labelpad=2, fontsize=7)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))
