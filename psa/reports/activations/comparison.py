@@ -24,12 +24,13 @@ _BARS: Final = (
     "three seeds on; ticks: every seed."
 )
 _TALL: Final = 40  # arms from which on the axis has numbers at both ends
+_ENLARGED: Final = 3  # arms from which on an enlarged panel is not almost empty
 _FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
 def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
     """Return a figure of the mean test accuracy of each arm with its interval and every seed; a row per
-    group. If arms are far apart, the best of them are shown again at the right, enlarged.
+    group. If arms are far apart, the best of them, at least _ENLARGED, are shown again at the right.
     """
     groups, rest = group_arms(arms, keys), rest_of(arms, keys)
     looks = styles_of(list(dict.fromkeys(rest.values())))
@@ -39,7 +40,8 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
     lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
     ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
-    ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR else []
+    near = int(np.sum(np.array(means) >= best - _ZOOM))
+    ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR and near >= _ENLARGED else []
     with plot_style():
         handles = [
             Line2D([], [], color=each.colour, marker=each.marker, markersize=4, label=name)

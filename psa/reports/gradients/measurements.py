@@ -147,9 +147,7 @@ class GradientMeasurements:
         )
         drawn = f"a random {used:,} of {rest:,}" if used < rest else f"{rest:,}"
         return (
-            f"Seed {self.seed}: of {total:,} gradients in {self.kept.name} "
-            f"{early if self.first else ''}{drawn} "
-            "are clustered."
+            f"of {total:,} gradients in {self.kept.name} {early if self.first else ''}{drawn} are clustered."
         )
 
     @cached_property
