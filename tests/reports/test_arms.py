@@ -24,7 +24,7 @@ from psa.nn.dense import Dense
 from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.effects import arm_figures, arm_findings, arm_tables, bounties_after
-from psa.reports.ablation.figures.arms import arms_figure
+from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.tables import Column, Interval, Table
 from psa.storage.store import Store

@@ -171,7 +171,7 @@ def test_right_and_wrong_are_told_without_colours() -> None:
     for name, digit, guess in zip(titles, DIGITS, GUESSES, strict=False):
         assert name == (f"{guess}" if digit == guess else f"{guess}, is {digit}")
     assert f"{(DIGITS[:15] == GUESSES[:15]).sum()} of the 15 shown" in said(predictions())
-    assert "cluster 2 0: empty" in said(samples())
+    assert "cluster 2: 0 samples empty" in said(samples())
     assert [ax.get_title().split("\n")[0] for ax in centres().axes[::4]] == [
         "0: 7 (90%)",
         "1: 3 (60%)",

@@ -18,10 +18,10 @@ from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, pair
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
-from psa.reports.ablation.figures.arms import arms_figure
+from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_cells, paired_columns
-from psa.reports.rendering.tables import Column, Table
+from psa.reports.rendering.tables import Cell, Column, Table, central, value_of
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -131,20 +131,25 @@ def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Pat
 
 def arm_findings(table: Table) -> tuple[str, ...]:
     """Return a sentence on the arms that a table of arms minus mode none tells from it, () without arms."""
-    heads = [column.name for column in table.columns]
-    rows = [dict(zip(heads, row, strict=True)) for row in table.rows]
-    tested = [row for row in rows if not np.isnan(row["p (Holm)"])]
+    columns = [column.name for column in table.columns]
+    at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
+    rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
+    tested = [row for row in rows if not np.isnan(row[2])]
     if not rows:
         return ()
     if not tested:
         return (f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested.",)
-    distinct = [row for row in tested if row["p (Holm)"] < ALPHA]
-    named = [f"{row['Arm']} ({row['Difference (points)'].value:+.2f} points)" for row in distinct]
+    named = [f"{arm} ({difference:+.2f} points)" for arm, difference, p in tested if p < ALPHA]
     found = f": {join_names(named, len(named))}" if named else ""
     return (
         f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
-        f"correction) for {len(distinct)} of {pluralize(len(tested), 'tested arm')}{found}.",
+        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}{found}.",
     )
+
+
+def _number(cell: Cell) -> float:
+    found = central(value_of(cell))
+    return float("nan") if found is None else float(found)
 
 
 def arm_figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
