@@ -203,15 +203,20 @@ def test_the_order_of_arms_is_that_of_their_means() -> None:
         arms_figure({}, {}, 3)
 
 
-def rows_of(*found: tuple[str, float, float]) -> Table:
+def rows_of(*found: tuple[str, float, float], architectures: int = 12) -> Table:
     """A table of arms minus mode none: of each arm its difference and corrected p."""
-    columns = (Column("Arm"), Column("Difference (points)", "interval"), Column("p (Holm)", "p"))
-    rows = tuple((arm, Interval(value, value, value), p) for arm, value, p in found)
+    columns = (
+        Column("Arm"),
+        Column("Architectures", "count"),
+        Column("Difference (points)", "interval"),
+        Column("p (Holm)", "p"),
+    )
+    rows = tuple((arm, architectures, Interval(value, value, value), p) for arm, value, p in found)
     return Table("", "", columns, rows)
 
 
 def test_the_sentence_on_arms_counts_those_that_are_told_from_mode_none() -> None:
-    """Below 0.05 after the correction, not at it; without a test it says why."""
+    """Below 0.05 after the correction, not at it; without a test, or without a chance, it says why."""
     nan = float("nan")
     assert arm_findings(rows_of()) == ()
     (none,) = arm_findings(rows_of(("a", 3.0, nan)))
@@ -220,6 +225,24 @@ def test_the_sentence_on_arms_counts_those_that_are_told_from_mode_none() -> Non
     assert edge.endswith("(p < 0.05 over architectures, after Holm's correction) for 0 of 1 tested arm.")
     (one,) = arm_findings(rows_of(("a", 3.0, 0.0499), ("b", -1.25, 0.2)))
     assert one.endswith(" for 1 of 2 tested arms: a (+3.00 points).")
+    few = (("a", 3.0, 0.125), ("b", -1.25, 0.2))
+    (hopeless,) = arm_findings(rows_of(*few, architectures=6))
+    assert hopeless == (
+        "No difference from mode none can be significant: with 6 architectures and 2 tests p is at least "
+        "0.062 after Holm's correction."
+    )
+    assert "for 0 of 2" in arm_findings(rows_of(*few, architectures=7))[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_page_of_arms_says_which_intervals_it_has(seeds: int) -> None:
+    """With two seeds those over architectures alone; the warning of other pages would deny them."""
+    rows = arms_frame({cell: values[:seeds] for cell, values in scores().items()})
+    context = ReportContext(Path("reports"))
+    page = report.page(rows, context, report.tables(rows, context), {})
+    assert not any("means alone" in text for text in page.warnings)
+    told = [text for text in page.warnings if "Intervals and tests are over architectures" in text]
+    assert len(told) == (seeds == 2)
 
 
 def test_an_arm_of_two_experiments_is_refused() -> None:

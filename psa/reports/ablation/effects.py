@@ -112,10 +112,20 @@ def arm_page(
         (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
         tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
         sources,
-        warnings,
+        (*warnings, *_few_seeds(rows)),
         {table.label: CellTrials({"Architecture": "arch", "Arm": "arm"}) for table in made.values()},
         {name: {"arm": arm} for name, arm in rows[["id", "arm"]].astype(str).itertuples(index=False)},
     )
+
+
+def _few_seeds(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield why single architectures have no interval, where that is so."""
+    seeds = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
+    if len(seeds) and seeds.max() < LEAST_N:
+        yield (
+            f"No arm has more than {pluralize(int(seeds.max()), 'seed')} of an architecture: differences on "
+            "single architectures have no interval and no test. Intervals and tests are over architectures."
+        )
 
 
 def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Path]) -> Section:
@@ -134,22 +144,26 @@ def arm_findings(table: Table) -> tuple[str, ...]:
     columns = [column.name for column in table.columns]
     at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
     rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
-    tested = [row for row in rows if not np.isnan(row[2])]
     if not rows:
         return ()
+    tested = [row for row in rows if not np.isnan(row[2])]
     if not tested:
         return (f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested.",)
+    most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
+    if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
+        return (
+            f"No difference from mode none can be significant: with {pluralize(most, 'architecture')} and "
+            f"{pluralize(len(tested), 'test')} p is at least {min(1.0, least):.2g} after Holm's correction.",
+        )
     named = [f"{arm} ({difference:+.2f} points)" for arm, difference, p in tested if p < ALPHA]
-    found = f": {join_names(named, len(named))}" if named else ""
     return (
         f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
-        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}{found}.",
+        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}{': ' if named else ''}{', '.join(named)}.",
     )
 
 
 def _number(cell: Cell) -> float:
-    found = central(value_of(cell))
-    return float("nan") if found is None else float(found)
+    return np.nan if (found := central(value_of(cell))) is None else float(found)
 
 
 def arm_figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -183,7 +197,7 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
             f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
         )
     _check_arms(rows)
-    found: dict[str, Table] = {}
+    found = {}
     for loops in _lengths(rows):
         scores = bounties_after(frame, loops)
         modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))

@@ -282,7 +282,7 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
     counts = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
-    if few := wording.few_trials(int(counts.max()) if len(counts) else 0):
+    if len(counts) and not holds_arms(frame) and (few := wording.few_trials(int(counts.max()))):
         yield few
     if devices := wording.several_devices(rows):
         yield f"{devices}."
