@@ -144,11 +144,10 @@ def arm_findings(table: Table) -> tuple[str, ...]:
     columns = [column.name for column in table.columns]
     at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
     rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
-    if not rows:
-        return ()
     tested = [row for row in rows if not np.isnan(row[2])]
     if not tested:
-        return (f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested.",)
+        why = f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested."
+        return (why,) if rows else ()
     most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
     if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
         return (
@@ -158,7 +157,8 @@ def arm_findings(table: Table) -> tuple[str, ...]:
     named = [f"{arm} ({difference:+.2f} points)" for arm, difference, p in tested if p < ALPHA]
     return (
         f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
-        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}{': ' if named else ''}{', '.join(named)}.",
+        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}"
+        f"{': ' if named else ''}{', '.join(named)}.",
     )
 
 
