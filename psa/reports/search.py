@@ -9,14 +9,16 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from psa.analysis.frame_columns import LABELS
 from psa.analysis.stats import Interval, share_summary
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
 from psa.reports.plotting.panels import draw_legend, panel_grid
-from psa.reports.plotting.scales import log_axis
-from psa.reports.plotting.style import GREY, footnote, plot_style
+from psa.reports.plotting.scales import linear_ticks, log_axis, number_text
+from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
 from psa.reports.rendering.tables import Cell, Column, Table
 
 _ONE_PAGE: Final = 40  # rows
@@ -97,7 +99,7 @@ def search_figure(log: SearchLog) -> Figure:
     with plot_style():
         figure, axes = panel_grid(
             f"Search {log.search.template.name}", count, _ACROSS, 1.5,
-            left=0.55, bottom=1.5, top=0.55, gap=(0.6, 0.7), width=1.75,
+            left=0.55, bottom=0.85, top=0.5, gap=(0.6, 0.6), width=1.75,
         )  # fmt: skip
         for at, ax in enumerate(axes):
             if at == 0:
@@ -107,9 +109,22 @@ def search_figure(log: SearchLog) -> Figure:
                 plot_setting(ax, acting, keys[at - 1], log.search.space[keys[at - 1]], ended[0])
             if at % _ACROSS:
                 ax.set_ylabel("")
+        _share_accuracy(axes, ended)
         _legend(figure)
-        footnote(figure, [_note(log)])
+        footnote(figure, [_note(log), "The panels share the axis of accuracy."])
     return figure
+
+
+def _share_accuracy(axes: Sequence[Axes], ended: Sequence[Configuration]) -> None:
+    """Give all panels the range of all accuracies, so that the effects of settings can be compared."""
+    values = [value for each in ended for value in (*each.curve.values(), fmean(each.finite))]
+    room = 0.05 * max(max(values) - min(values), 0.5)
+    low, high = min(values) - room, max(values) + room
+    for ax in axes:
+        ax.set_ylim(low, high)
+        ax.yaxis.set_major_locator(FixedLocator(linear_ticks(low, high)))
+        ax.yaxis.set_major_formatter(FuncFormatter(number_text))
+        ax.grid(axis="y", **GRID)
 
 
 def plot_search_curves(ax: Axes, ended: Sequence[Configuration]) -> Axes:
@@ -154,7 +169,7 @@ def plot_setting(
         if values.log:
             ax.set_xscale("log")
             log_axis(ax.xaxis, values.low, values.high, 5)
-    ax.set(xlabel=key, ylabel="validation accuracy (%)")
+    ax.set(xlabel=LABELS.get(key, key).lower(), ylabel="validation accuracy (%)")
     return ax
 
 
@@ -168,7 +183,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.8, label=name)
         for name, colour, marker in looks
     ]
-    draw_legend(figure, handles, 0.5, 0.62, 3)
+    draw_legend(figure, handles, 0.5, 0.3, 3)
 
 
 def best_lines(log: SearchLog, most: int) -> list[str]:

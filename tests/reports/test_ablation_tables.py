@@ -22,8 +22,9 @@ from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import holm, paired
 from psa.core.errors import UserError
+from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
-from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.effects import paired_table
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import run
 from made_up_study import SAMPLES, frame
+from matplotlib.axes import Axes
 from questions import EXAMPLES, question
 
 from psa.analysis.frame_schema import build_frame, trials_of
@@ -22,8 +23,10 @@ from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.effects import arm_tables, bounties_after
+from psa.reports.ablation.effects import arm_figures, arm_findings, arm_tables, bounties_after
+from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.contract import ReportContext
+from psa.reports.rendering.tables import Column, Interval, Table
 from psa.storage.store import Store
 
 ARCHS = ("1*16", "2*30", "4*4")
@@ -114,16 +117,132 @@ def test_pages_keep_arms_apart() -> None:
     arms = pages["ablation_simplemlp_arms"]
     made = report.tables(arms, context)
     assert list(made) == ["arms_minus_none_3", "arms_minus_mode_3", "arms_by_architecture_3"]
-    assert list(report.figures(arms, context)) == []
+    assert [name for name, _ in report.figures(arms, context)] == ["arms_3"]
     assert report.listings(arms, context) == {}
-    page = report.page(arms, context, made, {})
-    assert [section.title for section in page.sections] == ["After 3 loops"]
+    page = report.page(arms, context, made, {"arms_3": Path("arms_3.png")})
+    (section,) = page.sections
+    assert section.title == "After 3 loops"
+    assert [picture.path.name for picture in section.pictures] == ["arms_3.png"]
+    assert set(page.cells) == {table.label for table in made.values()}
+    assert {names["arm"] for names in page.trial_names.values()} == set(MODE_OF)
     assert all(table.markdown() and table.latex() and table.csv() for table in made.values())
     with pytest.raises(UserError, match="must hold arms of modes alone, got hidden, units 4"):
         cells_of(arms)
     only = rows[rows["arm"] == "hidden, units 4"]
     assert [name for name, _ in report.parts(only)] == ["ablation_simplemlp_arms"]
     assert not report.tables(only, context)["arms_minus_mode_3"].rows
+
+
+def shown(ax: Axes, gid: str) -> dict[float, list[float]]:
+    """The x values of the marks or lines of one kind, by their row."""
+    lines: dict[float, list[float]] = {}
+    for line in ax.lines:
+        if line.get_gid() == gid:
+            lines.setdefault(round(float(np.ravel(line.get_ydata())[0])), []).extend(
+                np.ravel(line.get_xdata())
+            )
+    for marks in ax.collections:
+        if marks.get_gid() == gid:
+            for x, y in np.asarray(marks.get_offsets()):
+                lines.setdefault(round(float(y)), []).append(float(x))
+    return lines
+
+
+def test_the_figure_of_arms_shows_the_numbers_of_the_table() -> None:
+    """A row per arm, the greatest mean first: a mark per architecture, the mean and its interval."""
+    told = scores()
+    frame_ = arms_frame(told)
+    table = {row[0]: row[2] for row in arm_tables(frame_)["arms_minus_none_3"].rows}
+    ((name, figure),) = arm_figures(frame_)
+    assert name == "arms_3"
+    ax, bar = figure.axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    order = sorted(table, key=lambda arm: -table[arm].value)
+    assert names == [f"{arm} (3)" for arm in order]
+    means, intervals, marks = (shown(ax, gid) for gid in ("mean", "interval", "differences"))
+    for row, arm in enumerate(order):
+        assert means[row] == pytest.approx([table[arm].value])
+        assert intervals[row] == pytest.approx([table[arm].low, table[arm].high])
+        expected = [np.mean(told[arm, arch]) - np.mean(told["none", arch]) for arch in ARCHS]
+        assert sorted(marks[row]) == pytest.approx(sorted(expected))
+    low, high = ax.get_xlim()
+    assert low < min(map(min, intervals.values())) < max(map(max, intervals.values())) < high
+    assert ax.get_xlabel() == "bounty minus that of mode none (percentage points)"
+    assert bar.get_ylabel() == "parameters"
+    assert len(bar.get_yticks()) >= 2
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_few_architectures_have_a_panel_each(seeds: int) -> None:
+    """With seeds as marks and, from three on, their interval; all panels have one range and one order."""
+    told = {cell: values[:seeds] for cell, values in scores().items() if cell[1] != "4*4"}
+    ((_, figure),) = arm_figures(arms_frame(told))
+    first, second = figure.axes
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["1*16", "2*30"]
+    assert first.get_xlim() == second.get_xlim()
+    order = [label.get_text() for label in first.get_yticklabels()]
+    assert set(order) == set(MODE_OF) - {"none"}
+    for ax, arch in ((first, "1*16"), (second, "2*30")):
+        for row, arm in enumerate(order):
+            expected = paired(told[arm, arch], told["none", arch])
+            assert len(shown(ax, "differences")[row]) == seeds
+            assert shown(ax, "mean")[row] == pytest.approx([expected.difference])
+            ends = [] if seeds < 3 else [expected.low, expected.high]
+            assert shown(ax, "interval").get(row, []) == pytest.approx(ends)
+
+
+def test_the_order_of_arms_is_that_of_their_means() -> None:
+    """An arm without a seed of mode none is not drawn, and a figure needs a pair."""
+    told = scores() | {("hidden, units 4", arch): [70.0] for arch in ARCHS}
+    ((_, figure),) = arm_figures(arms_frame(told))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["hidden (3)", "none, patience 3 (3)", "hidden, units 4 (3)"]
+    alone = {cell: values for cell, values in told.items() if cell[0] != "none"}
+    assert list(arm_figures(arms_frame(alone))) == []
+    with pytest.raises(ValueError, match="a figure of arms must have a pair of trials"):
+        arms_figure({}, {}, 3)
+
+
+def rows_of(*found: tuple[str, float, float], architectures: int = 12) -> Table:
+    """A table of arms minus mode none: of each arm its difference and corrected p."""
+    columns = (
+        Column("Arm"),
+        Column("Architectures", "count"),
+        Column("Difference (points)", "interval"),
+        Column("p (Holm)", "p"),
+    )
+    rows = tuple((arm, architectures, Interval(value, value, value), p) for arm, value, p in found)
+    return Table("", "", columns, rows)
+
+
+def test_the_sentence_on_arms_counts_those_that_are_told_from_mode_none() -> None:
+    """Below 0.05 after the correction, not at it; without a test, or without a chance, it says why."""
+    nan = float("nan")
+    assert arm_findings(rows_of()) == ()
+    (none,) = arm_findings(rows_of(("a", 3.0, nan)))
+    assert none == "No arm was compared on at least 3 architectures, so no difference is tested."
+    (edge,) = arm_findings(rows_of(("a", 3.0, 0.05), ("b", 1.0, nan)))
+    assert edge.endswith("(p < 0.05 over architectures, after Holm's correction) for 0 of 1 tested arm.")
+    (one,) = arm_findings(rows_of(("a", 3.0, 0.0499), ("b", -1.25, 0.2)))
+    assert one.endswith(" for 1 of 2 tested arms: a (+3.00 points).")
+    few = (("a", 3.0, 0.125), ("b", -1.25, 0.2))
+    (hopeless,) = arm_findings(rows_of(*few, architectures=6))
+    assert hopeless == (
+        "No difference from mode none can be significant: with 6 architectures and 2 tests p is at least "
+        "0.062 after Holm's correction."
+    )
+    assert "for 0 of 2" in arm_findings(rows_of(*few, architectures=7))[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_page_of_arms_says_which_intervals_it_has(seeds: int) -> None:
+    """With two seeds those over architectures alone; the warning of other pages would deny them."""
+    rows = arms_frame({cell: values[:seeds] for cell, values in scores().items()})
+    context = ReportContext(Path("reports"))
+    page = report.page(rows, context, report.tables(rows, context), {})
+    assert not any("means alone" in text for text in page.warnings)
+    told = [text for text in page.warnings if "Intervals and tests are over architectures" in text]
+    assert len(told) == (seeds == 2)
 
 
 def test_an_arm_of_two_experiments_is_refused() -> None:

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from psa.analysis.gradients.file import GradientFile
+from psa.analysis.gradients.kmeans import KMeansConfig, lloyd, plus_plus
+from psa.analysis.gradients.metric_space import space_of
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
+from psa.core.rng import generator
 from psa.experiments.study import study_named
 from psa.reports.gradients import text as gradient_text
-from psa.reports.gradients.measurements import GradientMeasurements
+from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
 from psa.storage.array_file import ArrayFile
 
 SMALL = ["--val-size", "57500", "--digits", "3,8", "--device", "cpu"]
@@ -125,6 +129,30 @@ def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., st
     assert used == everything - everything // 5
     assert f"the first 20 % ({everything // 5}) are left out" in text
     assert "1.000 to 1.000" not in text
+
+
+def test_single_runs_are_not_computed_twice() -> None:
+    """Those from k-means++ are the runs that the clusters were chosen from; all are as if computed alone."""
+    draws = generator(0, "bootstrap")
+    layer = {"delta": draws.standard_normal((90, 4)), "activation": draws.standard_normal((90, 5))}
+    hidden = {f"hidden.1.{name}": values.astype(np.float32) for name, values in layer.items()}
+    one = GradientMeasurements(made_up(**hidden))
+    view = one.found["hidden_unit"]
+    space = space_of(view.view.points.normalised())
+    assert [(each.init, each.number) for each in one.starts] == [
+        (init, number) for init in ("k-means++", "random") for number in range(STARTS_PER_VIEW)
+    ]
+    for each in one.starts:
+        draws = generator(one.seed, "kmeans", each.number)
+        if each.init == "random":
+            first = torch.from_numpy(draws.choice(len(space), one.count, replace=False))
+        else:
+            first = plus_plus(space, one.count, draws)
+        alone = lloyd(space, first, 300, KMeansConfig(one.count).tolerance)
+        assert each.inertia == alone.inertia
+    assert min(each.inertia for each in one.starts[:STARTS_PER_VIEW]) == min(
+        run.inertia for run in view.clusters.runs
+    )
 
 
 def test_what_takes_a_while_is_said() -> None:

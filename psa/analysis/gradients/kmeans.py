@@ -76,7 +76,8 @@ class Clusters:
 
     labels: int64 [N]. distances: [N], to the own centre. centres: [K, outputs, inputs], of what was clustered
     (at length 1 where so asked). fitted: int64, the places of the samples that made the centres. inertia:
-    their summed squared distances. steps: of the best run; settled: it ended before max_iter.
+    their summed squared distances. steps: of the best run; settled: it ended before max_iter. runs: every
+    run, with the labels of the fitted samples in an order of its own.
     """
 
     labels: Tensor
@@ -86,6 +87,7 @@ class Clusters:
     inertia: float
     steps: int
     settled: bool
+    runs: tuple[KMeansRun, ...] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -114,11 +116,12 @@ def cluster(
     points = gradients.normalised() if options.normalise else gradients
     some = points if len(fitted) == len(points) else points[fitted.to(points.device)]
     space = space_of(some)
-    run = best_run(space, options, seed, progress)
+    runs = all_runs(space, options, seed, progress)
+    run = min(runs, key=_inertia)
     centres = DenseSpace(some).centres(_by_size(run.labels, options.n_clusters), options.n_clusters)
     squared, labels = points.squared_distances_to(centres).min(dim=1)
     inertia = float(squared[fitted.to(squared.device)].sum(dtype=torch.float64))
-    return Clusters(labels, squared.sqrt(), centres, fitted, inertia, run.steps, run.settled)
+    return Clusters(labels, squared.sqrt(), centres, fitted, inertia, run.steps, run.settled, runs)
 
 
 def fitted_rows(gradients: Factored, options: KMeansConfig, seed: int) -> Tensor:
@@ -140,17 +143,26 @@ def fitted_rows(gradients: Factored, options: KMeansConfig, seed: int) -> Tensor
     return rows
 
 
-def best_run(
+def best_run(space: MetricSpace, options: KMeansConfig, seed: int) -> KMeansRun:
+    """Return the run of least inertia among n_init."""
+    return min(all_runs(space, options, seed), key=_inertia)
+
+
+def _inertia(run: KMeansRun) -> float:
+    return run.inertia
+
+
+def all_runs(
     space: MetricSpace, options: KMeansConfig, seed: int, progress: KMeansProgress = silent
-) -> KMeansRun:
-    """Return the run of least inertia among n_init, each with random draws of its own."""
+) -> tuple[KMeansRun, ...]:
+    """Return n_init runs, each with random draws of its own."""
     begin = plus_plus if options.init == "k-means++" else _any_points
     runs = []
     for number in range(options.n_init):
         first = begin(space, options.n_clusters, generator(seed, "kmeans", number))
         runs.append(lloyd(space, first, options.max_iter, options.tolerance))
         progress(f"k-means run {number + 1} of {options.n_init}: inertia {runs[-1].inertia:.6g}")
-    return min(runs, key=lambda run: run.inertia)
+    return tuple(runs)
 
 
 def lloyd(space: MetricSpace, first: Tensor, max_iter: int, tolerance: float) -> KMeansRun:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from psa.analysis.aggregate_stats import (
@@ -15,7 +16,9 @@ from psa.analysis.aggregate_stats import (
     stratified_interval,
 )
 from psa.analysis.stats import LEAST_N, Interval, Values, present
-from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.cells import Cells, cells_of
+from psa.reports.rendering.tables import Cell, Column, Table
+from psa.specs.training import MODES
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
 
@@ -69,3 +72,31 @@ def _interval(
         return Interval(value, float("nan"), float("nan"))
     low, high = stratified_interval(scores, statistic, seed, resamples=resamples)
     return Interval(value, min(low, value), max(high, value))  # percentiles of resamples may exclude it
+
+
+def aggregate_table(
+    frame: pd.DataFrame,
+    *,
+    caption: str = "All architectures together",
+    label: str = "tab:aggregate",
+    seed: int = 0,
+) -> Table:
+    """Return the interquartile mean of each mode over all trials and architectures, and the probability that
+    one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
+    intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded.
+    """
+    cells = cells_of(frame)
+    found = aggregate(cells, "none", seed)
+    rows: list[tuple[Cell, ...]] = [
+        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in MODES
+    ]
+    columns = (
+        Column("Mode"),
+        Column("Interquartile mean (%)", "interval"),
+        Column("P(better than none)", "interval", 3),
+    )
+    note = (
+        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
+        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
+    )
+    return Table(caption, label, columns, tuple(rows), note)

@@ -1,25 +1,27 @@
-"""Tables of the effects of ablation: each mode against mode none, all modes together, and further arms."""
+"""The effects of ablation: each mode against mode none, and the tables, figures and page of further arms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
-from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
-from psa.reports.rendering.html import Fact, Page, Section
+from psa.reports.ablation.figures.aggregate import arms_figure
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_cells, paired_columns
-from psa.reports.rendering.tables import Cell, Column, Table
+from psa.reports.rendering.tables import Cell, Column, Table, central, value_of
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -81,34 +83,6 @@ def _floor(found: Sequence[Paired]) -> str:
     )
 
 
-def aggregate_table(
-    frame: pd.DataFrame,
-    *,
-    caption: str = "All architectures together",
-    label: str = "tab:aggregate",
-    seed: int = 0,
-) -> Table:
-    """Return the interquartile mean of each mode over all trials and architectures, and the probability that
-    one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
-    intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded.
-    """
-    cells = cells_of(frame)
-    found = aggregate(cells, _NONE, seed)
-    rows: list[tuple[Cell, ...]] = [
-        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in MODES
-    ]
-    columns = (
-        Column("Mode"),
-        Column("Interquartile mean (%)", "interval"),
-        Column("P(better than none)", "interval", 3),
-    )
-    note = (
-        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
-        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
-    )
-    return Table(caption, label, columns, tuple(rows), note)
-
-
 # Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
 _ONE_PER_ARM: Final = (
     "lr", "weight_decay", "dropout", *AblationSettings.model_fields, *RatchetSettings.model_fields,
@@ -122,22 +96,92 @@ def holds_arms(frame: pd.DataFrame) -> bool:
 
 
 def arm_page(
-    frame: pd.DataFrame, made: Mapping[str, Table], sources: tuple[str, ...], warnings: tuple[str, ...]
+    frame: pd.DataFrame,
+    made: Mapping[str, Table],
+    stored: Mapping[str, Path],
+    sources: tuple[str, ...],
+    warnings: tuple[str, ...],
 ) -> Page:
     """Return the page that compares the arms of a study, a section for each length of its trials."""
     rows = trials_of(frame)
-    lengths = dict.fromkeys(name.rpartition("_")[2] for name in made)
-    of = {loops: tuple(made[name] for name in made if name.endswith(f"_{loops}")) for loops in lengths}
     done = int((rows["status"] == "done").sum())
     counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
     return Page(
         f"{rows['study'].iloc[0]}: {rows['family'].iloc[0]}, arms",
         "Does any of these settings help the ratchet, and where?",
         (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
-        tuple(Section(f"After {loops} loops", tables=tables) for loops, tables in of.items()),
+        tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
         sources,
-        warnings,
+        (*warnings, *_few_seeds(rows)),
+        {table.label: CellTrials({"Architecture": "arch", "Arm": "arm"}) for table in made.values()},
+        {name: {"arm": arm} for name, arm in rows[["id", "arm"]].astype(str).itertuples(index=False)},
     )
+
+
+def _few_seeds(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield why single architectures have no interval, where that is so."""
+    seeds = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
+    if len(seeds) and seeds.max() < LEAST_N:
+        yield (
+            f"No arm has more than {pluralize(int(seeds.max()), 'seed')} of an architecture: differences on "
+            "single architectures have no interval and no test. Intervals and tests are over architectures."
+        )
+
+
+def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Path]) -> Section:
+    """Return the section of the trials after so many loops."""
+    caption = f"Bounty of each arm after {loops:,} loops minus that of mode none."
+    pictures = {name: Picture(path, caption) for name, path in stored.items()}
+    names = [name for name in made if name.endswith(f"_{loops}")]
+    text = arm_findings(made[f"arms_minus_none_{loops}"])
+    return Section(
+        f"After {pluralize(loops, 'loop')}", text, pick(pictures, f"arms_{loops}"), pick(made, *names)
+    )
+
+
+def arm_findings(table: Table) -> tuple[str, ...]:
+    """Return a sentence on the arms that a table of arms minus mode none tells from it, () without arms."""
+    columns = [column.name for column in table.columns]
+    at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
+    rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
+    tested = [row for row in rows if not np.isnan(row[2])]
+    if not tested:
+        why = f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested."
+        return (why,) if rows else ()
+    most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
+    if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
+        return (
+            f"No difference from mode none can be significant: with {pluralize(most, 'architecture')} and "
+            f"{pluralize(len(tested), 'test')} p is at least {min(1.0, least):.2g} after Holm's correction.",
+        )
+    named = [f"{arm} ({difference:+.2f} points)" for arm, difference, p in tested if p < ALPHA]
+    return (
+        f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
+        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}"
+        f"{': ' if named else ''}{', '.join(named)}.",
+    )
+
+
+def _number(cell: Cell) -> float:
+    return np.nan if (found := central(value_of(cell))) is None else float(found)
+
+
+def arm_figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Yield for every length of a finished trial the figure of all arms minus mode none, if it has pairs."""
+    rows = trials_of(frame).dropna(subset=["parameters"])
+    parameters = {str(arch): int(count) for arch, count in zip(rows["arch"], rows["parameters"], strict=True)}
+    for loops in _lengths(trials_of(frame)):
+        scores = bounties_after(frame, loops)
+        arms = [str(arm) for arm in scores.index.unique("arm") if arm != _NONE]
+        found = {arm: pairs for arm in arms if len(pairs := _pairs(scores, arm, _NONE))}
+        if found:
+            yield f"arms_{loops}", arms_figure(found, parameters, loops)
+
+
+def _lengths(rows: pd.DataFrame) -> list[int]:
+    """Return the numbers of loops of finished trials that did not stop early, in rising order."""
+    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
+    return sorted(set(map(int, done["loops"])))
 
 
 def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
@@ -153,9 +197,8 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
             f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
         )
     _check_arms(rows)
-    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
-    found: dict[str, Table] = {}
-    for loops in sorted(set(map(int, done["loops"]))):
+    found = {}
+    for loops in _lengths(rows):
         scores = bounties_after(frame, loops)
         modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
         none = {arm: _NONE for arm in modes if arm != _NONE}

@@ -20,8 +20,9 @@ from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation import effects
+from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
-from psa.reports.ablation.effects import aggregate_table, arm_tables, holds_arms, paired_table
+from psa.reports.ablation.effects import arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -94,8 +95,9 @@ def _by_size(table: Table) -> Table:
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Yield all figures of a frame of one family by name; none of one that compares arms."""
+    """Yield all figures of a frame of one family by name."""
     if holds_arms(frame):
+        yield from effects.arm_figures(frame)
         return
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
@@ -155,7 +157,7 @@ def page(
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
     if holds_arms(frame):
-        return effects.arm_page(frame, made, tuple(_sources(frame)), tuple(_warnings(frame)))
+        return effects.arm_page(frame, made, stored, tuple(_sources(frame)), tuple(_warnings(frame)))
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
@@ -280,7 +282,7 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
     counts = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
-    if few := wording.few_trials(int(counts.max()) if len(counts) else 0):
+    if len(counts) and not holds_arms(frame) and (few := wording.few_trials(int(counts.max()))):
         yield few
     if devices := wording.several_devices(rows):
         yield f"{devices}."

@@ -23,12 +23,14 @@ _BARS: Final = (
     "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %, from "
     "three seeds on; ticks: every seed."
 )
+_TALL: Final = 40  # arms from which on the axis has numbers at both ends
+_ENLARGED: Final = 3  # arms from which on an enlarged panel is not almost empty
 _FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
 def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
     """Return a figure of the mean test accuracy of each arm with its interval and every seed; a row per
-    group. If arms are far apart, the best of them are shown again at the right, enlarged.
+    group. If arms are far apart, the best of them, at least _ENLARGED, are shown again at the right.
     """
     groups, rest = group_arms(arms, keys), rest_of(arms, keys)
     looks = styles_of(list(dict.fromkeys(rest.values())))
@@ -38,7 +40,8 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
     lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
     ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
-    ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR else []
+    near = int(np.sum(np.array(means) >= best - _ZOOM))
+    ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR and near >= _ENLARGED else []
     with plot_style():
         handles = [
             Line2D([], [], color=each.colour, marker=each.marker, markersize=4, label=name)
@@ -54,13 +57,15 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
             left=left, bottom=foot, top=0.32, gap=(0.25, 0), right=0.15,
         )  # fmt: skip
         for at, (ax, (low, high_end)) in enumerate(zip(axes, ends, strict=True)):
-            _rows(ax, groups, rest, looks, labelled=at == 0)
+            _rows(ax, groups, rest, looks, low if at else -np.inf, labelled=at == 0)
             ax.set_xlim(low, high_end)
+            ax.tick_params(axis="x", labeltop=len(arms) > _TALL)
             ax.set_xlabel("test accuracy (%)" if at == 0 else f"the same above {low:.1f} %", labelpad=2)
             if low < zero_r < high_end:
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
-        footnote(figure, [_BARS, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
+        enlarged = "Right: the arms with means in that range, enlarged." if len(ends) > 1 else ""
+        footnote(figure, [_BARS, enlarged, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
     return figure
 
 
@@ -69,16 +74,19 @@ def _rows(
     groups: Mapping[str, Sequence[Arm]],
     rest: Mapping[int, str],
     looks: Mapping[str, LineStyle],
+    least: float,
     *,
     labelled: bool,
 ) -> None:
+    """Draw a row per arm; one with a mean below `least` is left empty, or its bar would lack a mark."""
     places, at = [], 0.0
     for row, arms in enumerate(groups.values()):
         places.append(at + (len(arms) - 1) / 2)
         if row % 2 == 0:
             ax.axhspan(at - 0.6, at + len(arms) - 0.4, color="#F4F4F4", linewidth=0, zorder=0)
         for arm in arms:
-            _mark(ax, arm, at, looks[rest[id(arm)]])
+            if arm.summary("test").mean >= least:
+                _mark(ax, arm, at, looks[rest[id(arm)]])
             at += 1
         at += 0.2
     ax.set_yticks(places, [lines_of(name, _NAME) for name in groups] if labelled else [""] * len(places))

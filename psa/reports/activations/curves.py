@@ -28,6 +28,8 @@ _BELOW, _HIGH = 0.4, 1.05
 _SHARED: Final = "The panels share their axes."
 _LOG_FROM: Final = 30  # times from least to greatest from which losses are drawn on a logarithmic axis
 _THIN: Final = "Thin: every seed; thick: their mean, as far as all of them were trained."
+_MEANS: Final = "Lines: means over seeds, as far as all of them were trained."
+_SEEDS_UP_TO: Final = 4  # arms of a panel; of more, the lines of single seeds cannot be told apart
 _RUNNING: Final = "The training loss is the mean over the epoch, with dropout where there is some."
 
 
@@ -97,10 +99,16 @@ def curves_of(arm: Arm, frame: pd.DataFrame, column: str) -> list[np.ndarray[Any
 
 
 def plot_arm_curves(
-    ax: Axes, curves: Sequence[np.ndarray[Any, Any]], look: LineStyle, line: Any, gid: str
+    ax: Axes,
+    curves: Sequence[np.ndarray[Any, Any]],
+    look: LineStyle,
+    line: Any,
+    gid: str,
+    *,
+    seeds: bool = True,
 ) -> Axes:
-    """Draw every seed as a thin line, and their mean as far as all of them were trained."""
-    for curve in curves:
+    """Draw the mean over seeds as far as all of them were trained, and with `seeds` each as a thin line."""
+    for curve in curves if seeds else ():
         ax.plot(
             np.arange(1, len(curve) + 1), curve, color=look.colour, linewidth=0.4, alpha=0.45, linestyle=line
         )
@@ -143,6 +151,7 @@ def _curves(
             Line2D([], [], color=GREY, linestyle=lines[column], label=word)
             for column, word in columns.items()
         ]
+        seeds = max(len(arms) for _, arms in groups) <= _SEEDS_UP_TO
         foot = foot_of(len(handles), 2)
         figure, axes = _panels(f"{what[:1].upper()}{what[1:]} after each epoch", len(groups), foot)
         for at, (ax, (name, arms)) in enumerate(zip(axes, groups, strict=True)):
@@ -150,12 +159,13 @@ def _curves(
                 for column in columns:
                     found = curves_of(arm, frame, column)
                     plot_arm_curves(
-                        ax, found, looks[rest[id(arm)]], lines[column], f"{column} {arm.label(arm.settings)}"
-                    )
+                        ax, found, looks[rest[id(arm)]], lines[column],
+                        f"{column} {arm.label(arm.settings)}", seeds=seeds,
+                    )  # fmt: skip
             _dressed(ax, name, what if at % _COLUMNS == 0 else "")
         share_range(axes, log=what == "loss")
         legend(figure, handles, foot - 0.02)
-        footnote(figure, [_THIN, _SHARED, _RUNNING if "loss" in what else ""])
+        footnote(figure, [_THIN if seeds else _MEANS, _SHARED, _RUNNING if "loss" in what else ""])
     return figure
 
 
@@ -191,7 +201,7 @@ def lines_of(name: str, most: int) -> str:
 
 def _dressed(ax: Axes, name: str, label: str) -> Axes:
     ax.set_title(lines_of(name, 27), loc="left", fontsize=6.5, pad=3)
-    ax.set_xlabel("Epoch", labelpad=1, fontsize=7)
+    ax.set_xlabel("epoch", labelpad=1, fontsize=7)
     ax.set_ylabel(label, labelpad=2, fontsize=7)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))

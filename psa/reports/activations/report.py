@@ -100,7 +100,7 @@ def page(
         f"{study}{wording.apart_text(frame)}: {pluralize(len(results.arms), 'arm')}",
         QUESTION,
         tuple(text.facts(results)),
-        tuple(_sections(results, made, pictures)),
+        tuple(_sections(results, made, pictures, frame)),
         tuple(text.sources(results)),
         (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
         {
@@ -128,7 +128,10 @@ def _caption(name: str) -> str:
 
 
 def _sections(
-    results: ActivationResults, made: Mapping[str, Table], pictures: Mapping[str, Picture]
+    results: ActivationResults,
+    made: Mapping[str, Table],
+    pictures: Mapping[str, Picture],
+    frame: pd.DataFrame,
 ) -> Iterator[Section]:
     def named(*starts: str) -> tuple[Picture, ...]:
         return tuple(
@@ -144,7 +147,7 @@ def _sections(
     yield Section("Compared with the baseline", tuple(text.baseline_text(results)), (), (made["paired"],))
     if "temperature" in pictures:
         yield Section("Temperature", tuple(text.temperature_text(results)), named("temperature"))
-    yield Section("Training", (), named("training_"))
+    yield Section("Training", tuple(text.identical_arms_text(results, frame)), named("training_"))
     if "thresholds" in made:
         yield Section(
             "Thresholds",

@@ -47,7 +47,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
             if best > 0:
                 ax.axvline(best, color=GREY, linewidth=0.7, linestyle=":", label=f"best epoch, {best}")
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            ax.set(xlabel="Epoch", ylabel=what)
+            ax.set(xlabel="epoch", ylabel=what)
             ax.grid(axis="y", **GRID)
             draw_legend(figure, ax.get_legend_handles_labels()[0], 0.5 + at * 3.6, 0.3, 3)
         finals = stats["final_metrics"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,12 @@ from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
+
+_APART: Final = 1.045  # times the temperature, from one line to the next
+_BARS: Final = (
+    "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %, from three seeds on. Lines are "
+    "set apart by a few per cent of the temperature, so that their bars do not cover each other."
+)
 
 
 def temperatures(arms: Sequence[Arm]) -> list[float]:
@@ -32,8 +39,8 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
     with plot_style():
         name = "Test accuracy and temperature of stochastic layers"
         figure, ax = panel(name, 4.4, 1.85, 0.55, 0.75, 0.4)
-        for name, found in lines.items():
-            _plot(ax, found, looks[name], name)
+        for at, (name, found) in enumerate(lines.items()):
+            _plot(ax, found, looks[name], name, _APART ** (at - (len(lines) - 1) / 2))
         ax.axhline(
             zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
         )
@@ -42,15 +49,13 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        footnote(
-            figure,
-            ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %, from three seeds on."],
-        )
+        footnote(figure, [_BARS])
     return figure
 
 
-def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str) -> None:
-    points = sorted((float(arm.settings["temperature"]), arm.summary("test")) for arm in arms)
+def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str, shift: float) -> None:
+    """Draw a line at the temperatures times `shift`, or the bars of several lines would cover each other."""
+    points = sorted((shift * float(arm.settings["temperature"]), arm.summary("test")) for arm in arms)
     where, found = [at for at, _ in points], [each for _, each in points]
     ax.plot(
         where, [each.mean for each in found], color=look.colour, linestyle=look.line, marker=look.marker,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from psa.analysis.pooling import budget_note
@@ -21,6 +22,7 @@ from psa.reports.wording import format_setting, shared_settings
 
 _ALWAYS: Final = ("activation", "arch")
 _NAMED: Final = 8
+_CURVES: Final = ("accuracy", "loss", "train_loss")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,26 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
     if some:
         parts = [f"{arm.label(found.keys)} {arm.dead()} of {arm.n}" for arm in some]
         yield (f"In some seeds nothing was learned: {_listed(parts)}. The means of these arms are of both.")
+
+
+def identical_arms_text(found: ActivationResults, frame: pd.DataFrame) -> Iterator[str]:
+    """Yield a sentence on arms whose seeds all have the same numbers after every epoch."""
+    loops = frame[frame["loop"].notna()].sort_values(["id", "loop"])
+    curves = {
+        str(name): part[list(_CURVES)].to_numpy(np.float64, na_value=np.nan).tobytes()
+        for name, part in loops.groupby("id", observed=True)
+    }
+    alike: dict[tuple[tuple[int, bytes], ...], list[Arm]] = {}
+    for arm in found.there:
+        seeds = zip(map(int, arm.rows["seed"]), arm.ids, strict=True)
+        if key := tuple((seed, curves[name]) for seed, name in seeds if name in curves):
+            alike.setdefault(key, []).append(arm)
+    same = [" = ".join(arm.label(found.keys) for arm in arms) for arms in alike.values() if len(arms) > 1]
+    if same:
+        yield (
+            "Equal to the last bit after every epoch of every seed, so that their curves hide each other: "
+            f"{_listed(same)}."
+        )
 
 
 def baseline_text(found: ActivationResults) -> Iterator[str]:

@@ -45,10 +45,10 @@ QUESTION: Final = (
 _CAPTIONS: Final = {
     "accuracy": "Test accuracy over depth, for each width.",
     "speed": "Time per epoch and trial over depth, for each width.",
-    "curves": "Losses and accuracies over the epochs, a row per depth.",
-    "usage": "The share of each hidden layer in the mean output, before and after training, by depth.",
-    "early": "Accuracy when the head reads only the first k hidden layers, a panel per depth.",
-    "parameters": "{model}: the L1 norm of each layer's parameters through training, a panel per depth.",
+    "curves": "Losses and accuracies over the epochs at {width}: a row per depth.",
+    "usage": "Share of each hidden layer in the mean output at {width}: before and after training, by depth.",
+    "early": "Accuracy at {width} when the head reads only the first k hidden layers: a panel per depth.",
+    "parameters": "L1 norm of each layer's parameters in {model} of {width}: through training, by depth.",
 }
 
 
@@ -182,7 +182,10 @@ def _title(seen: _Seen) -> str:
 def _caption(name: str) -> str:
     kind, *rest = name.split("_")
     models = {model.lower(): model for model in MODEL_NAMES.values()}
-    return _CAPTIONS[kind].format(model=models.get(rest[0] if rest else "", ""))
+    numbers = [part for part in rest if part.isdecimal()]
+    width = f"width {numbers[0]}" if numbers else ""
+    part = f" (part {numbers[1]})" if len(numbers) > 1 else ""
+    return _CAPTIONS[kind].format(model=models.get(rest[0] if rest else "", ""), width=width + part)
 
 
 def _facts(seen: _Seen) -> Iterator[Fact]:

@@ -185,20 +185,29 @@ def speed_table(results: GlonetResults, seconds: Mapping[Network, Values]) -> Ta
     columns = (
         *_WHO,
         Column("Parameters", "count"),
+        Column("Packs", "count"),
         Column("Milliseconds per epoch and trial", "mean_sd", 1),
     )
 
     def row(each: Trained) -> tuple[Cell, ...]:
-        found = seconds.get(each.network, np.full(len(each.ids), np.nan))
-        return (*_who(each.network), each.parameters, mean_sd(1000 * found))
+        found = times_of_packs(seconds, each.network)
+        return (*_who(each.network), each.parameters, len(found), mean_sd(1000 * found))
 
     return _table("Training speed", "speed", columns, map(row, network_order(results)), SPEED)
 
 
+def times_of_packs(seconds: Mapping[Network, Values], network: Network) -> Values:
+    """Return the different times among those of the trials of a network: the trials of a pack share one, so
+    that it is a single measurement.
+    """
+    return np.unique(present(seconds.get(network, np.empty(0))))
+
+
 SPEED: Final = (
     "The time of the pack a trial was trained in, with its evaluations, probes and checkpoints, divided by "
-    "the epochs of all its trials. It is of the machine and of how many trials were stacked, not of the "
-    "network alone: compare rows that were trained on the same machine in packs of one size."
+    "the epochs of all its trials; mean and standard deviation are over packs. It is of the machine and of "
+    "how many trials were stacked, not of the network alone: compare rows that were trained on the same "
+    "machine in packs of one size."
 )
 
 

@@ -41,13 +41,15 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels) -> Axes:
-    """Draw points [n, 2] in the colours of their classes int64 [n], and each class's number at its median."""
+def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels, *, numbered: bool = True) -> Axes:
+    """Draw points [n, 2] in the colours of their classes int64 [n], and with `numbered` the number of each
+    class at its median.
+    """
     ax.scatter(
         coordinates[:, 0], coordinates[:, 1], s=1.6, linewidths=0, rasterized=True,
         c=[colour(int(number)) for number in classes],
     )  # fmt: skip
-    for number in np.unique(classes):
+    for number in np.unique(classes) if numbered else ():
         x, y = _middle(coordinates[classes == number])
         text = ax.text(x, y, str(number), ha="center", va="center", fontsize=8, fontweight="bold")
         text.set_path_effects([withStroke(linewidth=2, foreground="white")])
@@ -79,12 +81,14 @@ def tsne_figure(
             heading, 3, 3, 2.0, left=0.1, bottom=0.4, top=0.55, gap=(0.12, 0), width=2.26
         )
         for ax, (name, classes) in zip(axes, panels.items(), strict=True):
-            plot_classes(ax, coordinates, classes).set_title(f"by {name}")
+            # the samples of a prediction lie in several groups, none of which its number would belong to
+            plot_classes(ax, coordinates, classes, numbered=name != "prediction").set_title(f"by {name}")
         right = float((digits == predictions).mean())
         found = (
             f"t-SNE after PCA of the gradients of {len(coordinates):,} samples: distances between groups and "
             f"the axes have no meaning. The predictions are right for {right:.1%} of them. Clusters are "
-            "numbered by size; their numbers and colours are not those of digits."
+            "numbered by size; their numbers and colours are not those of digits. Predictions "
+            "have the colours of digits."
         )
         footnote(figure, [*notes, found])
         return figure
@@ -184,7 +188,13 @@ def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: 
     return ax
 
 
-def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[str] = ()) -> Figure:
+def norms_figure(
+    norms: _Values,
+    clusters: _Labels,
+    count: int,
+    notes: Sequence[str] = (),
+    heading: str = "Norms by cluster",
+) -> Figure:
     """Plot the lengths of the gradients of each cluster: one histogram per row, on one logarithmic axis.
 
     norms: [N], of the raw gradients, not all 0; clusters: int64 [N] in 0..count-1. Gradients of zero are only
@@ -195,7 +205,7 @@ def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[
     positive, zero = norms[norms > 0], int((norms == 0).sum())
     high = 0.3 * count
     with plot_style():
-        figure, ax = panel("Norms by cluster", 5.7, high, 1.2, 0.65, 0.35)
+        figure, ax = panel(heading, 5.7, high, 1.2, 0.65, 0.35)
         edges = np.geomspace(positive.min(), positive.max() * (1 + 1e-9), _BINS + 1)
         for number in range(count):
             plot_norms(ax, norms[clusters == number], number, edges)

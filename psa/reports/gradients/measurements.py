@@ -5,13 +5,12 @@ All use a sample of its training images: the inner products of a few thousand gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from psa.analysis.gradients.cluster_metrics import (
@@ -29,9 +28,8 @@ from psa.analysis.gradients.kmeans import (
     KMeansConfig,
     KMeansProgress,
     KMeansRun,
+    all_runs,
     cluster,
-    lloyd,
-    plus_plus,
     silent,
 )
 from psa.analysis.gradients.label_agreement import (
@@ -40,7 +38,7 @@ from psa.analysis.gradients.label_agreement import (
     contingency,
     label_agreement,
 )
-from psa.analysis.gradients.metric_space import MetricSpace, space_of
+from psa.analysis.gradients.metric_space import space_of
 from psa.analysis.gradients.tsne import PERPLEXITY, Embedding, embed
 from psa.core.errors import UserError
 from psa.core.formatting import pluralize
@@ -147,9 +145,7 @@ class GradientMeasurements:
         )
         drawn = f"a random {used:,} of {rest:,}" if used < rest else f"{rest:,}"
         return (
-            f"Seed {self.seed}: of {total:,} gradients in {self.kept.name} "
-            f"{early if self.first else ''}{drawn} "
-            "are clustered."
+            f"of {total:,} gradients in {self.kept.name} {early if self.first else ''}{drawn} are clustered."
         )
 
     @cached_property
@@ -240,24 +236,26 @@ class GradientMeasurements:
     @cached_property
     def starts(self) -> tuple[ClusteringStart, ...]:
         """Every single run of k-means on the hidden layer at length 1, from both kinds of start."""
-        view = self.views.get("hidden_unit")
-        if view is None:
+        if "hidden_unit" not in self.found:
             return ()
-        space = space_of(view.points.normalised())
-        return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS_PER_VIEW))
+        found = self.found["hidden_unit"]
+        options = KMeansConfig(self.count, init="random", n_init=STARTS_PER_VIEW)
+        space, progress = space_of(found.view.points.normalised()), self._progress("single runs, random")
+        runs: dict[Init, Sequence[KMeansRun]] = {
+            "k-means++": found.clusters.runs,  # computed from these starts already
+            "random": all_runs(space, options, self.seed, progress),
+        }
+        return tuple(
+            self._start(init, number, run)
+            for init, of_init in runs.items()
+            for number, run in enumerate(of_init)
+        )
 
     def _progress(self, what: str) -> KMeansProgress:
         """Return a progress callback that names the seed and the step."""
         return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
 
-    def _start(self, space: MetricSpace, init: Init, number: int) -> ClusteringStart:
-        self._progress("single runs")(f"start {number + 1} of {STARTS_PER_VIEW}, {init}")
-        options, draws = KMeansConfig(self.count), generator(self.seed, "kmeans", number)
-        if init == "random":
-            first = torch.from_numpy(draws.choice(len(space), self.count, replace=False))
-        else:
-            first = plus_plus(space, self.count, draws)
-        run: KMeansRun = lloyd(space, first, options.max_iter, options.tolerance)
+    def _start(self, init: Init, number: int, run: KMeansRun) -> ClusteringStart:
         table = contingency(run.labels.numpy(), self.digits)
         return ClusteringStart(init, number, run.inertia, float(cluster_purity(table[None])[0]))
 
@@ -293,6 +291,3 @@ class GradientMeasurements:
     def norms(self, key: str) -> NDArray[np.float64]:
         """Return the lengths of the raw gradients of a view, [n]."""
         return np.asarray(self.views[key].points.norms().numpy(), dtype=np.float64)
-
-
-_INITS: Final[tuple[Init, ...]] = ("k-means++", "random")

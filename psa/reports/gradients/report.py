@@ -54,10 +54,11 @@ _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
-    "norms": "The lengths of raw gradients, by the clusters of the raw gradients.",
+    "norms_output": "Lengths of the raw gradients of the output layer, by their clusters.",
+    "norms_hidden": "Lengths of the raw gradients of the hidden layer, by their clusters.",
     "centres": "What the centres of the clusters ask of the first layer.",
     "samples": "Some images of each cluster.",
-    "predictions": "Some samples, and what the weights of that moment said of them.",
+    "predictions": "Some samples, and the prediction of the network when it was trained on them.",
     "training": "Losses and validation accuracy over the epochs, a line per trial.",
     "data": "Samples of each class of the training split.",
     "test": "Some test samples, and the predictions of the final weights.",
@@ -131,7 +132,8 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
                     one.norms(key),
                     raw.clusters.labels.numpy(),
                     one.count,
-                    [f"{raw.view.name}, seed {one.seed}."],
+                    [f"Seed {one.seed}."],
+                    f"Norms by cluster: {raw.view.name}",
                 ),
             )
     yield from _images(one, notes)
@@ -189,7 +191,7 @@ def page(
 ) -> Page:
     """Return the report, from its tables and the stored PNG of each of its figures."""
     measured, missing = measured_of(frame, context)
-    pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
+    pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
     trials = trials_of(frame)
     warnings = [*_mixed(trials), *missing]
     if absent := wording.absence(trials):

@@ -79,11 +79,12 @@ def centres_figure(
             if number == 0:
                 pattern.set_ylabel("pattern", fontsize=6.5)
         how = (
-            "Columns are clusters with their digit. Pattern: the first right singular vector of the centre, "
-            "the input on which its rows agree most, and the share of its squared norm; its sign is "
-            "arbitrary, so that red and blue may be exchanged. Below: the rows of "
-            "the units with the longest ones, which are means of the inputs weighted by delta. Red above 0, "
-            "blue below, each image on a scale of its own."
+            "Columns are clusters; above: number, most frequent digit with its share in brackets, and the "
+            "part of the squared norm of the centre that the pattern holds. Pattern: the first right "
+            "singular vector of the centre, the input on which its rows agree most; its sign is arbitrary, "
+            "so that red and blue may be exchanged. Below: the rows of the units with the longest ones, "
+            "which are means of the inputs weighted by delta. Red above 0, blue below, each image on a "
+            "scale of its own."
         )
         footnote(figure, [*notes, how])
         return figure
@@ -117,14 +118,15 @@ def samples_figure(
         high = float(figure.get_size_inches()[1])
         for number, (pictures, names) in enumerate(zip(images, digits, strict=True)):
             group, bottom = groups[number], high - 0.32 - (number + 1) * step
-            text = f"cluster {number}\n{group.size:,}: {_who(group)}"
+            most_of = "" if group.digit is None else "mostly "
+            text = f"cluster {number}: {group.size:,} samples\n{most_of}{_who(group)}"
             figure.text(0.1 / 7.2, (bottom + side / 2) / high, text, va="center", fontsize=6.5)
             for at, (picture, name) in enumerate(zip(pictures, names, strict=True)):
                 ax = plot_image(add_axes(figure, 1.35 + at * step, bottom, side, side), picture)
                 _frame(ax, RIGHT if name == group.digit else WRONG)
         how = (
-            "Drawn at random from each cluster. Beside it: how many samples it holds, the digit of most of "
-            "them and its share. Frames are green for that digit, orange and thick for another."
+            "Drawn at random from each cluster. In brackets: the share of its most frequent digit. Frames "
+            "are green for that digit, orange and thick for another."
         )
         footnote(figure, [*notes, how])
         return figure

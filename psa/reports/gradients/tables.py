@@ -49,9 +49,20 @@ def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
         f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets "
         "95 % percentile intervals of the bootstrap over samples with the same centres, shifted by the "
         "bootstrap's estimate of bias (resampling puts purity and NMI a little above their value). "
-        f"{' '.join(each.selection for each in measured)}"
+        f"{clustered_note(measured)}"
     )
     return Table("Agreement of clusters", "tab:gradients_agreement", columns, rows, note, wide=True)
+
+
+def clustered_note(measured: Sequence[GradientMeasurements]) -> str:
+    """Return the sentences on the gradients that are clustered, one for all seeds that it is true of."""
+    seeds: dict[str, list[str]] = {}
+    for each in measured:
+        seeds.setdefault(each.selection, []).append(str(each.seed))
+    return " ".join(
+        f"{'Seed' if len(found) == 1 else 'Seeds'} {', '.join(found)}: {sentence}"
+        for sentence, found in seeds.items()
+    )
 
 
 def _agreements(each: GradientMeasurements) -> Iterator[tuple[Cell, ...]]:
@@ -156,8 +167,7 @@ def norms_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Mean", "number", 4), Column("SD", "number", 4),
         Column("Least", "number", 4), Column("Greatest", "number", 4),
     )  # fmt: skip
-    note = " ".join(each.selection for each in measured)
-    return Table("Lengths of gradients", "tab:gradients_norms", columns, rows, note)
+    return Table("Lengths of gradients", "tab:gradients_norms", columns, rows, clustered_note(measured))
 
 
 def _summary(lengths: NDArray[np.float32]) -> tuple[float, ...]:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.stats import ALPHA, LEAST_N, Paired, benjamini_hochberg, paired, t_test
-from psa.reports.memory.runs import KNN, final_stage
+from psa.reports.memory.arm_names import KNN
+from psa.reports.memory.runs import final_stage
 
 # The arms that the memory is compared with, in the order of the questions.
 RIVALS: Final = ("nn", "random_memory", "hybrid_inactive", "nn_large", KNN, "best_fixed_hybrid")

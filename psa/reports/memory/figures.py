@@ -47,11 +47,11 @@ def figures_of(
 ) -> Iterator[tuple[str, Figure]]:
     """Yield every figure that the runs allow. last: those of the final stage; memory: the arm to judge."""
     with plot_style():
-        yield "test_accuracy", _arms(last, "test", "Test accuracy, percent")
+        yield "test_accuracy", _arms(last, "test", "test accuracy (%)")
         first = runs[runs["stage"] == runs["stage"].iloc[0]]
         if len(runs["stage"].unique()) > 1:
             later = set(runs["arm"][runs["stage"] != runs["stage"].iloc[0]])
-            yield "first_stage_validation", _arms(first, "validation", "Validation accuracy, percent", later)
+            yield "first_stage_validation", _arms(first, "validation", "validation accuracy (%)", later)
         with_memory = last[last["helped"].notna()]
         if len(with_memory):
             yield "helped_and_harmed", _helped(with_memory)
@@ -59,7 +59,11 @@ def figures_of(
                 yield "cost_of_the_memory", _cost(last)
             yield (
                 "size_of_the_effect",
-                _arms(with_memory, "relative", "Mean change of a hidden vector, share of its length"),
+                _arms(
+                    with_memory.assign(relative=100 * with_memory["relative"]),
+                    "relative",
+                    "mean change of a hidden vector (% of its length)",
+                ),
             )
         if observed is not None and memory is not None:
             ids = last.loc[last["arm"] == memory, "id"]
@@ -85,7 +89,8 @@ def _arms(runs: pd.DataFrame, column: str, label: str, later: Collection[str] = 
             f"of the mean, from three seeds on. Arms are sorted by their means.{bold}"
         ],
     )
-    title(figure, f"{label.partition(',')[0]}: {runs['stage'].iloc[0]}")
+    shown = label.partition(" (")[0]
+    title(figure, f"{shown[:1].upper()}{shown[1:]}: {runs['stage'].iloc[0]}")
     return figure
 
 
@@ -167,14 +172,21 @@ def _cost(runs: pd.DataFrame) -> Figure:
         _widen(ax, there[column].to_numpy(np.float64))
         ax.set_xlabel(_COSTS[column])
         if at:
-            ax.sharey(axes[0])
             ax.tick_params(labelleft=False)
+    _share_accuracies(axes)
     axes[0].set_ylabel("test accuracy (%)")
     draw_legend(figure, list(handles.values()), 0.6, 0.3, 5)
     note = "A mark per trial. Speed is of the machine and its load at that time."
     footnote(figure, [note, *(["The panels share the axis of accuracy."] if len(axes) > 1 else [])])
     title(figure, "What the memory costs")
     return figure
+
+
+def _share_accuracies(axes: Sequence[Axes]) -> None:
+    """Give all panels one range of accuracies, that of the marks of all of them."""
+    ends = [end for ax in axes for end in ax.get_ylim()]
+    for ax in axes:
+        ax.set_ylim(min(ends), max(ends))
 
 
 def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:

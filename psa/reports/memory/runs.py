@@ -8,10 +8,8 @@ stage is an amount of training: images and epochs.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,15 +19,23 @@ import pandas as pd
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
-from psa.experiments.studies.memory import CONTROLS, GROWTH
 from psa.reports.contract import ReportContext
+from psa.reports.memory.arm_names import (
+    KNN,
+    Usual,
+    arm_settings,
+    changed_in,
+    label_of,
+    memory_network,
+    method_of,
+    without_control,
+)
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.specs.data import DataSpec
 from psa.storage.records.record import Record
 from psa.storage.store import Store
 
-KNN: Final = "embedding_knn"
 # In percent: validation, test, ece, and the shares of test samples a memory helped, harmed, left alone.
 # delta: nats. magnitude, distance: lengths of hidden vectors. footprint: MB. growth_delta: points of
 # validation from the epoch of a growth to the next, mean. throughput: images a second, evaluation included.
@@ -40,13 +46,6 @@ NUMBERS: Final = (
     "throughput",
 )  # fmt: skip
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
-# Settings of a memory by their command-line names, where two would otherwise have one name.
-_REMEMBERING: Final = {
-    "affected.dims": "affected_dims", "query.dims": "projection_dims",
-    "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
-    **{f"refresh.{name}": f"refresh_{name}" for name in ("rate", "distance", "key", "value")},
-}  # fmt: skip
-_METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
 def build_runs(frame: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
@@ -75,6 +74,7 @@ def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
     records = list(records)
     usual = Usual.of([record["spec"] for record, _ in records])
     rows = [_row(record, usual, machine) for record, machine in records]
+    _name_stages(rows, [record["samples"] for record, _ in records])
     _check_arms(rows, [record["spec"] for record, _ in records])
     texts = (
         "id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed", "classes",
@@ -84,60 +84,25 @@ def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
     return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
 
 
+def _name_stages(rows: Sequence[dict[str, Any]], samples: Sequence[Mapping[str, int]]) -> None:
+    """Add the numbers of validation and test images to stages of one name that differ in them."""
+    evaluated = [(found["validation"], found["test"]) for found in samples]
+    names = [row["stage"] for row in rows]
+    kinds = Counter(name for name, _ in {*zip(names, evaluated, strict=True)})
+    for row, (validation, test) in zip(rows, evaluated, strict=True):
+        if kinds[row["stage"]] > 1:
+            row["stage"] += f", evaluated on {validation:,} and {test:,}"
+
+
 def _check_arms(rows: Sequence[dict[str, Any]], specs: Sequence[Mapping[str, Any]]) -> None:
     """Add a digest to the names of arms of one name that differ in a setting."""
     named: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row, spec in zip(rows, specs, strict=True):
-        named.setdefault(row["arm"], {}).setdefault(canonical_json(_arm_settings(spec)), []).append(row)
+        named.setdefault(row["arm"], {}).setdefault(canonical_json(arm_settings(spec)), []).append(row)
     for several in named.values():
         for settings, mine in several.items() if len(several) > 1 else ():
             for row in mine:
                 row["arm"] += f" #{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-
-
-def _arm_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings that the trials of an arm share: no seed, no observation, no number of images."""
-    data = {key: value for key, value in spec["data"].items() if key != "train_size"}
-    kept = {key: value for key, value in spec.items() if key not in ("seed", "probes")}
-    return kept | {"data": data, "votes": KNN in spec.get("probes", ())}
-
-
-@dataclass(frozen=True)
-class Usual:
-    """The usual settings, of which the arms of a report are variants: memory, growth, and other training."""
-
-    memory: Mapping[str, Any]
-    growth: Mapping[str, Any]
-    training: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, specs: Sequence[Mapping[str, Any]]) -> Usual:
-        """Return the medoid of the memories, since every arm may vary it, and the commonest of the others."""
-        return cls(
-            _medoid([spec["memory"] for spec in specs if spec.get("memory")]),
-            _commonest([spec["growth"] for spec in specs if spec.get("growth")]),
-            _commonest([_training(spec) for spec in specs]),
-        )
-
-
-def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that distinguish arms beside layers, growth and memory."""
-    family = spec["model"]["family"]
-    model = {key: value for key, value in spec["model"].items() if key != "arch"}
-    # the number of training images is the stage, and a CNN is named in the network
-    model["family"] = "mlp" if family == "cnn" else family
-    data = {key: value for key, value in spec["data"].items() if key != "train_size"}
-    more = {"legs": canonical_json(legs)} if (legs := spec.get("legs")) else {}
-    return {
-        "model": model, "method": spec["method"], "data": {"test_size": None, **data},
-        "intervention": spec["intervention"], **more,
-    }  # fmt: skip
-
-
-def _commonest(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    counts = Counter(canonical_json(each) for each in settings)
-    best = min(counts, key=lambda text: (-counts[text], text), default="{}")
-    return dict(json.loads(best))
 
 
 def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
@@ -151,7 +116,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "method": method,
         "network": memory_network(spec, usual),
         "changed": " ".join(changed_in(spec.get("memory"), usual.memory)),
-        "same": canonical_json(_without_control(spec)),
+        "same": canonical_json(without_control(spec)),
         "stage": f"{samples['train']:,} images, {record['loops']} epochs",
         "images": samples["train"],
         "loops": record["loops"],
@@ -212,84 +177,6 @@ def _growth(record: Record) -> dict[str, Any]:
 
 def _widths(arch: str) -> list[int]:
     return list(Arch.coerce(arch).widths)
-
-
-def method_of(spec: Mapping[str, Any]) -> str:
-    """Return the method: hybrid or one of its controls, embedding_knn, or nn (a network without a memory)."""
-    if spec.get("memory"):
-        return _METHODS[spec["memory"]["control"]]
-    return KNN if KNN in spec.get("probes", []) else "nn"
-
-
-def memory_network(spec: Mapping[str, Any], usual: Usual) -> str:
-    """Return its hidden layers, whether it grows from there, and unusual settings of training and growth."""
-    arch = str(spec["model"]["arch"]).strip("[]")
-    arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
-    arch = f"growing {arch}" if spec.get("growth") else arch
-    return ", ".join(
-        [
-            arch,
-            *_differences(spec.get("growth") or usual.growth, usual.growth, GROWTH),
-            *_differences(_training(spec), usual.training, {"data.name": "dataset"}),
-        ]
-    )
-
-
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    """Return `site=early` for each setting of mine that differs from theirs; names: replace dotted names."""
-    flat = _flat(mine)
-    return [
-        f"{names.get(key, key.rpartition('.')[2])}={_shown(flat.get(key))}"
-        for key in changed_in(mine, theirs)
-    ]
-
-
-def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
-    """Return the label of an arm: its method, its network, and the unusual settings of its memory."""
-    parts = [f"{method_of(spec)} {memory_network(spec, usual)}"]
-    if spec.get("memory"):
-        parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
-    return ", ".join(parts)
-
-
-def changed_in(settings: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
-    """Return the unusual settings, by dotted names; being a control does not count."""
-    mine, theirs = _flat(settings or usual), _flat(usual)
-    keys = sorted({*mine, *theirs} - {"control"})
-    return [key for key in keys if mine.get(key) != theirs.get(key)]
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return found
-
-
-def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the memory that has most in common with the others, from which variants are derived; of several
-    the commonest.
-    """
-    counts = Counter(canonical_json(each | {"control": "none"}) for each in memories)
-    unique = {text: json.loads(text) for text in counts}
-
-    def apart(one: dict[str, Any]) -> int:
-        return sum(len(set(_flat(one).items()) ^ set(_flat(other).items())) for other in unique.values())
-
-    best = min(unique, key=lambda text: (apart(unique[text]), -counts[text], text), default=None)
-    return {} if best is None else dict(unique[best])
-
-
-def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that an arm shares with its controls."""
-    memory = dict(spec["memory"]) | {"control": None} if spec.get("memory") else None
-    trained = {"arch": spec["model"]["arch"], "family": spec["model"]["family"], **_training(spec)}
-    return {**trained, "growth": spec.get("growth"), "memory": memory}
 
 
 def final_stage(runs: pd.DataFrame) -> pd.DataFrame:

@@ -42,12 +42,16 @@ def _steps(low: float, high: float, most: int, steps: Sequence[float]) -> list[f
 def log_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
     """Return two to `most` round numbers from `low` to `high`, both above 0, for a logarithmic scale.
 
-    Over several decades they are powers of ten, at equal distances; within one they are at equal steps.
+    Over several decades they are powers of ten, at equal distances; within one they are at equal steps where
+    1, 2 and 5 are too few.
     """
+    steps = _steps(low, high, most, _SHORT)
     for found in _log_candidates(low, high, most):
+        if len(found) == 2 < len(steps) <= most and high <= 10 * low:
+            return steps
         if 2 <= len(found) <= most:
             return found
-    return _steps(low, high, most, _SHORT)
+    return steps
 
 
 def _log_candidates(low: float, high: float, most: int) -> Iterator[list[float]]:

@@ -166,9 +166,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     bytes. Raises UserError.
     """
     written = []
+    with plot_style():
+        box = content_box(figure)  # one layout for both files
     for kind in _METADATA:
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomically(path, encoded(figure, kind))
+        write_atomically(path, encoded(figure, kind, box=box))
         written.append(path)
     if notes := notes_in(figure):
         written.append(stem.with_name(f"{stem.name}.txt"))
@@ -183,12 +185,19 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 }
 
 
-def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
-    """Return the bytes of a figure as `png` or `pdf`, without empty strips above and below its content."""
+def encoded(figure: Figure, kind: str, dpi: float = DPI, box: Bbox | None = None) -> bytes:
+    """Return the bytes of a figure as `png` or `pdf`, without empty strips above and below its content.
+
+    box: the result of `content_box`, where it is known.
+    """
     content = io.BytesIO()
     with plot_style():
         figure.savefig(
-            content, format=kind, metadata=_METADATA[kind], dpi=dpi, bbox_inches=content_box(figure)
+            content,
+            format=kind,
+            metadata=_METADATA[kind],
+            dpi=dpi,
+            bbox_inches=content_box(figure) if box is None else box,
         )
     return content.getvalue()
 

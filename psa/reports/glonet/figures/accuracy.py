@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from psa.analysis.stats import LEAST_N, Values, present, summary
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, SPEED
+from psa.reports.glonet.tables import CHANCE, SPEED, times_of_packs
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
@@ -71,13 +71,20 @@ def _zero_r(ax: Axes, results: GlonetResults) -> None:
 
 
 def _learned_range(results: GlonetResults) -> tuple[float, float] | None:
-    """Return the range of the means far above ZeroR, where differences between depths are visible."""
+    """Return the range of the means far above ZeroR, where differences between depths are visible; None if a
+    width has no mean there, since its panel would be empty.
+    """
     means = np.array([mean(each.test) for each in results.trained.values() if each.n])
     means = means[means > max(results.zero_r + CHANCE, means.max() - 10)] if len(means) else means
     if not len(means):
         return None
     room = max(float(np.ptp(means)) * 0.3, 0.3)
-    return float(means.min()) - room, min(100.0, float(means.max()) + room)
+    low, high = float(means.min()) - room, min(100.0, float(means.max()) + room)
+    for features in results.features[:_COLUMNS]:
+        trained = [each for model in results.models for each in results.of(model, features) if each.n]
+        if not any(mean(each.test) >= low for each in trained):
+            return None
+    return low, high
 
 
 def accuracy_figure(results: GlonetResults) -> Figure:
@@ -117,11 +124,10 @@ def _left_out(results: GlonetResults) -> str:
 
 def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
     """Plot milliseconds per epoch and trial over depth, as the table has them."""
-    nothing = np.full(len(results.seeds), np.nan)
     with plot_style():
         figure, axes = panels("Training speed", 1, min(len(results.features), _COLUMNS), 1.9)
         for ax, features in zip(axes[0], results.features, strict=False):
-            plot_depths(ax, results, features, lambda each: 1000 * seconds.get(each.network, nothing))
+            plot_depths(ax, results, features, lambda each: 1000 * times_of_packs(seconds, each.network))
             ax.set_yscale("log")
             ax.set_title(f"width {features}", loc="left")
             ax.set_xlabel("layers, the head included")

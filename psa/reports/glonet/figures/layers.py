@@ -224,5 +224,5 @@ def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
     place = beside.get_position()
     ax = add_axes(figure, wide - _BAR + 0.1, place.y0 * high, 0.1, place.height * high)
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, _COLOURS), cax=ax)
-    label_bar(bar, norm, "times the start", most=5)
+    label_bar(bar, norm, "L1 norm / that at the start", most=5)
     bar.ax.tick_params(labelsize=6, length=2)
