@@ -73,7 +73,11 @@ def report(  # noqa: PLR0913  # each is an option
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the report.")] = Path("results/reports"),
     pdf: Annotated[bool, flag(OUTPUT_FILES, "Also write a PDF document (needs the extra pdf).")] = False,
     runs: Annotated[
-        bool, flag(OUTPUT_FILES, "Also write a folder per trial: weights, run_stats.json, pictures.")
+        bool,
+        flag(
+            OUTPUT_FILES,
+            "Also write a folder per trial: its numbers and pictures, and weights or samples. [activations, memory]",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> Outcome:

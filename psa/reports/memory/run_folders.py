@@ -11,9 +11,9 @@ import pandas as pd
 from psa.analysis.csv_text import csv_bytes
 from psa.analysis.records_frame import stored_records
 from psa.analysis.sample_details import load_sample_details
+from psa.reports.memory.arm_names import method_of
 from psa.reports.memory.listings import epoch_logs
 from psa.reports.memory.run_figures import bank_figures, detail_figures, training_figure
-from psa.reports.memory.runs import method_of
 from psa.reports.plotting.style import encoded, notes_in
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record, storable
