@@ -76,7 +76,7 @@ def report(  # noqa: PLR0913  # each is an option
         bool,
         flag(
             OUTPUT_FILES,
-            "Also write a folder per trial: its numbers and pictures, and weights or samples. [activations, memory]",
+            "Also write a folder per trial: numbers, pictures, weights or samples. [activations, memory]",
         ),
     ] = False,
     as_json: JsonOption = False,

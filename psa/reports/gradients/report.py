@@ -59,9 +59,9 @@ _CAPTIONS: Final = {
     "centres": "What the centres of the clusters ask of the first layer.",
     "samples": "Some images of each cluster.",
     "predictions": "Some samples, and the prediction of the network when it was trained on them.",
-    "training": "Losses and validation accuracy over the epochs, a line per trial.",
-    "data": "Samples of each class of the training split.",
-    "test": "Some test samples, and the predictions of the final weights.",
+    "training_curves": "Losses and validation accuracy over the epochs, a line per trial.",
+    "data_samples": "Samples of each class of the training split.",
+    "test_predictions": "Some test samples, and the predictions of the final weights.",
 }
 
 
