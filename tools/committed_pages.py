@@ -41,6 +41,7 @@ PAGES: Final = {
     "smallest": CommittedPage("ablation", "simplemlp", "smallest"),
     "all": CommittedPage("ablation", "simplemlp", folder="all"),
     "digits": CommittedPage("digits", "digits", "digits", folder="digits"),
+    "questions": CommittedPage("questions", "questions", "questions", folder="questions"),
 }
 
 

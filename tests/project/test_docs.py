@@ -414,3 +414,35 @@ def test_the_cost_of_the_whole_study_is_as_estimated(family: str, tmp_path: Path
     assert cost in next(line for line in guide.splitlines() if line.startswith("| SageMaker, ml.c5.xlarge "))
     if family == "simplemlp":
         assert f"estimates {cost.replace(',', ' and')}." in README
+
+
+def test_the_page_on_open_questions_says_what_was_measured() -> None:
+    """Each row of its table is one of the committed tables; of all arms those that are better are named."""
+    page = (ROOT / "docs/questions.md").read_text()
+    shown = re.findall(r"^\| (.+) \| (8|40) \| (\d+) \| (.+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(shown) >= 7
+    measured = {loops: arms_minus_none(loops) for loops in ("8", "40")}
+    for arm, loops, *cells in shown:
+        assert measured[loops][arm] == tuple(cells)
+    better, worse = (
+        {
+            (arm, loops)
+            for loops, arms in measured.items()
+            for arm, (_, difference, p) in arms.items()
+            if difference.startswith(sign) and p != "n/a" and float(p.strip("<")) < 0.05
+        }
+        for sign in "+-"
+    )
+    assert better == {("none, patience 3", "40")}
+    assert (
+        f"After 8 loops {len([arm for arm, loops in worse if loops == '8'])} of {len(measured['8'])} arms"
+        in page
+    )
+
+
+def arms_minus_none(loops: str) -> dict[str, tuple[str, str, str]]:
+    """The arms of the committed table: architectures, difference and corrected p."""
+    folder = ROOT / "results/reports/questions/questions_simplemlp_arms"
+    lines = (folder / f"arms_minus_none_{loops}.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows[2:]}
