@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -446,3 +447,29 @@ def arms_minus_none(loops: str) -> dict[str, tuple[str, str, str]]:
     lines = (folder / f"arms_minus_none_{loops}.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows[2:]}
+
+
+def test_the_memory_page_says_what_was_measured() -> None:
+    """Means and paired differences are those of the committed tables."""
+    page = (ROOT / "docs/memory.md").read_text()
+    arms = {
+        arm: cells for name in ("growth", "memory") for arm, *cells in committed_rows(name, "consolidated")
+    }
+    means = re.findall(r"^\| .* \| (\w+) \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert len(means) == 8
+    for arm, mean in means:
+        assert arms[arm][-1].startswith(f"{mean} ±")
+    pairs = [row for name in ("growth", "memory") for row in committed_rows(name, "comparisons")]
+    shown = re.findall(r"^\| (\w+) - (\w+): .* \| (\S+ \[.*\]) \|$", page, re.MULTILINE)
+    assert len(shown) == 5
+    assert {tuple(each) for each in shown} <= {tuple(row) for row in pairs}
+
+
+def committed_rows(name: str, table: str) -> Iterator[list[str]]:
+    """The arms of the second stage with their test accuracy, or the compared arms with their difference."""
+    for line in (ROOT / f"results/reports/sisters/{name}/{table}.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if table == "consolidated" and cells[0].startswith("12,000 images"):
+            yield [cells[1].partition(":")[0], cells[5]]
+        elif table == "comparisons" and len(cells) > 7:
+            yield [cells[1].partition(":")[0], cells[2].partition(":")[0], cells[6]]
