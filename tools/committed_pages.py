@@ -42,8 +42,8 @@ PAGES: Final = {
     "all": CommittedPage("ablation", "simplemlp", folder="all"),
     "digits": CommittedPage("digits", "digits", "digits", folder="digits"),
     "questions": CommittedPage("questions", "questions", "questions", folder="questions"),
-    "memory": CommittedPage("memory", "memory", "memory", folder="sisters"),
-    "growth": CommittedPage("growth", "growth", "growth", folder="sisters"),
+    "memory": CommittedPage("memory", "memory", "memory", folder="memory"),
+    "growth": CommittedPage("growth", "growth", "growth", folder="memory"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import Price, price_table
 from cloud.aws.settings import Settings
+from cloud.aws.settings.job_settings import check_place_in_queue
 from cloud.sagemaker.budget import STARTUP_SECONDS
 from cloud.sagemaker.container.code import CodeArchive, build_archive
 from cloud.sagemaker.estimate import CostEstimator
@@ -40,6 +41,7 @@ class RequestPlanner:
     ) -> None:
         self.store, self.machine, self.where = store, machine, where
         jobs = found.jobs.overridden(vars(where))
+        check_place_in_queue(jobs)
         self.settings = dataclasses.replace(found, spot=found.spot or where.spot, jobs=jobs)
         table = price_table(where.prices, found.region)
         self.estimator = CostEstimator(table, self.settings, costs, store, where.max_cost)

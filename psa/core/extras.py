@@ -1,4 +1,4 @@
-"""Optional parts: how extras are installed, and psa's own package `cloud` and no other one of that name."""
+"""Optional parts: installation hints for extras, and the import of psa's package `cloud`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _from_here(checkout: Path) -> str:
 
 
 def import_cloud(module: str) -> ModuleType:
-    """Import a module of psa's package `cloud`. Raise UserError where Python finds another `cloud`."""
+    """Import a module of psa's package `cloud`. Raise UserError if Python would import another `cloud`."""
     spec = importlib.util.find_spec("cloud")
     places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
     own = Path(psa.__file__).resolve().parents[1] / "cloud"

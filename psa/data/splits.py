@@ -137,7 +137,10 @@ def load_scaling(
     [N, features], scaled like the splits. Raises UserError and CorruptFileError; the function raises
     UserError for another shape or type.
     """
-    scale = _scaling(spec, load_parts(spec, data_dir, progress, workers=0), _kept_digits(spec))
+    if _is_published(spec):  # scaled by constants
+        scale = of_bytes(spec.scaling)
+    else:
+        scale = _scaling(spec, load_parts(spec, data_dir, progress, workers=0), _kept_digits(spec))
     shape = spec.facts.shape
 
     def scaled(samples: npt.NDArray[Any]) -> Tensor:

@@ -100,20 +100,26 @@ def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
 def _ranked(
     promotion: Promotion, points: Sequence[GridPoint], scores: Mapping[int, Fraction] | None
 ) -> Iterator[Candidate]:
-    """Yield every candidate of a stage with its group; of a complete stage with its rank and its fate."""
+    """Yield every candidate of a stage with its group; of a complete stage also its rank, and whether it is
+    promoted.
+    """
     mine: dict[int, list[GridPoint]] = {}
     for point in points:
         mine.setdefault(point.candidate, []).append(point)
     groups = _groups(promotion, points)
     chosen = set() if scores is None else promoted(promotion, points, scores)
+    places: dict[int, tuple[int, int]] = {}  # group and rank, of the first group that a candidate is in
+    for number, group in enumerate(groups, start=1):
+        for rank, candidate in enumerate(group if scores is None else _order(group, scores), start=1):
+            places.setdefault(candidate, (number, rank))
     for candidate, its in mine.items():
-        at = next((number for number, group in enumerate(groups) if candidate in group), None)
-        group = None if at is None else at + 1
+        place = places.get(candidate)
+        in_group = None if place is None else place[0]
         if scores is None:
-            yield Candidate(tuple(its), group)
+            yield Candidate(tuple(its), in_group)
             continue
-        rank = None if at is None else 1 + _order(groups[at], scores).index(candidate)
-        yield Candidate(tuple(its), group, scores[candidate], rank, candidate in chosen)
+        rank_there = None if place is None else place[1]
+        yield Candidate(tuple(its), in_group, scores[candidate], rank_there, candidate in chosen)
 
 
 def _admitted(stage: Stage, candidates: Sequence[Candidate]) -> tuple[GridPoint, ...]:

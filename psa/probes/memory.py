@@ -17,10 +17,11 @@ from psa.probes.metrics import STRONG, toggle
 from psa.probes.predictions import Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
-_BAND: Final = 1e-6  # nats; differences up to it are rounding
+NEUTRAL: Final = 1e-6  # nats; differences up to it are rounding
 # Edges of the histogram of loss changes, in nats; beyond the last there is one more bin on either side.
 EDGES: Final = (
-    -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -_BAND, _BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
+    -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -NEUTRAL,
+    NEUTRAL, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
 )  # fmt: skip
 # A split with a loss that is not finite, as a diverged network has, gives no changes.
 _UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
@@ -61,7 +62,7 @@ class ToggleProbe(LkgProbe):
 
 
 def _compared(one: Predictions, other: Predictions) -> dict[str, float]:
-    facts = asdict(toggle(one.losses, other.losses, _BAND))
+    facts = asdict(toggle(one.losses, other.losses, NEUTRAL))
     return {fact: facts[fact] for fact in _UNKNOWN}
 
 

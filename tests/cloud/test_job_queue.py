@@ -17,7 +17,7 @@ from rehearsals import staged
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
 from cloud.aws.job_queue import JobQueue
-from cloud.aws.settings.job_settings import JobSettings
+from cloud.aws.settings.job_settings import JobSettings, check_place_in_queue
 from cloud.aws.training_jobs import TrainingJobs, UnknownJob
 from cloud.emulator.s3_server import loopback_client
 from cloud.emulator.services.batch_queue import FAIR_QUEUE, QUEUE
@@ -108,15 +108,15 @@ def test_a_queue_with_a_fair_share_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"job_queue": "q", "job_priority": 10_000}, "--job-priority must be 0 to 9,999, got 10,000"),
-        ({"job_priority": 0}, "--job-priority needs a queue"),
-        ({"job_share": "vision"}, "--job-share needs a queue"),
+        ({"job_queue": "q", "job_priority": 10_000}, "the job priority must be 0 to 9,999, got 10,000"),
+        ({"job_priority": 0}, "a job priority or share needs a job queue"),
+        ({"job_share": "vision"}, "a job priority or share needs a job queue"),
     ],
 )
 def test_ranks_and_shares_belong_to_a_queue(options: dict[str, Any], message: str) -> None:
     """Without one they would change nothing."""
     with pytest.raises(UserError, match=message):
-        JobSettings().overridden(options)
+        check_place_in_queue(JobSettings().overridden(options))
     assert JobSettings().overridden({"job_queue": "q", "job_priority": 0}).job_priority == 0
 
 

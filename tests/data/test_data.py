@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision  # type: ignore[import-untyped]
@@ -14,8 +15,9 @@ from torch.utils.data import random_split
 from psa.core.errors import UserError
 from psa.data import parts
 from psa.data.datasets import DATASETS
-from psa.data.download import download_dataset
-from psa.data.splits import Splits, class_counts, load_splits, split_indices, zero_r
+from psa.data.download import download_dataset, quiet
+from psa.data.parts import load_parts
+from psa.data.splits import Splits, class_counts, load_scaling, load_splits, split_indices, zero_r
 from psa.specs.data import DataSpec
 
 NAMES = tuple(DATASETS["mnist"].files)
@@ -199,3 +201,13 @@ def test_a_subset_is_a_part_of_the_split_it_is_of(data_dir: Path, mnist: Splits)
         load_splits(DataSpec(train_size=50_001), data_dir)
     with pytest.raises(UserError, match="test_size must be at most 10,000, got 10,001"):
         load_splits(DataSpec(test_size=10_001), data_dir)
+
+
+def test_new_pixels_are_scaled_as_those_of_the_splits(data_dir: Path) -> None:
+    """Bytes of images, flat in the network's order; numbers that are scaled already are refused."""
+    spec = DataSpec(val_size=59_000)
+    test, scale = load_splits(spec, data_dir).test.first(50), load_scaling(spec, data_dir)
+    pixels = load_parts(spec, data_dir, quiet, 0).test_file.samples[test.index].reshape(-1, 28, 28)
+    assert torch.equal(scale(pixels), test.images)
+    with pytest.raises(UserError, match=r"pixels must be bytes \(uint8\), got float32"):
+        scale(pixels.astype(np.float32))

@@ -467,7 +467,7 @@ def test_the_memory_page_says_what_was_measured() -> None:
 
 def committed_rows(name: str, table: str) -> Iterator[list[str]]:
     """The arms of the second stage with their test accuracy, or the compared arms with their difference."""
-    for line in (ROOT / f"results/reports/sisters/{name}/{table}.md").read_text().splitlines():
+    for line in (ROOT / f"results/reports/memory/{name}/{table}.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if table == "consolidated" and cells[0].startswith("12,000 images"):
             yield [cells[1].partition(":")[0], cells[5]]

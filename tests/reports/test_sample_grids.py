@@ -129,7 +129,11 @@ def test_a_report_draws_what_was_kept(trained: tuple[Store, Record], data_dir: P
     """Without the samples no predictions of test images; without gradients no classes; curves always."""
     store, record = trained
     frame = load_records_frame(store)
-    assert figures(frame, store=store, data_dir=data_dir)[:2] == ["training_curves", "test_predictions"]
+    assert figures(frame, store=store, data_dir=data_dir) == [
+        "training_curves",
+        "test_predictions",
+        "data_samples",
+    ]
     bare = Store(tmp_path / "models", store.results)
     assert draw_test_samples(bare, record, data_dir) is None
     assert figures(frame, store=bare, data_dir=data_dir) == ["training_curves"]

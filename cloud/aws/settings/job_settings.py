@@ -16,6 +16,7 @@ from psa.core.errors import UserError
 TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 VOLUME_GB: Final = 30
 MAX_PRIORITY: Final = 9999  # of AWS Batch
+_PLACE: Final = "Correct --job-priority or SAGEMAKER_JOB_PRIORITY; the highest starts first"
 # name in .env -> field
 JOB_SETTINGS: Final = {
     "SAGEMAKER_SUBNETS": "subnets",
@@ -69,7 +70,6 @@ class JobSettings:
         changed = dataclasses.replace(self, **given)
         if bool(changed.subnets) != bool(changed.security_groups):
             raise UserError(_both(changed.subnets), "Give --subnets and --security-groups, or neither")
-        _check_queue_options(changed)
         return changed
 
     def add_to(self, request: dict[str, Any]) -> None:
@@ -126,16 +126,15 @@ def job_setting_faults(found: Mapping[str, str]) -> list[str]:
     return [*faults, *([_both(subnets)] if bool(subnets) != bool(groups) else [])]
 
 
-def _check_queue_options(settings: JobSettings) -> None:
-    """Raise UserError for a rank out of range, or a rank or share without a queue."""
+def check_place_in_queue(settings: JobSettings) -> None:
+    """Check the settings of new jobs. Raise UserError for a rank out of range, or a place without a queue."""
     rank = settings.job_priority
     if rank is not None and not 0 <= rank <= MAX_PRIORITY:
-        raise UserError(
-            f"--job-priority must be 0 to {MAX_PRIORITY:,}, got {rank:,}", "The highest starts first"
-        )
+        raise UserError(f"the job priority must be 0 to {MAX_PRIORITY:,}, got {rank:,}", _PLACE)
     if not settings.job_queue and (rank is not None or settings.job_share):
-        name = "--job-share" if rank is None else "--job-priority"
-        raise UserError(f"{name} needs a queue", "Add --job-queue NAME, or SAGEMAKER_JOB_QUEUE to .env")
+        raise UserError(
+            "a job priority or share needs a job queue, got none", "Set --job-queue or SAGEMAKER_JOB_QUEUE"
+        )
 
 
 def _both(subnets: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ _CAPTIONS: Final = {
     "choice": "Measures of how many clusters there are.",
     "norms_output": "Lengths of the raw gradients of the output layer, by their clusters.",
     "norms_hidden": "Lengths of the raw gradients of the hidden layer, by their clusters.",
-    "centres": "What the centres of the clusters ask of the first layer.",
+    "centres": "The change of the first layer that each cluster centre represents.",
     "samples": "Some images of each cluster.",
     "predictions": "Some samples, and the prediction of the network when it was trained on them.",
     "training_curves": "Losses and validation accuracy over the epochs, a line per trial.",

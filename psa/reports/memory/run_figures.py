@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from psa.probes.memory import PARTS
+from psa.probes.memory import NEUTRAL, PARTS
 from psa.reports.plotting.panels import draw_legend, panel, panel_grid
 from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
 
@@ -79,11 +79,13 @@ def _changes(test: pd.DataFrame, name: str) -> Figure:
     figure, ax = panel(f"{name}: change of loss", 4.2, 2.0, 0.7, 0.85, 0.4)
     values = test["loss_change"].to_numpy(np.float64)
     values = values[np.isfinite(values)]
-    reach = max(float(np.quantile(np.abs(values), 0.995)), 1e-6)
+    changed = values[np.abs(values) > NEUTRAL]  # the others are neither helped nor harmed
+    reach = float(np.quantile(np.abs(changed), 0.995)) if len(changed) else NEUTRAL
     edges = np.linspace(-reach, reach, _BINS + 1)
-    counts, _ = np.histogram(np.clip(values, -reach, reach), edges)
+    edges[_BINS // 2] = 0.0  # linspace may miss it by a rounding, and a bin would have the other colour
+    counts, _ = np.histogram(np.clip(changed, -reach, reach), edges)
     ax.bar(
-        edges[:-1], np.maximum(counts, 0.0), np.diff(edges), align="edge",
+        edges[:-1], counts, np.diff(edges), align="edge",
         color=[_HELP if edge < 0 else _HARM for edge in edges[:-1]],
     )  # fmt: skip
     ax.set_yscale("symlog", linthresh=1)
@@ -93,8 +95,12 @@ def _changes(test: pd.DataFrame, name: str) -> Figure:
     handles = [Patch(color=_HELP, label="helped"), Patch(color=_HARM, label="harmed")]
     draw_legend(figure, handles, 0.7, 0.2, 2)
     beyond = int((np.abs(values) > reach).sum())
-    footnote(figure, [f"{len(values):,} test samples, mean change {values.mean():+.3g} nats; "
-                      f"{beyond:,} beyond the axis are in the outermost bins."])  # fmt: skip
+    notes = (
+        f"{len(values):,} test samples, mean change {values.mean():+.3g} nats; {beyond:,} beyond the axis "
+        "are in the outermost bins.",
+        f"{len(values) - len(changed):,} that change by at most {NEUTRAL:g} nats are not drawn.",
+    )
+    footnote(figure, notes)
     return figure
 
 

@@ -117,7 +117,8 @@ def stages_table(stages: Sequence[StageStatus]) -> Table | None:
     )  # fmt: skip
     note = (
         f"Criterion: {_CRITERION}. The test split plays no part. Among equal scores the candidate that comes "
-        "first in the grid is taken. Candidates without a group are always promoted, or belong to none."
+        "first in the grid is taken. A candidate without a group is either always promoted, or listed in no "
+        "group and never promoted."
     )
     return Table("Candidates promoted to the next stage", "tab:stages", columns, rows, note, long=True)
 

@@ -11,6 +11,7 @@ from plugin_files import EXAMPLE, forgotten, loaded, mode_plugin
 from psa.core.plugins.identity import PluginError
 from psa.core.plugins.loading import loaded_plugins, unload
 from psa.core.plugins.registry import REGISTRIES
+from psa.core.plugins.report_kinds import REPORT_PLUGINS
 from psa.execution.worker.protocol import check_plugins, pack_body, received_pack, stored_pack
 from psa.specs.model import NetworkSpec
 from psa.specs.training import Ablation
@@ -137,6 +138,11 @@ def test_legs_keep_the_plugins_that_trained_them(tmp_path: Path) -> None:
     assert going_on.plugins == stored.plugins
     assert going_on.at_loop(1).plugins == stored.plugins
     assert going_on.at_loop(3).changed(legs=()).plugins == ()
+
+
+def test_reports_of_psa_are_known() -> None:
+    """Else a plugin could take the place of one, and psa would look for its own in installed packages."""
+    assert REPORT_PLUGINS.built_in() == ["ablation", "activations", "glonet", "gradients", "memory"]
 
 
 def test_unloading_forgets_all_that_was_registered() -> None:

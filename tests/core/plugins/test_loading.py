@@ -74,6 +74,10 @@ BROKEN = {
         "from psa import register_family\ndef register():\n    register_family('resmlp', None)",
         "a family must have a name that psa does not use, got 'resmlp'",
     ),
+    "report of psa": (
+        "from psa import register_report\ndef register():\n    register_report('ablation', None)",
+        "a report must have a name that psa does not use, got 'ablation'",
+    ),
     "name": (
         "from psa import register_mode\ndef register():\n    register_mode('A B', None)",
         "the name of a mode must be up to 40 of a-z, 0-9, - and _, got 'A B'",
