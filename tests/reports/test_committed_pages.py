@@ -44,7 +44,7 @@ def test_a_committed_page_follows_from_its_bundle(name: str, tmp_path: Path) -> 
         [sys.executable, "-m", "psa", *PAGES[name].arguments(tmp_path)],
         cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.returncode == 0, done.stderr  # a slow machine prints progress there
     pages = sorted(path.name for path in tmp_path.glob("*.html"))
     assert pages == sorted(path.name for path in folder_of(name).glob("*.html"))
     for page in pages:
