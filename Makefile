@@ -54,7 +54,7 @@ train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir
 train: set-up ## train one small network, in less than a minute
 	@$(POETRY) run train $(ARGS)
 
-test: set-up-tests ## run the tests of every module, in at most five minutes on two cores
+test: set-up-tests ## run the tests of every module, in about eight minutes on two cores
 	@$(PYTEST) --durations=10 $(ARGS)
 
 test-long: set-up-tests ## run the tests that take longer: documents end to end, clusters, emulators, wide fuzzing
