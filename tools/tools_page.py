@@ -33,7 +33,7 @@ Exit codes of all commands; the help text of a command lists further ones:
 |---|---|
 | 0 | finished |
 | 1 | finished, but some parts failed; or Ray could not run |
-| 2 | wrong usage: one line on standard error names the error and a remedy |
+| 2 | the command could not run: one line on standard error names the error and a remedy |
 | 130, 143 | stopped by Ctrl-C or SIGTERM; everything that was finished is stored |
 """
 

@@ -73,7 +73,7 @@ def check_plain(state: TrialState, found: Arrays, name: str, split: Split, endin
 
 
 def test_every_number_is_that_of_the_weights(small: Splits) -> None:
-    """Of a network without a memory, on both splits and in their order; as large as was said."""
+    """A network without a memory stores both splits in their order, in a file of the predicted size."""
     (state,), (found,), (outcome,) = details([arm(probes=(DETAILS,))], small)
     assert set(found) == {f"{split}.{name}" for split in ("validation", "test") for name in GIVEN}
     for name, split in (("validation", small.val), ("test", small.test)):

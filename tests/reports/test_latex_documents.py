@@ -77,7 +77,7 @@ def activations(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
 
 
 def staged(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
-    """Of the candidates of a grid in two stages, by variants and by axes."""
+    """Tables of the candidates of a grid with two stages, given as variants and as axes."""
     store = Store(tmp_path / "models", tmp_path / "results")
     axes = '[axes]\nmode = ["none", "hidden"]\nlr = [1e-3, 2e-3]\n[base]\narch = "1*1"\n'
     axes += '[[stages]]\nname = "a"\nmeta_loops = 1\nseeds = [0]\n'

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from made_up import some_record, some_state
 from scipy import stats
@@ -134,12 +133,17 @@ def test_the_log_of_epochs_has_losses_growth_and_the_retrieval_trace(tmp_path: P
     assert "retrieval_gate" not in plain  # nothing has it
 
 
-def test_no_run_and_a_run_without_probes_have_their_columns(tmp_path: Path) -> None:
-    """What nobody measured is left out; records of other trials take no part."""
-    store, _ = stored(tmp_path)
+def test_records_of_other_runs_and_absent_measurements_are_left_out(tmp_path: Path) -> None:
+    """Only the given runs have rows, and columns exist only for quantities that one of them measured."""
+    store, trials = stored(tmp_path)
     records = list(store.records.all())
-    runs = pd.DataFrame({"id": [], "arm": [], "method": [], "stage": [], "seed": []})
-    assert len(epoch_logs(records, runs)) == 0
+    runs = build_runs(load_records_frame(store, [], trials), ReportContext(tmp_path, store=store))
+    plain = runs[runs["method"] == "nn"]
+    assert 0 < len(plain) < len(runs)
+    logs = epoch_logs(records, plain)
+    assert set(logs["id"]) == set(plain["id"])
+    assert not [name for name in logs if name == "train_accuracy" or name.startswith("retrieval_")]
+    assert len(epoch_logs(records, runs.head(0))) == 0
 
 
 def test_comparison_tests_are_scipys(tmp_path: Path) -> None:
@@ -173,7 +177,7 @@ def test_two_seeds_have_no_effect_size(tmp_path: Path) -> None:
 
 
 def details(seed: int) -> Arrays:
-    """What the probe of a memory keeps of 30 and 50 samples."""
+    """Arrays as the probe stores them with a memory, for 30 validation and 50 test samples."""
     draws, found = np.random.default_rng(seed), Arrays()
     for split, count in (("validation", 30), ("test", 50)):
         whole = {name: draws.integers(10, size=count) for name in ("index", "digit", "label", "prediction")}

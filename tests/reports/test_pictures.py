@@ -240,7 +240,7 @@ def test_a_pack_is_one_measurement_of_speed() -> None:
 
 
 def test_no_panel_of_the_enlarged_row_is_empty() -> None:
-    """Where a width has no mean near the best of all, there is no such row."""
+    """The enlarged row is left out for a width without a mean near the best one."""
     far = results({"GloNet": (3, 4)}, widths=(4, 8))
     for layers in (3, 4):
         network = Network(8, layers, "GloNet")

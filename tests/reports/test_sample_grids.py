@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def weights(store: Store, record: Record) -> dict[str, torch.Tensor]:
 def test_predictions_are_those_of_the_final_weights(
     trained: tuple[Store, Record], splits: Splits, data_dir: Path
 ) -> None:
-    """Of images of the test split; right as often as the record says."""
+    """The drawn images belong to the test split, and the fraction that is right equals the recorded one."""
     store, record = trained
     drawn = draw_test_samples(store, record, data_dir)
     assert drawn is not None
@@ -123,6 +124,21 @@ def figures(frame: pd.DataFrame, **context: Any) -> list[str]:
     """The names of the figures that need no clustering."""
     made = report.figures(frame, ReportContext(Path("page"), **context))
     return [name for name, _ in made if name in ("training_curves", "test_predictions", "data_samples")]
+
+
+def test_a_damaged_file_of_samples_leaves_the_other_figures(
+    trained: tuple[Store, Record], data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in a warning; the report goes on."""
+    store, record = trained
+    shutil.copytree(store.models, tmp_path / "models")
+    for path in (tmp_path / "models").rglob("*sample_details*"):
+        path.write_bytes(path.read_bytes()[:-8])
+    damaged = Store(tmp_path / "models", store.results)
+    found = figures(load_records_frame(store), store=damaged, data_dir=data_dir)
+    assert "training_curves" in found
+    assert "test_predictions" not in found
+    assert f"{record['id']} has no figure of test predictions: " in caplog.text
 
 
 def test_a_report_draws_what_was_kept(trained: tuple[Store, Record], data_dir: Path, tmp_path: Path) -> None:

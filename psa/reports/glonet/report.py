@@ -32,7 +32,7 @@ from psa.reports.glonet.networks import (
     glonet_results,
     seconds_of,
 )
-from psa.reports.glonet.training_accuracy import fits_of, training_accuracy_csv
+from psa.reports.glonet.training_accuracy import training_accuracies_of, training_accuracy_csv
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 from psa.reports.wording import apart_text, pages_of, shared_settings
@@ -73,8 +73,8 @@ class _Seen:
         return uses_of(self.results, self.context.observed)
 
     @cached_property
-    def fits(self) -> dict[Network, Values]:
-        return fits_of(self.results, self.context.observed)
+    def training(self) -> dict[Network, Values]:
+        return training_accuracies_of(self.results, self.context.observed)
 
     @cached_property
     def seconds(self) -> dict[Network, Values]:
@@ -94,7 +94,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     seen = _Seen(frame, context)
     results = seen.results
     found = {
-        "accuracy": glonet_tables.accuracy_table(results, seen.fits),
+        "accuracy": glonet_tables.accuracy_table(results, seen.training),
         "paired": glonet_tables.paired_table(results),
         "convergence": glonet_tables.convergence_table(results),
     }
@@ -119,7 +119,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
         for at in range(0, len(depths), ROWS):
             part = f"_{at // ROWS + 1}" if len(depths) > ROWS else ""
             shown = depths[at : at + ROWS]
-            yield f"curves_{features}{part}", curves_figure(results, features, shown, seen.fits)
+            yield f"curves_{features}{part}", curves_figure(results, features, shown, seen.training)
         made = {
             f"usage_{features}": usage_figure(results, seen.uses, features),
             f"early_exit_{features}": exits_figure(results, seen.uses, features),
@@ -136,8 +136,8 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """
     seen = _Seen(frame, context)
     found = {"layers.csv": layers_csv(seen.uses.values())} if seen.uses else {}
-    if seen.fits:
-        found["training_accuracy.csv"] = training_accuracy_csv(seen.results, seen.fits)
+    if seen.training:
+        found["training_accuracy.csv"] = training_accuracy_csv(seen.results, seen.training)
     return found
 
 

@@ -11,7 +11,7 @@ from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Interval, Values, paired, p
 from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.training_accuracy import Fits, final_fit
+from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
 from psa.reports.rendering.paired import paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
@@ -80,8 +80,8 @@ def trained_for(results: GlonetResults) -> str:
     return pluralize(results.epochs[0], "epoch") if results.epochs else "no epoch"
 
 
-def accuracy_table(results: GlonetResults, fits: Fits | None = None) -> Table:
-    """Return the accuracy of every network on both splits, its sd and its interval; with `fits` (see
+def accuracy_table(results: GlonetResults, training: TrainingAccuracies | None = None) -> Table:
+    """Return the accuracy of every network on both splits, its sd and its interval; with `training` (see
     psa.reports.glonet.training_accuracy) also that on the training split after the last epoch.
     """
     columns = (
@@ -92,13 +92,13 @@ def accuracy_table(results: GlonetResults, fits: Fits | None = None) -> Table:
         Column("Test, mean and interval", "interval"),
         Column("Validation (%)", "mean_sd"),
         Column("Validation, mean and interval", "interval"),
-        *([Column("Training (%)", "mean_sd")] if fits else []),
+        *([Column("Training (%)", "mean_sd")] if training else []),
     )
     rows = (
         (
             *_who(each.network), each.parameters, each.n, mean_sd(each.test), with_interval(each.test),
             mean_sd(each.validation), with_interval(each.validation),
-            *([_fitted(fits, each)] if fits else []),
+            *([_training_accuracy(training, each)] if training else []),
         )
         for each in network_order(results)
     )  # fmt: skip
@@ -110,8 +110,8 @@ def accuracy_table(results: GlonetResults, fits: Fits | None = None) -> Table:
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
 
-def _fitted(fits: Fits, each: Trained) -> MeanSd | None:
-    return mean_sd(final_fit(fits[each.network])) if each.network in fits else None
+def _training_accuracy(training: TrainingAccuracies, each: Trained) -> MeanSd | None:
+    return mean_sd(final_training_accuracy(training[each.network])) if each.network in training else None
 
 
 def paired_table(results: GlonetResults, against: str = "MLP") -> Table:

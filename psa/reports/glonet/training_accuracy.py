@@ -11,10 +11,11 @@ from psa.analysis.csv_text import csv_bytes
 from psa.analysis.stats import Values
 from psa.reports.glonet.networks import GlonetResults, Network, Trained
 
-Fits = Mapping[Network, Values]  # by network: percent [seeds, epochs], NaN where it was not measured
+# By network: percent [seeds, epochs], NaN where it was not measured.
+TrainingAccuracies = Mapping[Network, Values]
 
 
-def fits_of(results: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Values]:
+def training_accuracies_of(results: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Values]:
     """Return the training accuracy of each network that has any. observed: psa.analysis.probe_frame."""
     if observed is None or not len(observed):
         return {}
@@ -43,7 +44,7 @@ def _stacked(trained: Trained, by_trial: Mapping[str, Values]) -> Values:
     return stacked
 
 
-def final_fit(values: Values) -> Values:
+def final_training_accuracy(values: Values) -> Values:
     """Return [seeds] the training accuracy after the last epoch that a trial was trained for."""
     there = np.isfinite(values)
     if not values.shape[1]:
@@ -52,7 +53,7 @@ def final_fit(values: Values) -> Values:
     return np.where(there.any(axis=1), values[np.arange(len(values)), last], np.nan)
 
 
-def training_accuracy_csv(results: GlonetResults, fits: Fits) -> bytes:
+def training_accuracy_csv(results: GlonetResults, training: TrainingAccuracies) -> bytes:
     """Return a row for each epoch of each trial, with its training and its validation accuracy in percent."""
     rows = [
         {
@@ -61,13 +62,13 @@ def training_accuracy_csv(results: GlonetResults, fits: Fits) -> bytes:
             "layers": network.layers,
             "seed": seed,
             "epoch": epoch + 1,
-            "training_accuracy": float(fits[network][at, epoch]),
+            "training_accuracy": float(training[network][at, epoch]),
             "validation_accuracy": float(trained.accuracies[at, epoch]),
         }
         for network, trained in sorted(results.trained.items())
-        if network in fits
+        if network in training
         for at, seed in enumerate(results.seeds)
-        for epoch in range(fits[network].shape[1])
-        if np.isfinite(fits[network][at, epoch])
+        for epoch in range(training[network].shape[1])
+        if np.isfinite(training[network][at, epoch])
     ]
     return csv_bytes(pd.DataFrame(rows))

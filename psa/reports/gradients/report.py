@@ -5,6 +5,7 @@ Every sentence with a number is generated from the data, including corrections o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -40,6 +41,8 @@ from psa.specs.probes import ONLINE
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 QUESTION: Final = (
     "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "
@@ -145,7 +148,11 @@ def _test_predictions(frame: pd.DataFrame, context: ReportContext) -> Iterator[t
         return
     done = trials_of(frame).query("status == 'done'").sort_values("seed")["id"].astype(str)
     for record, _ in stored_records(context.store, done):
-        drawn = draw_test_samples(context.store, record, context.data_dir)
+        try:
+            drawn = draw_test_samples(context.store, record, context.data_dir)
+        except UserError as error:  # one damaged file must not take the whole report with it
+            logger.warning("%s has no figure of test predictions: %s", record["id"], error.message)
+            continue
         if drawn is not None:
             yield "test_predictions", drawn_samples_figure(drawn, _class_notes(drawn.trial))
             return

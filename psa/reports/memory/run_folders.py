@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import pandas as pd
 from psa.analysis.csv_text import csv_bytes
 from psa.analysis.records_frame import stored_records
 from psa.analysis.sample_details import load_sample_details
+from psa.core.errors import UserError
 from psa.reports.memory.arm_names import method_of
 from psa.reports.memory.listings import epoch_logs
 from psa.reports.memory.run_figures import bank_figures, detail_figures, training_figure
@@ -18,6 +20,8 @@ from psa.reports.plotting.style import encoded, notes_in
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record, storable
 from psa.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 _DPI: Final = 150  # low, since there may be hundreds of run folders
 
@@ -53,11 +57,14 @@ def _files(
         "epoch_logs.csv": csv_bytes(epochs),
     }
     figures = [("training_curves", training_figure(epochs, name))]
-    details = load_sample_details(store, record)
+    try:
+        details, state = load_sample_details(store, record), store.load_state(trial)
+    except UserError as error:  # one damaged file must not take the folders of all other runs with it
+        logger.warning("%s has no samples and no entries: %s", record["id"], error.message)
+        details, state = None, None
     if details is not None:
         files["details.csv"] = csv_bytes(details)
         figures += detail_figures(details, name)
-    state = store.load_state(trial)
     if state is not None and state.memory and state.loops == record["loops"]:
         figures += bank_figures(state.memory, name)
     for picture, figure in figures:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Trained
-from psa.reports.glonet.training_accuracy import Fits
+from psa.reports.glonet.training_accuracy import TrainingAccuracies
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
@@ -22,9 +22,9 @@ _LOSSES: Final = 2  # of the quantities
 ROWS: Final = 8  # of panels per page
 
 
-def _of(each: Trained, fits: Fits) -> tuple[Values, Values, Values, Values]:
-    fitted = fits.get(each.network, np.full_like(each.accuracies, np.nan))
-    return each.train_losses, each.losses, each.accuracies, fitted
+def _of(each: Trained, training: TrainingAccuracies) -> tuple[Values, Values, Values, Values]:
+    shown_training = training.get(each.network, np.full_like(each.accuracies, np.nan))
+    return each.train_losses, each.losses, each.accuracies, shown_training
 
 
 def plot_epochs(ax: Axes, curves: Sequence[tuple[str, Values]]) -> Axes:
@@ -76,17 +76,19 @@ def trained_depths(results: GlonetResults, features: int) -> list[int]:
 
 
 def curves_figure(
-    results: GlonetResults, features: int, layers: Sequence[int], fits: Fits | None = None
+    results: GlonetResults, features: int, layers: Sequence[int], training: TrainingAccuracies | None = None
 ) -> Figure:
     """Plot training loss, validation loss (each on one logarithmic range) and validation accuracy, per depth;
     where any trial has it, also training accuracy.
 
-    layers: depths with at least one trained network, see `trained_depths`. fits: see
+    layers: depths with at least one trained network, see `trained_depths`. training: see
     psa.reports.glonet.training_accuracy.
     """
-    fitted = {network: values for network, values in (fits or {}).items() if network.features == features}
+    shown_training = {
+        network: values for network, values in (training or {}).items() if network.features == features
+    }
     ranges = [_range(results, at) for at in range(_LOSSES)]
-    shown = _QUANTITIES if fitted else _QUANTITIES[:-1]
+    shown = _QUANTITIES if shown_training else _QUANTITIES[:-1]
     with plot_style():
         figure, axes = panels(f"Learning curves, width {features}", len(layers), len(shown), 0.85)
         for row, depth in enumerate(layers):
@@ -96,7 +98,7 @@ def curves_figure(
                 if (each := results.get(model, depth, features)) is not None and each.n
             ]
             for at, ax in enumerate(axes[row]):
-                lines = [(each.network.model, _of(each, fitted)[at]) for each in there]
+                lines = [(each.network.model, _of(each, shown_training)[at]) for each in there]
                 lines = [(model, values) for model, values in lines if np.isfinite(values).any()]
                 if not lines:
                     ax.remove()
@@ -109,7 +111,7 @@ def curves_figure(
                     _dress_accuracy(ax)
                 if at == _LOSSES:  # ZeroR is of the validation split
                     ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-        below = "\n " if fitted else ""  # in four columns a name stands on a line of its own
+        below = "\n " if shown_training else ""  # in four columns a name stands on a line of its own
         for ax, quantity in zip(axes[0], shown, strict=True):
             ax.set_title(f"{quantity}{below}", loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
@@ -117,7 +119,7 @@ def curves_figure(
         handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it. "
-        if fitted:
+        if shown_training:
             how += "The training accuracy is that of the weights after an epoch, on the training split. "
         how += "The panels of a column share their axis."
         return finish_panels(figure, results, handles, [how])
