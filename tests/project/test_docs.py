@@ -463,6 +463,12 @@ def test_the_memory_page_says_what_was_measured() -> None:
     shown = re.findall(r"^\| (\w+) - (\w+): .* \| (\S+ \[.*\]) \|$", page, re.MULTILINE)
     assert len(shown) == 5
     assert {tuple(each) for each in shown} <= {tuple(row) for row in pairs}
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert "{}, {}, {} and {} %".format(*(dict(means)[arm] for arm in ("g9", "g8", "g2", "g4"))) in guide
+    for one, other, difference in shown[:2]:
+        mean, low, high = re.findall(r"[+-][\d.]+", difference)
+        assert f"{mean} compared with" in guide or f"{mean} points compared with" in guide, (one, other)
+        assert f"({low} to {high})" in guide
 
 
 def committed_rows(name: str, table: str) -> Iterator[list[str]]:

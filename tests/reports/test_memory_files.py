@@ -225,8 +225,12 @@ def test_details_are_the_samples_that_were_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_run_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metrics, epochs and curves for each; samples and their figures for the one that kept them."""
+def test_every_run_has_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Metrics, epochs and curves for each; samples and their figures for the one that kept them, unless their
+    file is damaged.
+    """
     store, trials, arrays = with_details(tmp_path)
     state = some_state(EPOCHS, trial=trials[0])
     state.memory = {
@@ -258,3 +262,9 @@ def test_every_run_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     assert metrics["final_metrics"]["test"] == pytest.approx(100 * 1800 / TEST)
     assert [epoch["val_loss"] for epoch in metrics["epoch_logs"]] == pytest.approx([2, 1, 2 / 3, 0.5])
+    (path,) = store.models.rglob("*.arrays.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    again = dict(report.runs(rows, ReportContext(tmp_path, store=store)))
+    assert again.keys() == folders.keys()
+    assert set(again[name]) == set(plain)
+    assert f"{trials[0].id} has no samples and no entries: " in caplog.text
