@@ -17,6 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from psa.nn.compiled import ReluKernels, is_available, is_worthwhile
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import (
@@ -28,13 +29,10 @@ from psa.nn.layers import (
     through_relu,
     weight_gradients,
 )
-from psa.nn.stacked import LANES, aligned
-from psa.nn.unit_chain import UnitChain, find_chain
+from psa.nn.pass_layout import PassLayout
+from psa.nn.unit_chain import ChainPart, TrainedChain, UnitChain
 
 _ROLES: Final = {"hidden", "enter", "leave", "output"}
-_ALIVE: Final = 3  # buffers that take turns: a block's input is read again behind its second layer
-_NARROW: Final = 16  # width up to which the gradients of several layers are computed at once
-_AT_ONCE: Final = 1 << 18  # numbers in the inputs and deltas of these layers: they stay in the cache
 
 
 class ReluPass:
@@ -50,42 +48,45 @@ class ReluPass:
 
     def __init__(self, bound: Bound, trials: int, batch: int, *, training: bool) -> None:
         self.layers = bound.plan
-        sizes = [trials * aligned(layer.weight.shape[1] * batch) for layer, _ in self.layers]
-        device = bound.anchor.device
-        ends = list(itertools.accumulate(sizes, initial=0))
-        flat = torch.empty(ends[-1] if training else _ALIVE * max(sizes), device=device)
-        starts = ends[:-1] if training else [at % _ALIVE * max(sizes) for at in range(len(sizes))]
-        shapes = [(trials, layer.weight.shape[1], batch) for layer, _ in self.layers]
-        self.outputs = [_rows(flat, start, *shape) for start, shape in zip(starts, shapes, strict=True)]
-        chunks = _chunks(self.layers, trials, batch) if training else []
-        largest = max((sum(sizes[chunk]) for chunk in chunks), default=0)
-        turns = torch.empty(_ALIVE, largest, device=device)
+        layout = PassLayout(self.layers, trials, batch, training=training)
+        flat = torch.empty(layout.size, device=bound.anchor.device)
+        self.outputs = [layout.outputs(flat, start, at) for at, start in enumerate(layout.starts)]
         self.deltas: dict[int, Tensor] = {}
         self.narrow: dict[int, _NarrowLayers] = {}  # by the first of its layers
         self.covered: set[int] = set()
-        for turn, chunk in enumerate(chunks):
-            for at in range(chunk.start, chunk.stop):
-                self.deltas[at] = _rows(turns[turn % _ALIVE], ends[at] - ends[chunk.start], *shapes[at])
-            if _is_narrow(self.layers[chunk.start][0], batch):
-                inputs, deltas = flat[starts[chunk.start - 1] :], turns[turn % _ALIVE]
+        buffers = layout.delta_buffers()
+        for chunk, deltas in zip(layout.chunks, buffers, strict=True):
+            starts = itertools.accumulate(layout.sizes[chunk], initial=0)
+            for at, start in zip(range(chunk.start, chunk.stop), starts, strict=False):
+                self.deltas[at] = layout.outputs(deltas, start, at)
+            if layout.is_narrow(chunk.start):
+                before = flat[layout.starts[chunk.start] - layout.sizes[chunk.start] :]
                 some = [layer for layer, _ in self.layers[chunk]]
                 self.covered.update(range(chunk.start, chunk.stop))
-                self.narrow[chunk.start] = _NarrowLayers.of(some, inputs, deltas, batch)
-        self.chain, self.parts = None, dict[int, _ChainPart]()  # the parts by the last of their layers
-        run = find_chain(self.layers)
-        if run is not None and (batch % LANES == 0 or not training):
-            self.chain = UnitChain(self.layers, run, batch)
-            rows = (-1, trials, aligned(batch))
-            begin, end = (starts[run.start], ends[run.stop]) if training else (starts[run.stop - 1], 0)
-            self.chain_outputs = flat[begin : end or begin + trials * rows[2]].view(rows)
-            for turn, chunk in enumerate(chunks):
-                if run.start <= chunk.start and chunk.stop <= run.stop:
-                    outputs = flat[ends[chunk.start] : ends[chunk.stop]].view(rows)
-                    deltas = turns[turn % _ALIVE][: ends[chunk.stop] - ends[chunk.start]].view(rows)
-                    below = self.deltas[chunk.start - 1].as_strided(rows[1:], (rows[2], 1))
-                    self.parts[chunk.stop - 1] = _ChainPart(chunk, outputs, deltas, below)
+                self.narrow[chunk.start] = _NarrowLayers.of(some, before, deltas, batch)
+        self.chain = self._chain(layout, flat, buffers) if layout.chain else None
+        self.kernels: ReluKernels | None = None
+        if is_available(self.layers) and is_worthwhile(self.layers, batch):
+            alone = {at: y for at, y in enumerate(self.outputs[:-1]) if at not in layout.chain}
+            self.kernels = ReluKernels(alone, self.deltas)
         self.inputs: Inputs | None = None
         self.dropout: Dropout | None = None
+
+    def _chain(self, layout: PassLayout, flat: Tensor, buffers: Sequence[Tensor]) -> UnitChain:
+        """Return the compiled chain over the buffers of the pass."""
+        chain, size = slice(layout.chain.start, layout.chain.stop), layout.sizes[layout.chain.start]
+        rows = (-1, layout.trials, size // layout.trials)
+        if not layout.chunks:
+            output = flat[layout.starts[chain.stop - 1] :][:size].view(rows)
+            return UnitChain(self.layers, chain, layout.batch, output.numpy())
+        parts = {}
+        for part, buffer in zip(layout.chunks, buffers, strict=True):
+            if part.start in layout.chain:
+                deltas = buffer[: sum(layout.sizes[part])].view(rows)
+                below = self.deltas[part.start - 1].as_strided(rows[1:], (rows[2], 1))
+                parts[part.stop - 1] = ChainPart(part, deltas.numpy(), below.numpy())
+        outputs = flat[layout.starts[chain.start] - size :].view(rows)
+        return TrainedChain(self.layers, chain, layout.batch, parts, outputs.numpy())
 
     @staticmethod
     def serves(net: Dense) -> bool:
@@ -99,12 +100,14 @@ class ReluPass:
     def forward(self, inputs: Inputs, dropout: Dropout | None = None) -> Tensor:
         """Return logits [T, classes, B], which the next call overwrites."""
         self.inputs, self.dropout = inputs, dropout
+        if self.kernels is not None:
+            self.kernels.begin(dropout, len(self.outputs[0]))
         h = inputs.x
         skip: Tensor | None = None
         for (layer, role), y in zip(self.layers, self.outputs, strict=True):
             if self.chain is not None and self.chain.start <= layer.number < self.chain.stop:
                 if layer.number == self.chain.start:
-                    self.chain.forward(h, self.chain_outputs, dropout)
+                    self.chain.forward(h, dropout)
                 h = y
                 continue
             if layer.number == 0:
@@ -115,9 +118,7 @@ class ReluPass:
             if role == "leave" and skip is not None:
                 y.add_(skip)
             if role != "output":
-                torch.relu_(y)
-            if dropout is not None and role in ("hidden", "enter"):
-                drop_units(y, layer.number, dropout)
+                self._activate(layer.number, y, drops=role != "leave")
             h = y
         return h
 
@@ -135,17 +136,13 @@ class ReluPass:
         number = len(self.layers)
         while number:
             number -= 1
-            if self.chain is not None and number in self.parts:
-                part = self.parts[number]
-                if skip_gradient is not self.chain.skip and self.layers[number][1] == "enter":
-                    self.chain.skip.copy_(skip_gradient)
-                self.chain.backward(part.layers, part.outputs, part.deltas, part.below)
-                skip_gradient, number = self.chain.skip, part.layers.start
-                self.narrow[number].write_gradients()
+            if isinstance(self.chain, TrainedChain) and number in self.chain.parts:
+                number = self.chain.backward(number)
+                self.narrow[number].write_gradients(torch.from_numpy(self.chain.products))
                 continue
             (layer, role), delta = self.layers[number], self.deltas[number]
             if role != "output":
-                through_relu(delta, self.outputs[number], None if role == "leave" else self.dropout, delta)
+                self._through_activation(number, delta, drops=role != "leave")
             if role == "leave":
                 skip_gradient = delta
             self._weight_gradients(layer, delta)
@@ -154,6 +151,22 @@ class ReluPass:
             if number and role == "enter":
                 self.deltas[number - 1] += skip_gradient
 
+    def _activate(self, number: int, y: Tensor, *, drops: bool) -> None:
+        """Apply ReLU and dropout to the product of a layer in place."""
+        if self.kernels is not None:
+            self.kernels.forward(number, drops=drops)
+            return
+        torch.relu_(y)
+        if drops and self.dropout is not None:
+            drop_units(y, number, self.dropout)
+
+    def _through_activation(self, number: int, delta: Tensor, *, drops: bool) -> None:
+        """Turn the gradient of a layer's output into that of its product in place."""
+        if self.kernels is not None:
+            self.kernels.backward(number, drops=drops)
+        else:
+            through_relu(delta, self.outputs[number], self.dropout if drops else None, delta)
+
     def _weight_gradients(self, layer: Layer, delta: Tensor) -> None:
         """Write a layer's gradients; those of narrow layers together, when the first one's delta is known."""
         if layer.number in self.narrow:
@@ -161,18 +174,6 @@ class ReluPass:
         elif layer.number not in self.covered:
             below = self.outputs[layer.number - 1] if layer.number else self.inputs.x  # type: ignore[union-attr]
             weight_gradients(layer, layer.rows, below, delta)
-
-
-@dataclass(frozen=True)
-class _ChainPart:
-    """Some layers of a chain, whose gradients are computed at once: their outputs and their deltas, [layers,
-    T, C], and the delta of the layer before, [T, C].
-    """
-
-    layers: slice
-    outputs: Tensor
-    deltas: Tensor
-    below: Tensor
 
 
 @dataclass(frozen=True)
@@ -202,40 +203,18 @@ class _NarrowLayers:
             views.append(torch.as_strided(first, (len(layers), *first.shape), (step, *first.stride())))
         return cls(inputs[:count].view(shape), deltas[:count].view(shape), *views)
 
-    def write_gradients(self) -> None:
-        """Write the gradients of all K layers."""
+    def write_gradients(self, products: Tensor | None = None) -> None:
+        """Write the gradients of all K layers.
+
+        products: of one-unit layers, each delta times its input, [K or more, T, B], if that is known.
+        """
         if self.inputs.shape[1] == 1:
-            weights = torch.sum(self.deltas * self.inputs, dim=2, keepdim=True)
+            if products is None:
+                products = self.deltas * self.inputs
+            else:
+                products = products.view(-1, *self.deltas.shape[1:])[: len(self.deltas)]
+            weights = torch.sum(products, dim=2, keepdim=True)
         else:
             weights = torch.bmm(self.deltas, self.inputs.transpose(1, 2))
         self.weights.copy_(weights.view(self.weights.shape))
         self.biases.copy_(torch.sum(self.deltas, dim=2, keepdim=True).view(self.biases.shape))
-
-
-def _is_narrow(layer: Layer, batch: int) -> bool:
-    """Return True for a square layer that shares a product with its neighbours."""
-    _, outputs, inputs = layer.weight.shape
-    return layer.number > 0 and inputs == outputs <= _NARROW and outputs * batch % LANES == 0
-
-
-def _chunks(plan: Sequence[tuple[Layer, str]], trials: int, batch: int) -> list[slice]:
-    """Return the layers in chunks, the last first: equal narrow layers together, others alone."""
-    chunks: list[slice] = []
-    for number in reversed(range(len(plan) - 1)):
-        layer = plan[number][0]
-        width = layer.weight.shape[1]
-        most = max(1, _AT_ONCE // (2 * trials * width * batch))
-        last = chunks[-1] if chunks else slice(0, 0)
-        same_shape = last.start == number + 1 and plan[last.start][0].weight.shape == layer.weight.shape
-        if same_shape and _is_narrow(layer, batch) and last.stop - last.start < most:
-            chunks[-1] = slice(number, last.stop)
-        else:
-            chunks.append(slice(number, number + 1))
-    return chunks
-
-
-def _rows(flat: Tensor, start: int, trials: int, width: int, batch: int) -> Tensor:
-    """Return [T, width, batch] of a flat buffer, every trial on a 64-byte boundary."""
-    size = aligned(width * batch)
-    rows = flat[start : start + trials * size].view(trials, size)
-    return rows[:, : width * batch].view(trials, width, batch)

@@ -2,31 +2,30 @@
 
 A network of 2,048 such layers consists of some 20,000 elementwise operations of microseconds in every step,
 and each of them reads and writes memory. Here the batch of one trial stays in the cache from the first layer
-of the chain to the last. Every operation is the one of psa.nn.layers in the same order, so the bits are the
-same with numba and without it (tests/nn/test_unit_chain.py). Sums over the batch are left to torch, whose
-order of addition differs between kinds of CPU.
-
-numba is an optional dependency (extra `fast`) and is imported only where a network has such a chain.
+of the chain to the last, and training keeps only what enters each part of the chain: to compute the outputs
+of a part again costs less than to write all of them to memory and to read them back. Every operation is the
+one of psa.nn.layers in the same order, so the bits are the same with numba and without it
+(tests/nn/test_unit_chain.py). Sums over the batch are left to torch, whose order of addition differs between
+kinds of CPU.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from psa.nn.compiled import Float32s, dropout_arrays, is_available
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Layer
 
 _FEWEST: Final = 8  # layers of a chain: a shorter one does not repay the import
-_ROLES: Final = ("hidden", "enter", "leave")  # by their number in psa.nn.unit_kernels
-_Float32s = NDArray[np.float32]
+_ROLES: Final = ("hidden", "enter", "leave")  # by their number in psa.nn.kernels
 
 
 def find_chain(plan: Sequence[tuple[Layer, str]]) -> slice | None:
@@ -44,14 +43,7 @@ def find_chain(plan: Sequence[tuple[Layer, str]]) -> slice | None:
             stop = number - 1 if plan[number - 1][1] == "enter" else number
             best = max(best, slice(start, stop), key=lambda run: run.stop - run.start)
             start = None
-    long_enough = best.stop - best.start >= _FEWEST
-    usable = long_enough and plan[0][0].weight.device.type == "cpu" and _is_installed()
-    return best if usable else None
-
-
-@functools.cache
-def _is_installed() -> bool:
-    return importlib.util.find_spec("numba") is not None
+    return best if best.stop - best.start >= _FEWEST and is_available(plan) else None
 
 
 class UnitChain:
@@ -61,65 +53,113 @@ class UnitChain:
         plan: The layers with their roles.
         chain: Those of the chain, as `find_chain` returns them.
         batch: B.
+        outputs: [1, T, C] with C >= B, for the last output.
 
     """
 
-    def __init__(self, plan: Sequence[tuple[Layer, str]], chain: slice, batch: int) -> None:
-        self.start, self.stop = chain.start, chain.stop
+    def __init__(
+        self, plan: Sequence[tuple[Layer, str]], chain: slice, batch: int, outputs: Float32s
+    ) -> None:
+        self.start, self.stop, self.outputs = chain.start, chain.stop, outputs
         layers = [layer for layer, _ in plan[chain]]
         first = layers[0].weight
         # the layout packs one-input layers without gaps: weight, bias, weight, bias
         pairs = torch.as_strided(first, (len(first), len(layers), 2), (first.stride(0), 2, 1))
-        self.pairs: _Float32s = pairs.detach().numpy()
+        self.pairs: Float32s = pairs.detach().numpy()
         self.kinds = np.array([_ROLES.index(role) for _, role in plan[chain]], dtype=np.int64)
         self.numbers = np.array([layer.number for layer in layers], dtype=np.int64)
-        self.skip = torch.zeros(len(first), 1, batch)
-        self.dropout = _no_dropout(len(first))
+        self.skip: Float32s = np.zeros((len(first), batch), np.float32)
+        self.dropout = dropout_arrays(None, len(first))
 
-    def forward(self, x: Tensor, into: Tensor, dropout: Dropout | None) -> None:
-        """Compute the chain from x [T, 1, B].
+    def forward(self, x: Tensor, dropout: Dropout | None) -> None:
+        """Compute the last output from x [T, 1, B]."""
+        self.dropout = dropout_arrays(dropout, len(x))
+        self._compute(slice(None), x.squeeze(1).numpy(), self.outputs)
 
-        into: a contiguous [K, T, C] with C >= B for the outputs of all layers, or [1, T, C] for the last one.
-        """
-        self.dropout = _no_dropout(len(x)) if dropout is None else _dropout_of(dropout, len(x))
-        from psa.nn.unit_kernels import chain_forward
+    def _compute(self, layers: slice, x: Float32s, out: Float32s) -> None:
+        """Compute some layers into [layers, T, C] for all outputs, or [1, T, C] for the last one."""
+        from psa.nn.kernels import chain_forward
 
-        chain_forward(self.pairs, self.kinds, self.numbers, x.squeeze(1).numpy(), into.numpy(), *self.dropout)
-
-    def backward(self, part: slice, outputs: Tensor, deltas: Tensor, below: Tensor) -> None:
-        """Compute the gradients of the products of some layers of the chain, the last of them first.
-
-        Args:
-            part: Their numbers in the network.
-            outputs: Their outputs, contiguous [layers, T, C].
-            deltas: The same of gradients; the last one holds that of the last layer's output, all others are
-                written.
-            below: [T, C], written: the gradient of the output of the layer before.
-
-        """
-        inner = slice(part.start - self.start, part.stop - self.start)
-        from psa.nn.unit_kernels import chain_backward
-
-        chain_backward(
-            self.pairs[:, inner], self.kinds[inner], outputs.numpy(), deltas.numpy(), below.numpy(),
-            self.skip.squeeze(1).numpy(), self.dropout[0], self.dropout[3],
-        )  # fmt: skip
+        pairs, kinds, numbers = self.pairs[:, layers], self.kinds[layers], self.numbers[layers]
+        chain_forward(pairs, kinds, numbers, x, self.skip, out, *self.dropout)
 
 
-_DropoutArrays = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32], _Float32s]
+@dataclass(frozen=True)
+class ChainPart:
+    """Some layers of a chain whose gradients are computed at once.
 
-
-def _dropout_of(dropout: Dropout, trials: int) -> _DropoutArrays:
-    """Return the number of each trial among those that drop (-1 for the others), and their place, threshold
-    and scale.
+    layers: their numbers in the network. deltas: [layers, T, C]; the last one holds the gradient of the last
+    layer's output, all others are written. below: [T, C], written: the gradient of the output of the layer
+    before.
     """
-    which = np.full(trials, -1, dtype=np.int64)
-    rows = dropout.rows if isinstance(dropout.rows, slice) else dropout.rows.numpy()
-    which[rows] = np.arange(len(dropout.keys))
-    place = dropout._place.numpy().view(np.uint32)
-    return which, place, dropout.threshold.numpy().reshape(-1), dropout.scale.numpy().reshape(-1)
+
+    layers: slice
+    deltas: Float32s
+    below: Float32s
 
 
-def _no_dropout(trials: int) -> _DropoutArrays:
-    none = np.full(trials, -1, dtype=np.int64)
-    return none, np.zeros(1, np.uint32), np.zeros(1, np.int32), np.zeros(1, np.float32)
+class TrainedChain(UnitChain):
+    """A chain with the gradients of its products.
+
+    Args:
+        plan: The layers with their roles.
+        chain: Those of the chain, as `find_chain` returns them.
+        batch: B.
+        parts: All layers of the chain, by the number of the last layer of each part, the last part first.
+        outputs: [1 + K, T, C], K layers in the longest part: the input of a part and its outputs, those of
+            the last part after `forward`, then those of the last one given to `backward`.
+
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[tuple[Layer, str]],
+        chain: slice,
+        batch: int,
+        parts: dict[int, ChainPart],
+        outputs: Float32s,
+    ) -> None:
+        super().__init__(plan, chain, batch, outputs)
+        self.parts = parts
+        self.inputs = {last: np.empty_like(outputs[0]) for last in parts}
+        self.skips = {last: np.zeros_like(self.skip) for last in parts}
+        self.skip_gradient = np.zeros_like(self.skip)
+        self.products = np.empty((len(outputs) - 1, *self.skip.shape), np.float32)
+
+    def forward(self, x: Tensor, dropout: Dropout | None) -> None:
+        """Compute the last outputs from x [T, 1, B]."""
+        self.dropout = dropout_arrays(dropout, len(x))
+        ends = list(reversed(self.parts))
+        self.inputs[ends[0]][:, : x.shape[2]] = x.squeeze(1).numpy()
+        for end, following in itertools.pairwise(ends):
+            self.skips[end][:] = self.skip
+            self._compute(self._inner(end), self.inputs[end], self.inputs[following][np.newaxis])
+        self.skips[ends[-1]][:] = self.skip
+        self._compute_outputs(ends[-1])
+
+    def _inner(self, end: int) -> slice:
+        layers = self.parts[end].layers
+        return slice(layers.start - self.start, layers.stop - self.start)
+
+    def _compute_outputs(self, end: int) -> None:
+        """Compute all outputs of a part from its input."""
+        layers = self._inner(end)
+        self.outputs[0], self.skip[:] = self.inputs[end], self.skips[end]
+        self._compute(layers, self.outputs[0], self.outputs[1 : 1 + layers.stop - layers.start])
+
+    def backward(self, end: int) -> int:
+        """Compute the gradients of the products of a part, and its outputs; return its first layer's number.
+
+        end: the number of its last layer. The last part comes first.
+        """
+        from psa.nn.kernels import chain_backward
+
+        if end != self.stop - 1:  # the outputs of the last part are still there
+            self._compute_outputs(end)
+        part, layers = self.parts[end], self._inner(end)
+        chain_backward(
+            self.pairs[:, layers], self.kinds[layers], self.outputs, part.deltas, self.products, part.below,
+            self.skip_gradient, self.dropout[0], self.dropout[3],
+        )  # fmt: skip
+        start: int = part.layers.start
+        return start

@@ -55,7 +55,7 @@ def test_a_network_that_grows_its_chunks(monkeypatch: pytest.MonkeyPatch, small:
     trials = arms("9*2", range(2))
     found = []
     for at_once in (1, 1 << 13, 1 << 30):
-        monkeypatch.setattr("psa.nn.relu_pass._AT_ONCE", at_once)
+        monkeypatch.setattr("psa.nn.pass_layout._AT_ONCE", at_once)
         found.append(two_epochs(trials, small, 64))
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
