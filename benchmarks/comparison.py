@@ -35,6 +35,7 @@ LOOKS = {
     "jax": ("D", "#CC79A7"),
     "ours": ("o", "#0072B2"),
 }
+TITLES = {"simplemlp": "SimpleMLP", "resmlp": "ResMLP"}
 Row = dict[str, Any]
 
 
@@ -46,7 +47,7 @@ def made_with(seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "cores": os.cpu_count() or 1,
         "machine": platform.machine(),
-        "versions": {name: installed(name) for name in ("torch", "jax", "numpy")},
+        "versions": {name: installed(name) for name in ("torch", "jax", "numpy", "numba")},
         "code": code.hexdigest()[:16],
     }
 
@@ -187,7 +188,7 @@ def figure(rows: list[Row], peak: float, path: Path) -> None:
     """Plot seconds per trial-epoch against arithmetic for all sides, with the line of the machine's peak."""
     import matplotlib.pyplot as plt
 
-    families = sorted({row["family"] for row in rows})
+    families = [family for family in TITLES if any(row["family"] == family for row in rows)]
     drawn, axes = plt.subplots(1, len(families), figsize=(6 * len(families), 4.6), sharey=True, squeeze=False)
     for family, ax in zip(families, axes[0], strict=True):
         mine = [row for row in rows if row["family"] == family]
@@ -198,7 +199,7 @@ def figure(rows: list[Row], peak: float, path: Path) -> None:
         ends = [min(row["flop"] for row in mine), max(row["flop"] for row in mine)]
         label = f"best product, {peak / 1e9:.0f} GFLOP/s"
         ax.plot(ends, [flop / peak for flop in ends], color="0.4", lw=1, label=label)
-        ax.set(xscale="log", yscale="log", xlabel="FLOP per trial-epoch", title=family)
+        ax.set(xscale="log", yscale="log", xlabel="FLOP per trial-epoch", title=TITLES[family])
         ax.grid(alpha=0.25)
     axes[0][0].set_ylabel("seconds per trial-epoch, all cores")
     axes[0][0].legend(frameon=False)

@@ -1,4 +1,4 @@
-"""ReLU and dropout of a layer in one sweep over its outputs, compiled by numba.
+"""ReLU and dropout of a layer in one call, compiled by numba.
 
 torch takes four to seven sweeps for them, each with a call of microseconds, and hashes the masks before it
 multiplies by them. The bits are the same with numba and without it (tests/nn/test_compiled.py). numba is an
@@ -61,32 +61,33 @@ class ReluKernels:
 
     Args:
         outputs: Of the layers, by number, [T, width, B], in which every trial's numbers follow each other.
-        deltas: Their gradients alike; empty without training.
+        deltas: The gradients of these outputs, in the same form; empty without training.
 
     """
 
     def __init__(self, outputs: dict[int, Tensor], deltas: dict[int, Tensor]) -> None:
         self.outputs = {number: _rows(y) for number, y in outputs.items()}
         self.deltas = {number: _rows(deltas[number]) for number in outputs if number in deltas}
-        self.dropout: DropoutArrays = dropout_arrays(None, 0)
-        self.keeping = self.dropout
+        trials = len(next(iter(self.outputs.values()), ()))
+        self.no_dropout: DropoutArrays = dropout_arrays(None, trials)
+        self.dropout = self.no_dropout
 
-    def begin(self, dropout: Dropout | None, trials: int) -> None:
+    def begin(self, dropout: Dropout | None) -> None:
         """Take the dropout of a batch."""
-        self.keeping = dropout_arrays(None, trials)
-        self.dropout = dropout_arrays(dropout, trials)
+        trials = len(self.no_dropout[0])
+        self.dropout = self.no_dropout if dropout is None else dropout_arrays(dropout, trials)
 
     def forward(self, number: int, *, drops: bool) -> None:
         """Apply ReLU, and dropout if the layer `drops`, to the product of a layer."""
         from psa.nn.kernels import relu_forward
 
-        relu_forward(self.outputs[number], number, *(self.dropout if drops else self.keeping))
+        relu_forward(self.outputs[number], number, *(self.dropout if drops else self.no_dropout))
 
     def backward(self, number: int, *, drops: bool) -> None:
         """Turn the gradient of a layer's output into that of its product."""
         from psa.nn.kernels import relu_backward
 
-        which, _, _, scale = self.dropout if drops else self.keeping
+        which, _, _, scale = self.dropout if drops else self.no_dropout
         relu_backward(self.deltas[number], self.outputs[number], which, scale)
 
 

@@ -39,12 +39,12 @@ def _mixed(bits: Any) -> Any:
 
 
 @_kernel
-def _drop(h: Any, number: Any, place: Any, least: Any, factor: Any) -> None:
+def _drop(h: Any, number: Any, place: Any, threshold: Any, scale: Any) -> None:
     """Multiply the outputs of a layer by its dropout mask (see psa.nn.dropout)."""
     term = _mixed(np.uint32(place + np.uint32(np.uint32(number) * _LAYER_TERM)))
     for i in range(len(h)):
         bits = _mixed(np.uint32(np.uint32(np.uint32(i) * _ELEMENT_TERM) + term))
-        h[i] *= factor if np.int32(bits) >= least else _ZERO
+        h[i] *= scale if np.int32(bits) >= threshold else _ZERO
 
 
 @_kernel
@@ -95,8 +95,8 @@ def chain_forward(
     pairs: Any, kinds: Any, numbers: Any, x: Any, skip: Any, out: Any, which: Any, place: Any, threshold: Any,
     scale: Any,
 ) -> None:  # fmt: skip
-    """Compute the outputs of a chain; see `UnitChain.forward`. skip: that of the block which the first layer
-    ends, and on return that of the last layer's.
+    """Compute the outputs of a chain; see `UnitChain.forward`. skip: [T, B], the input of the block that is
+    open at the first layer; on return, of the block last entered.
     """
     trials, layers, batch = pairs.shape[0], pairs.shape[1], skip.shape[1]
     scratch = np.empty((2, batch), np.float32)

@@ -28,13 +28,14 @@ class PassLayout:
         training: Keep what the backward pass reads. Without it three buffers serve all layers.
 
     Attributes:
-        chain: The numbers of the layers of the unit chain; empty without one.
-        sizes: Of each layer's outputs, with the gaps between trials.
-        chunks: The layers in chunks, the last first: equal narrow layers together, others alone. No chunk is
-            partly in the chain. Empty without training.
-        starts: Where the outputs of each layer begin in the buffer. All chunks of the chain share one place,
+        chain: The numbers of the layers of the unit chain; empty without one. Training needs rows without
+            gaps for it, since the gradients of its layers are sums over several layers at once.
+        sizes: The size of each layer's outputs, with the gaps between trials.
+        chunks: The hidden layers in chunks, the last first: equal narrow layers together, others alone. No
+            chunk is partly in the chain. Empty without training.
+        starts: The places of each layer's outputs in the buffer. All chunks of the chain share one place,
             with room for the input before them.
-        size: Of this buffer.
+        size: The size of this buffer.
 
     """
 
@@ -42,8 +43,8 @@ class PassLayout:
         self, layers: Sequence[tuple[Layer, str]], trials: int, batch: int, *, training: bool
     ) -> None:
         self.layers, self.trials, self.batch = [layer for layer, _ in layers], trials, batch
-        found = find_chain(layers) if batch % LANES == 0 or not training else None
-        self.chain = range(0) if found is None else range(found.start, found.stop)
+        chain = find_chain(layers) if batch % LANES == 0 or not training else None
+        self.chain = range(0) if chain is None else range(chain.start, chain.stop)
         self.sizes = [trials * aligned(layer.weight.shape[1] * batch) for layer in self.layers]
         self.chunks = self._chunks() if training else []
         if training:
@@ -53,8 +54,10 @@ class PassLayout:
             self.starts = [at % _ALIVE * largest for at in range(len(self.sizes))]
             self.size = _ALIVE * largest
 
-    def outputs(self, flat: Tensor, start: int, number: int) -> Tensor:
-        """Return [T, width, B] of a layer in a flat buffer, every trial on a 64-byte boundary."""
+    def view(self, flat: Tensor, start: int, number: int) -> Tensor:
+        """Return a layer's outputs or gradients in a flat buffer, [T, width, B], every trial on a 64-byte
+        boundary.
+        """
         width = self.layers[number].weight.shape[1]
         rows = flat[start : start + self.sizes[number]].view(self.trials, -1)
         return rows[:, : width * self.batch].view(self.trials, width, self.batch)

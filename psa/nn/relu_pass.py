@@ -2,9 +2,10 @@
 
 A narrow deep network consists of hundreds of products of microseconds each, and autograd spends more on a
 layer (its node, saved tensors, fresh memory) than its products take. The pass calls the functions of
-psa.nn.layers in the same order, and the gradients of several narrow layers at once. In processor time of one
-core beside other work (2026-11) deep narrow networks train 1.3 to 2.3 times as fast as with autograd, 1*2048
-as fast. Its bits are those of `Bound` (tests/nn/test_relu_pass.py).
+psa.nn.layers, or the compiled loops of psa.nn.compiled and psa.nn.unit_chain, in the same order, and the
+gradients of several narrow layers at once. In processor time of one core beside other work (2026-11, without
+numba) deep narrow networks train 1.3 to 2.3 times as fast as with autograd, 1*2048 as fast. Its bits are
+those of `Bound` (tests/nn/test_relu_pass.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ReluPass:
         self.layers = bound.plan
         layout = PassLayout(self.layers, trials, batch, training=training)
         flat = torch.empty(layout.size, device=bound.anchor.device)
-        self.outputs = [layout.outputs(flat, start, at) for at, start in enumerate(layout.starts)]
+        self.outputs = [layout.view(flat, start, at) for at, start in enumerate(layout.starts)]
         self.deltas: dict[int, Tensor] = {}
         self.narrow: dict[int, _NarrowLayers] = {}  # by the first of its layers
         self.covered: set[int] = set()
@@ -58,7 +59,7 @@ class ReluPass:
         for chunk, deltas in zip(layout.chunks, buffers, strict=True):
             starts = itertools.accumulate(layout.sizes[chunk], initial=0)
             for at, start in zip(range(chunk.start, chunk.stop), starts, strict=False):
-                self.deltas[at] = layout.outputs(deltas, start, at)
+                self.deltas[at] = layout.view(deltas, start, at)
             if layout.is_narrow(chunk.start):
                 before = flat[layout.starts[chunk.start] - layout.sizes[chunk.start] :]
                 some = [layer for layer, _ in self.layers[chunk]]
@@ -90,18 +91,21 @@ class ReluPass:
 
     @staticmethod
     def serves(net: Dense) -> bool:
-        """Return True for a network of linear layers with ReLU and skip connections alone."""
+        """Return True for a network of linear layers with ReLU, whose blocks have two layers, alone."""
+        linears = net.shape.linears
+        roles = ["hidden", *(linear.role for linear in linears)]
         return (
             net.activation.is_relu
             and not net.shape.summed
-            and all(linear.role in _ROLES and not linear.simplex for linear in net.shape.linears)
+            and all(linear.role in _ROLES and not linear.simplex for linear in linears)
+            and all((one == "enter") == (after == "leave") for one, after in itertools.pairwise(roles))
         )
 
     def forward(self, inputs: Inputs, dropout: Dropout | None = None) -> Tensor:
         """Return logits [T, classes, B], which the next call overwrites."""
         self.inputs, self.dropout = inputs, dropout
         if self.kernels is not None:
-            self.kernels.begin(dropout, len(self.outputs[0]))
+            self.kernels.begin(dropout)
         h = inputs.x
         skip: Tensor | None = None
         for (layer, role), y in zip(self.layers, self.outputs, strict=True):
@@ -126,10 +130,11 @@ class ReluPass:
         """Write the gradients of all parameters into the buffers bound, from that of the logits.
 
         Raises:
-            RuntimeError: It was called before `forward`.
+            RuntimeError: It was not called once after `forward`, whose outputs it overwrites in part.
 
         """
-        if self.inputs is None:
+        inputs, self.inputs = self.inputs, None
+        if inputs is None:
             raise RuntimeError("backward must follow forward")
         self.deltas[len(self.layers) - 1] = gradient
         skip_gradient = gradient  # of a block's second layer, which the block's input gets too
@@ -145,7 +150,7 @@ class ReluPass:
                 self._through_activation(number, delta, drops=role != "leave")
             if role == "leave":
                 skip_gradient = delta
-            self._weight_gradients(layer, delta)
+            self._weight_gradients(layer, delta, inputs)
             if number:
                 input_gradient(layer, layer.weight, delta, self.deltas[number - 1])
             if number and role == "enter":
@@ -167,12 +172,12 @@ class ReluPass:
         else:
             through_relu(delta, self.outputs[number], self.dropout if drops else None, delta)
 
-    def _weight_gradients(self, layer: Layer, delta: Tensor) -> None:
+    def _weight_gradients(self, layer: Layer, delta: Tensor, inputs: Inputs) -> None:
         """Write a layer's gradients; those of narrow layers together, when the first one's delta is known."""
         if layer.number in self.narrow:
             self.narrow[layer.number].write_gradients()
         elif layer.number not in self.covered:
-            below = self.outputs[layer.number - 1] if layer.number else self.inputs.x  # type: ignore[union-attr]
+            below = self.outputs[layer.number - 1] if layer.number else inputs.x
             weight_gradients(layer, layer.rows, below, delta)
 
 

@@ -3,10 +3,10 @@
 A network of 2,048 such layers consists of some 20,000 elementwise operations of microseconds in every step,
 and each of them reads and writes memory. Here the batch of one trial stays in the cache from the first layer
 of the chain to the last, and training keeps only what enters each part of the chain: to compute the outputs
-of a part again costs less than to write all of them to memory and to read them back. Every operation is the
-one of psa.nn.layers in the same order, so the bits are the same with numba and without it
-(tests/nn/test_unit_chain.py). Sums over the batch are left to torch, whose order of addition differs between
-kinds of CPU.
+of a part again costs less than to write all of them to memory and to read them back (256*1, 60 trials, one
+core, 2026-11: 16.4 in place of 20 ms a step). Every operation is the one of psa.nn.layers in the same order,
+so the bits are the same with numba and without it (tests/nn/test_unit_chain.py). Sums over the batch are left
+to torch, whose order of addition differs between kinds of CPU.
 """
 
 from __future__ import annotations

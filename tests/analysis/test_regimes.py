@@ -5,10 +5,20 @@ from __future__ import annotations
 import csv
 from collections import Counter
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from paths import ROOT
 
-from psa.analysis.regimes import ABLATIVE, BASELINES, REGIMES, Regime, RegimeCell, regime_of
+from psa.analysis.regimes import (
+    ABLATIVE,
+    BASELINES,
+    PUBLISHED_ZERO_R,
+    REGIMES,
+    Regime,
+    RegimeCell,
+    regime_of,
+)
 from psa.specs.training import MODES
 
 PUBLISHED = ROOT / "reproduction/published/simplemlp.tsv"
@@ -119,3 +129,43 @@ def test_a_cell_is_population_statistics() -> None:
     """sd divides by n, as the published table does."""
     assert RegimeCell.of([1.0, 3.0]) == RegimeCell(2.0, 1.0, 1.0, 3.0)
     assert set(BASELINES) | set(ABLATIVE) == set(MODES)
+
+
+def published_regime(bounties: dict[str, NDArray[np.float64]]) -> str:
+    """The published rules, in their order, on the trials of six modes."""
+    base = np.array([bounties[mode] for mode in ("none", "decay", "dropout")])
+    cut = np.array([bounties[mode] for mode in ("full", "hidden", "output")])
+    b, a = base.mean(axis=1), cut.mean(axis=1)
+    tolerance = max(b.std(), 0.5)
+    steady = (abs(b - b.mean()) <= tolerance).all()
+    together = steady and (abs(a - a.mean()) <= max(a.std(), 0.5)).all()
+    nobody = max(base.max(), cut.max()) <= PUBLISHED_ZERO_R
+    if nobody or (max(b.max(), a.max()) <= PUBLISHED_ZERO_R and cut.max() <= PUBLISHED_ZERO_R):
+        return "untrainable"
+    no_outlier = steady and (a <= b.mean() + tolerance).all()
+    if no_outlier and ((abs(a - b.mean()) <= tolerance).all() or a.max() - b.min() >= 0.01):
+        return "beneficial-regularization"
+    lower = a.mean() < b.mean() - tolerance or (base.max() > cut.max() and a.mean() <= b.mean())
+    if lower or (together and a.max() <= b.min() and b.mean() - a.mean() > 0.1):
+        return "optimally-sized"
+    rescued = base.max() <= PUBLISHED_ZERO_R < cut.max()
+    if rescued or a.mean() > b.mean() + 0.5 or (base.std(axis=1) > 15).any():
+        return "chaotic-optimization"
+    return "unknown"
+
+
+def test_the_rules_written_again_in_numpy() -> None:
+    """On 2,000 made-up architectures around the limits of the rules."""
+    draws = np.random.default_rng(0)
+    counts: Counter[str] = Counter()
+    for _ in range(2_000):
+        middle, spread = draws.choice([11.0, 40.0, 95.0]), draws.choice([0.05, 0.6, 5.0])
+        bounties = {
+            mode: np.clip(middle + draws.normal(0, spread) + draws.normal(0, spread, 10), 9.0, 100.0)
+            for mode in MODES
+        }
+        regime = regime_of({mode: RegimeCell.of(list(values)) for mode, values in bounties.items()})
+        assert regime == published_regime(bounties)
+        counts[regime] += 1
+    assert len(counts) >= 4
+    assert min(counts.values()) > 10

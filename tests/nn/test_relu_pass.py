@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import arms, net_trial, two_epochs
@@ -11,6 +13,7 @@ from psa.engine import train_step
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.relu_pass import ReluPass
+from psa.specs.shapes import Linear
 
 NETWORKS = [
     ("simplemlp", "20*1", 2),  # one-unit layers, in chunks and more than one chunk
@@ -81,3 +84,23 @@ def test_backward_needs_forward() -> None:
         passed.backward(torch.zeros(1, 10, 8))
     passed.forward(Inputs.same_for_all(torch.zeros(8, 784), 1))
     passed.backward(torch.zeros(1, 10, 8))
+    with pytest.raises(RuntimeError, match="must follow forward"):  # once: outputs were overwritten
+        passed.backward(torch.zeros(1, 10, 8))
+
+
+@pytest.mark.parametrize(
+    ("roles", "served"),
+    [
+        (["hidden", "enter", "leave", "output"], True),
+        (["enter", "hidden", "leave", "output"], False),
+        (["hidden", "leave", "output"], False),
+        (["enter", "output"], False),
+        (["hidden", "conv", "output"], False),
+    ],
+)
+def test_blocks_of_another_length_are_left_to_autograd(roles: list[str], served: bool) -> None:
+    """A plugin may build them; the buffers of the pass hold a block's input for two layers only."""
+    net = Dense(net_trial("1*4").model, 10)
+    linears = tuple(Linear(f"layer{at}", 4, 4, role) for at, role in enumerate(roles))  # type: ignore[arg-type]
+    net.shape = replace(net.shape, linears=linears)
+    assert ReluPass.serves(net) == served

@@ -169,6 +169,12 @@ def test_the_page_says_how_much_is_published() -> None:
     assert done.returncode == 0
 
 
+def test_the_page_on_performance_is_that_of_the_measured_rows() -> None:
+    """The numbers are those of benchmarks/measured, not typed."""
+    done = subprocess.run([sys.executable, "tools/benchmark_page.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
 def test_every_command_starts_in_psa() -> None:
     """Another package called cloud may stand before psa's own on Python's path; then the command says so."""
     assert all(target.startswith("psa.") for target in SCRIPTS.values())

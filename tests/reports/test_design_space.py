@@ -281,6 +281,18 @@ def test_winners_tie_within_a_tolerance_of_unrounded_means() -> None:
     assert strategy(of_counts({"none": [9811]}), "7*7").best == ()
 
 
+def test_winners_by_the_highest_trial() -> None:
+    """The best single trial may be of another mode than the best mean, and no test is made of it."""
+    cells = of_counts({"none": [9811, 9812, 9813], "full": [9000, 9000, 9900], "output": [9000] * 3})
+    assert strategy(cells, "1*16").best == ("none",)
+    found = strategy(cells, "1*16", by="maximum")
+    assert (found.best, found.clear) == (("full",), False)
+    dead = of_counts({"none": [1102] * 3, "full": [900, 900, 1102]})
+    assert strategy(dead, "1*16", by="maximum").open == "below ZeroR"
+    drawn = strategy_map(cells, ["1*16"], by="maximum").findobj(Text)
+    assert "highest bounty" in {text.get_text() for text in drawn}
+
+
 def test_sizes_are_matched_by_count_and_by_label() -> None:
     """2*939 is within 3 % of 1*2048; 4*17 is labelled so, too, but is 127 % larger; 1*64 is a budget."""
     size = functools.partial(parameters_of, "simplemlp")

@@ -388,6 +388,30 @@ def test_the_page_is_as_wide_as_the_screen(tmp_path: Path, size: str) -> None:
 
 
 @NEEDS
+@pytest.mark.parametrize(("size", "beside"), [("1280,900", False), ("1800,900", True), ("2200,1200", True)])
+def test_narrow_tables_stand_beside_each_other_on_a_wide_screen(
+    tmp_path: Path, size: str, beside: bool
+) -> None:
+    """A wide table keeps the whole width."""
+    tables = (TABLE, replace(TABLE, label="tab:other"), wide_table("wide", 2))
+    page = replace(page_of(tmp_path), sections=(Section("Numbers", (), (), tables),))
+    script = (
+        SCRIPT
+        % """
+      const boxes = [...document.querySelectorAll(".table")].map((each) => each.getBoundingClientRect());
+      const narrow = [...document.querySelectorAll(".narrow .scroll")];
+      const scrolls = narrow.map((each) => each.scrollWidth > each.clientWidth);
+      done({ tops: boxes.map((box) => box.top), widths: boxes.map((box) => box.width), scrolls });"""
+    )
+    found = browsed(tmp_path, page, script, size)
+    assert found["errors"] == []
+    assert (found["tops"][0] == found["tops"][1]) == beside
+    assert found["tops"][2] > found["tops"][1]
+    assert found["scrolls"] == [False, False]
+    assert (found["widths"][2] > 1.9 * found["widths"][0]) == beside
+
+
+@NEEDS
 def test_dark_colours_follow_the_system_and_the_button(tmp_path: Path) -> None:
     """Text is light on dark then, and a picture keeps its white ground."""
     script = (

@@ -71,6 +71,10 @@ def make_figure_heatmaps(
         tuple[Literal["decay", "dropout", "full", "hidden", "output"], ...],
         Parameter(help="Modes whose difference from mode none is drawn.", consume_multiple=True, negative=""),
     ] = ("full",),
+    winner: Annotated[
+        Literal["mean", "maximum"],
+        Parameter(help="Statistic of a mode's bounties that decides the map of winners."),
+    ] = "mean",
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
@@ -90,7 +94,7 @@ def make_figure_heatmaps(
 
     from psa.reports.ablation.figures.figure_set import heat_maps, maps
 
-    drawn = chain(heat_maps(frame, archs), maps(frame, archs, asymmetric, effects, archs))
+    drawn = chain(heat_maps(frame, archs), maps(frame, archs, asymmetric, effects, archs, winner))
     return _saved(drawn, output_dir, family_of(frame))
 
 

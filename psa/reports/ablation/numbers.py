@@ -123,11 +123,14 @@ def instability(cells: Cells, arch: str) -> Spread:
     return Spread(spreads[mode] if spreads[mode] > _ROUNDING else 0.0, mode)
 
 
+WinnerBy = Literal["mean", "maximum"]
+
+
 @dataclass(frozen=True)
 class ModeStrategy:
-    """The modes whose mean is within a tolerance of the greatest, in the order of MODES (see winning_modes).
-    clear: a test with Holm's correction separates a sole winner from every other mode. open: why there is no
-    winner, "" if there is one.
+    """The modes whose mean (or maximum) is within a tolerance of the greatest, in the order of MODES (see
+    winning_modes). clear: a test with Holm's correction separates a sole winner from every other mode; there
+    is none for maxima. open: why there is no winner, "" if there is one.
     """
 
     best: tuple[str, ...]
@@ -135,26 +138,27 @@ class ModeStrategy:
     open: Literal["", "no trial", "few trials", "below ZeroR"]
 
 
-def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> ModeStrategy:
-    """Return the winning modes of an architecture; means are compared unrounded."""
+def strategy(cells: Cells, arch: str, tolerance: float = TIE, by: WinnerBy = "mean") -> ModeStrategy:
+    """Return the winning modes of an architecture; values are compared unrounded."""
     means = cells.judged(arch)
     if not cells.numbers(arch):
         return ModeStrategy((), clear=False, open="no trial")
-    best = winning_modes(cells, arch, tolerance)
-    clear = len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
+    best = winning_modes(cells, arch, tolerance, by)
+    clear = by == "mean" and len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
     why: Literal["few trials", "below ZeroR"] = "below ZeroR" if means else "few trials"
     return ModeStrategy(best, clear, "" if best else why)
 
 
-def winning_modes(cells: Cells, arch: str, tolerance: float = TIE) -> tuple[str, ...]:
-    """Return the modes whose unrounded mean is within a tolerance of the greatest, among those with LEAST_N
-    trials or more; none below ZeroR, which a constant answer reaches.
+def winning_modes(cells: Cells, arch: str, tolerance: float = TIE, by: WinnerBy = "mean") -> tuple[str, ...]:
+    """Return the modes whose unrounded mean (or maximum) is within a tolerance of the greatest, among those
+    with LEAST_N trials or more; none below ZeroR, which a constant answer reaches.
     """
-    means = {mode: cell.mean for mode, cell in cells.judged(arch).items()}
-    top = max(means.values(), default=0.0)
+    judged = cells.judged(arch).items()
+    values = {mode: cell.mean if by == "mean" else cell.high for mode, cell in judged}
+    top = max(values.values(), default=0.0)
     if top <= cells.zero_r + _ROUNDING:
         return ()
-    return tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
+    return tuple(mode for mode in values if top - values[mode] <= tolerance + _ROUNDING)
 
 
 def _stands_out(cells: Cells, arch: str, best: str) -> bool:

@@ -24,6 +24,7 @@ _FOLDER: Final = Path(__file__).with_name("page")
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
 _SHORT: Final = 15  # rows; a table of so many is kept on one printed page
+_NARROW: Final = 80  # letters; two tables of so many stand beside each other on a wide screen
 _WRAPPED: Final = 22  # letters of a printed line of a column of texts
 _PADDING: Final = 2  # letters beside a column
 _FILTERED_FROM: Final = 8  # rows; a shorter table is read at a glance
@@ -180,6 +181,7 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
     name = table.label.replace(":", "-")
     opens = {} if cells is None else cells.columns
     rows = {} if cells is None else cells.rows
+    letters = _letters(table)
     return {
         "name": name,
         "number": number,
@@ -187,7 +189,8 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "note": table.note,
         "opens": any(column.name in (*rows, *opens) for column in table.columns),
         "short": len(table.rows) <= _SHORT,
-        "letters": _letters(table),
+        "letters": letters,
+        "narrow": letters <= _NARROW,
         "filtered": len(table.rows) >= _FILTERED_FROM,
         "heads": [
             {

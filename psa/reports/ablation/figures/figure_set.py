@@ -26,6 +26,7 @@ from psa.reports.ablation.figures.published import agreement_figure, beside, dif
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
 from psa.reports.ablation.matching import sizes
+from psa.reports.ablation.numbers import WinnerBy
 
 Named = Iterator[tuple[str, Figure]]
 MANY: Final = 20  # architectures from which the maps of the design space are drawn
@@ -47,9 +48,11 @@ def maps(
     asymmetric: Collection[str],
     effects: Sequence[str] = ("full",),
     order: Sequence[str] = (),
+    winner: WinnerBy = "mean",
 ) -> Named:
     """Yield the six maps of these architectures (one of effects per mode in `effects`), with or without
-    trials. order: all architectures of the study. Raises UserError if none has a trial.
+    trials. order: all architectures of the study. winner: decided by the mean bounty of a mode, or by its
+    maximum. Raises UserError if none has a trial.
     """
     rows = trials_of(chosen(frame, archs))
     cells = cells_of(rows)
@@ -57,7 +60,7 @@ def maps(
     for mode in effects:
         yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
     yield "instability", instability_map(cells, archs)
-    yield "winning_strategy", strategy_map(cells, archs)
+    yield "winning_strategy", strategy_map(cells, archs, by=winner)
     yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
     yield "regimes", regimes_map(cells, archs)
 

@@ -1,4 +1,4 @@
-"""The map of winners: the mode with the highest mean, alone or with others."""
+"""The map of winners: the mode with the highest mean or maximum, alone or with others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from psa.reports.ablation.figures.map_marks import (
     nothing,
     unknown,
 )
-from psa.reports.ablation.numbers import ModeStrategy, strategy
+from psa.reports.ablation.numbers import ModeStrategy, WinnerBy, strategy
 from psa.reports.plotting.style import GREY, MODE_LOOKS, plot_style
 from psa.specs.training import MODES
 
@@ -59,9 +59,9 @@ def _open(found: Mapping[str, ModeStrategy]) -> list[str]:
     return [arch for arch, each in found.items() if each.open in ("no trial", "few trials")]
 
 
-def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
-    """Return the map of the mode with the highest mean bounty."""
-    found = {arch: strategy(cells, arch, tolerance) for arch in archs}
+def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE, by: WinnerBy = "mean") -> Figure:
+    """Return the map of the mode with the highest mean bounty, or with the highest maximum."""
+    found = {arch: strategy(cells, arch, tolerance, by) for arch in archs}
     with plot_style():
         drawn = new_map(archs, "Winning strategy")
         drawn.draw(lambda ax: plot_strategy(ax, drawn.spots, found))
@@ -73,13 +73,21 @@ def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> 
         ring = handle("o", "white", GREY, 1.35 * MARK)
         digit = handle("$2$", "black", "black", 0.75 * MARK)
         legend.add((ring, digit), "tie of so many modes", _tied(found))
-        legend.add(NOTHING, "no mode's mean above ZeroR", _dead(found))
+        legend.add(NOTHING, f"no mode's {by} above ZeroR", _dead(found))
         legend.add(UNKNOWN, "fewer than three trials of every mode", _open(found))
-        legend.draw(drawn, LEFT, columns=4, heading="highest mean bounty")
-        test = "a paired sign-flip test" if cells.paired else "Welch's test"
-        how = (
-            f"Unrounded means within {tolerance:g} points tie; the table of accuracies names the modes. "
-            "Hollow: not told from every other mode by "
-            f"{test} (p < {ALPHA:g} after Holm's correction)."
+        heading = "highest mean bounty" if by == "mean" else "highest bounty"
+        legend.draw(drawn, LEFT, columns=4, heading=heading)
+        return finish_map(drawn, cells, _how(cells, tolerance, by))
+
+
+def _how(cells: Cells, tolerance: float, by: WinnerBy) -> str:
+    if by == "maximum":
+        return (
+            f"Maxima over trials within {tolerance:g} points tie. All winners are hollow: no test compares "
+            "maxima, and the mode with more trials, or with a lucky one, tends to have the higher."
         )
-        return finish_map(drawn, cells, how)
+    test = "a paired sign-flip test" if cells.paired else "Welch's test"
+    return (
+        f"Unrounded means within {tolerance:g} points tie; the table of accuracies names the modes. "
+        f"Hollow: not told from every other mode by {test} (p < {ALPHA:g} after Holm's correction)."
+    )
