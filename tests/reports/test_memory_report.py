@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from psa.interventions.growth import growth_event_json
 from psa.reports.activations.run_figures import run_thresholds
 from psa.reports.contract import ReportContext
 from psa.reports.memory import report
+from psa.reports.memory.arm_tables import of_memories, of_networks
 from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
+from psa.reports.rendering.tables import Column, Table
 from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -469,3 +472,28 @@ def test_all_marks_of_the_costs_are_in_sight() -> None:
     marks = [float(y) for line in right.lines for y in np.ravel(line.get_ydata())]
     assert 99.5 in marks
     assert all(low < y < high for y in marks)
+
+
+def test_the_page_shows_networks_and_memories_apart() -> None:
+    """In one table of twenty columns those on the right were cut on paper. No column is lost or doubled."""
+    table = Table(
+        "Every arm", "tab:memory_arms",
+        (
+            Column("Stage"), Column("Arm"), Column("Seeds", "count"), Column("Parameters", "count"),
+            Column("Test %", "number"), Column("Helped %", "number"), Column("MB", "number"),
+        ),
+        (("late", "plain", 3, 10, 90.0, None, None), ("late", "hybrid", 3, 12, 91.0, 5.0, 8.0)),
+    )  # fmt: skip
+    networks, (memories,) = of_networks(table), of_memories(table)
+    assert [column.name for column in networks.columns] == [
+        "Arm",
+        "Stage",
+        "Seeds",
+        "Parameters",
+        "Test %",
+        "MB",
+    ]
+    assert networks.rows[0] == ("plain", "late", 3, 10, 90.0, None)
+    assert [column.name for column in memories.columns] == ["Arm", "Stage", "Seeds", "Helped %"]
+    assert memories.rows == (("hybrid", "late", 3, 5.0),)
+    assert list(of_memories(replace(table, rows=table.rows[:1]))) == []

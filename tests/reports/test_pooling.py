@@ -28,7 +28,7 @@ from psa.reports.activations import report as activations
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import report as glonet
 from psa.reports.gradients import report as gradients
-from psa.reports.memory.report import consolidated
+from psa.reports.memory.arm_tables import consolidated
 from psa.reports.memory.runs import runs_from
 from psa.reports.rendering.tables import Bold, MeanSd, Table
 from psa.specs.base import canonical_json

@@ -24,8 +24,8 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import report as glonet
 from psa.reports.glonet.layer_use import Use
 from psa.reports.glonet.networks import Network
+from psa.reports.memory.arm_tables import consolidated
 from psa.reports.memory.comparisons import comparisons_of
-from psa.reports.memory.report import consolidated
 from psa.reports.memory.runs import runs_from
 from psa.reports.rendering.tables import Bold, Table
 from psa.specs.training import MODES

@@ -20,6 +20,7 @@ from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
 from psa.reports.contract import ReportContext
+from psa.reports.memory.arm_tables import consolidated, of_memories, of_networks
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
@@ -28,7 +29,7 @@ from psa.reports.memory.run_folders import memory_run_folders
 from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
-from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
+from psa.reports.rendering.tables import Cell, Column, Table
 
 QUESTION: Final = (
     "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "
@@ -42,17 +43,6 @@ _CAPTIONS: Final = {
     "size_of_the_effect": "By how much the memory moves hidden vectors, as a share of their length.",
     "loss_changes": "Changes of loss by the memory, and how they depend on the distance of what it found.",
 }
-# The consolidated table: column of the runs, heading, kind of its cells, digits.
-_SHOWN: Final = (
-    ("validation", "Validation %", 2), ("test", "Test %", 2), ("test_loss", "Test loss", 4),
-    ("ece", "ECE %", 2),
-    ("helped", "Helped %", 1), ("harmed", "Harmed %", 1), ("neutral", "Neutral %", 1),
-    ("strong_help", "Strong help %", 1), ("strong_harm", "Strong harm %", 1), ("delta", "Change of loss", 5),
-    ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
-    ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
-    ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
-    ("growth_delta", "Growth and next epoch", 2), ("throughput", "Images/s", 0),
-)  # fmt: skip
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -75,35 +65,6 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
 
 def _by_key(comparisons: list[MemoryComparison]) -> dict[str, MemoryComparison]:
     return {each.key: each for each in comparisons}
-
-
-def consolidated(runs: pd.DataFrame) -> Table:
-    """Return every arm of every stage, means and standard deviations over seeds, without empty columns."""
-    shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
-    columns = (
-        Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
-        *(Column(name, "mean_sd", digits) for _, name, digits in shown),
-    )  # fmt: skip
-    rows = []
-    for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
-        numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
-        rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
-    text = (
-        "Means and sample standard deviations over seeds. Test numbers are of the last weights, seen once; "
-        "what a memory helped and harmed is of the test split, same weights with and without it; shares of "
-        "helped, harmed and neutral samples add up to 100. Growth and next epoch: validation accuracy after "
-        "the first epoch that a network trained since it grew, minus that before, mean over its growths, in "
-        "points; the growth itself changes no answer, so this is the gain of an epoch of training too."
-    )
-    return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
-
-
-def _mean_sd(values: pd.Series) -> MeanSd | None:
-    there = values.dropna()
-    if there.empty:
-        return None
-    sd = float(there.std(ddof=1)) if len(there) > 1 else float("nan")
-    return MeanSd(float(there.mean()), sd, len(there), len(values))
 
 
 def comparison_table(comparisons: list[MemoryComparison]) -> Table:
@@ -217,18 +178,23 @@ def page(
     runs, rows = build_runs(frame, context), trials_of(frame)
     study = str(frame["study"].iloc[0])
     pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
+    sections = tuple(_sections(runs, made, pictures))
     return Page(
         f"{study}: {pluralize(runs['arm'].nunique(), 'arm')}",
         QUESTION,
         tuple(_facts(runs, rows)),
-        tuple(_sections(runs, made, pictures)),
+        sections,
         (
             f"All numbers come from {pluralize(len(runs), 'record')} of study {study}, one JSON per trial; "
             "runs.csv beside this page holds them trial by trial.",
             *_staging(runs),
         ),
         tuple(_warnings(rows, runs)),
-        {table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"}) for table in made.values()},
+        {
+            table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"})
+            for each in sections
+            for table in each.tables
+        },
         {str(run.id): {"Stage": str(run.stage), "Arm": str(run.arm)} for run in runs.itertuples(index=False)},
     )
 
@@ -265,12 +231,14 @@ def _sections(
         "than an idle memory. Unresolved: better than those two, but not than both others."
     )
     yield Section("What the runs say", (*_verdict_text(runs), rule), (), of("hypotheses", "comparisons"))
-    yield Section("Accuracy", (), shown("test_accuracy", "first_stage_validation"), of("consolidated"))
+    arms = of("consolidated")
+    accuracy = shown("test_accuracy", "first_stage_validation")
+    yield Section("Accuracy", (), accuracy, tuple(map(of_networks, arms)))
     yield Section(
         "What the memory does",
         tuple(_effect_text(runs)),
         shown("size_of_the_effect", "helped_and_harmed", "loss_changes", "cost_of_the_memory"),
-        of("classes"),
+        (*(table for each in arms for table in of_memories(each)), *of("classes")),
     )
 
 

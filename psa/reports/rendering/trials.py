@@ -82,7 +82,8 @@ def index_trials(
     ids = [str(name) for name in rows["id"]]
     named = labels or {}
     extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
-    columns = [name for name in _NAMES if rows[name].astype(str).nunique() > 1 and name not in extra]
+    varied = [name for name in _NAMES if rows[name].astype(str).nunique() > 1]
+    columns = [name for name in varied if name not in extra and LABELS[name] not in extra]
     content = {
         "labels": {name: LABELS[name] for name in (*columns, *_SHOWN)} | {name: name for name in extra},
         "listed": [*extra, *columns, *_SHOWN],

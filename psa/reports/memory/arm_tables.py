@@ -1,0 +1,88 @@
+"""The table of every arm of a memory study: one for files, two for the page, where one would be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import pandas as pd
+
+from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
+
+# The consolidated table: column of the runs, heading, kind of its cells, digits.
+_SHOWN: Final = (
+    ("validation", "Validation %", 2), ("test", "Test %", 2), ("test_loss", "Test loss", 4),
+    ("ece", "ECE %", 2),
+    ("helped", "Helped %", 1), ("harmed", "Harmed %", 1), ("neutral", "Neutral %", 1),
+    ("strong_help", "Strong help %", 1), ("strong_harm", "Strong harm %", 1), ("delta", "Change of loss", 5),
+    ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
+    ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
+    ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
+    ("growth_delta", "Growth and next epoch", 2), ("throughput", "Images/s", 0),
+)  # fmt: skip
+_KEYS: Final = ("Arm", "Stage", "Seeds")
+# The headings that describe what a memory does to a network, not the network.
+_EFFECTS: Final = (
+    "Helped %", "Harmed %", "Neutral %", "Strong help %", "Strong harm %", "Change of loss", "With %",
+    "Without %", "Moved, share", "Moved", "Gate", "Distance", "Purity", "Top-1",
+)  # fmt: skip
+_SCATTER: Final = "Means and sample standard deviations over seeds."
+_OF_EFFECTS: Final = (
+    "What a memory helped and harmed is of the test split, same weights with and without it; shares of "
+    "helped, harmed and neutral samples add up to 100."
+)
+_OF_NETWORKS: Final = (
+    "Test numbers are of the last weights, seen once. Growth and next epoch: validation accuracy after the "
+    "first epoch that a network trained since it grew, minus that before, mean over its growths, in points; "
+    "the growth itself changes no answer, so this is the gain of an epoch of training too."
+)
+_NOTE: Final = f"{_SCATTER} {_OF_EFFECTS} {_OF_NETWORKS}"
+
+
+def consolidated(runs: pd.DataFrame) -> Table:
+    """Return every arm of every stage, means and standard deviations over seeds, without empty columns."""
+    shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
+    columns = (
+        Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
+        *(Column(name, "mean_sd", digits) for _, name, digits in shown),
+    )  # fmt: skip
+    rows = []
+    for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
+        numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
+        rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
+    return Table("Every arm", "tab:memory_arms", columns, tuple(rows), _NOTE, long=True, wide=True)
+
+
+def _mean_sd(values: pd.Series) -> MeanSd | None:
+    there = values.dropna()
+    if there.empty:
+        return None
+    sd = float(there.std(ddof=1)) if len(there) > 1 else float("nan")
+    return MeanSd(float(there.mean()), sd, len(there), len(values))
+
+
+def of_networks(table: Table) -> Table:
+    """Return the columns of the consolidated table that describe networks, for the page."""
+    names = [column.name for column in table.columns if column.name not in (*_KEYS, *_EFFECTS)]
+    return _columns(table, (*_KEYS, *names), table.label, table.caption, f"{_SCATTER} {_OF_NETWORKS}")
+
+
+def of_memories(table: Table) -> Iterator[Table]:
+    """Yield its columns on what the memories do, for the page: of the arms that have any."""
+    names = [column.name for column in table.columns if column.name in _EFFECTS]
+    effects = [at for at, column in enumerate(table.columns) if column.name in _EFFECTS]
+    acting = tuple(row for row in table.rows if any(row[at] is not None for at in effects))
+    if acting:
+        yield _columns(
+            replace(table, rows=acting), (*_KEYS, *names), "tab:memory_effects",
+            "What the memory of every arm does", f"{_SCATTER} {_OF_EFFECTS}",
+        )  # fmt: skip
+
+
+def _columns(table: Table, names: Sequence[str], label: str, caption: str, note: str) -> Table:
+    """Return some columns of a table in this order."""
+    places = [next(at for at, column in enumerate(table.columns) if column.name == name) for name in names]
+    columns = tuple(table.columns[at] for at in places)
+    rows = tuple(tuple(row[at] for at in places) for row in table.rows)
+    return replace(table, columns=columns, rows=rows, label=label, caption=caption, note=note)
