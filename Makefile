@@ -89,11 +89,11 @@ bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and
 gpu: set-up ## check psa on this machine's GPU, and estimate the published study there (ARGS='--seconds 120')
 	@$(RUN) tools/gpu_check.py $(ARGS)
 
-docs: set-up-tests ## write the generated parts of docs/ anew: help texts, JSON, what is published, the benchmark
+docs: set-up-tests ## write the generated parts of docs/ anew (BENCH=results/bench: with a new benchmark)
 	@$(RUN) tools/tools_page.py
 	@$(RUN) tools/json_page.py
 	@$(RUN) tools/published_page.py
-	@$(RUN) tools/benchmark_page.py
+	@$(RUN) tools/benchmark_page.py $(BENCH)
 
 pages: set-up-tests ## write the reports under results/reports anew, from the published bundles (ARGS=digits)
 	@$(RUN) tools/committed_pages.py $(ARGS)
