@@ -4,7 +4,7 @@ torch takes four to seven sweeps for them, each with a call of microseconds, and
 multiplies by them. The bits are the same with numba and without it (tests/nn/test_compiled.py). numba is an
 optional dependency (extra `fast`) and is imported (0.3 s) only for a pack that gains from it. Measured on one
 core (2026-11), best of four: 1*2048 1.06 times as fast, 4*47 and 2*16 1.2, 8*8 1.5, 119*4 2.3; residual
-32*32 and 115*2 1.6; with psa.nn.unit_chain 256*1 1.7 and 2048*1 7.6.
+32*32 and 115*2 1.6; 12 trials of 2*2 or 2*4 1.2; with psa.nn.unit_chain 256*1 1.7 and 2048*1 7.6.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Layer
 
-_FEWEST: Final = 1 << 15  # outputs of hidden units in a batch; of fewer the calls take most of the time
+_FEWEST: Final = 1 << 12  # outputs of hidden units in a batch; fewer do not repay the import
 Float32s = NDArray[np.float32]
 DropoutArrays = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32], Float32s]
 
