@@ -71,6 +71,9 @@ class ReluKernels:
         trials = len(next(iter(self.outputs.values()), ()))
         self.no_dropout: DropoutArrays = dropout_arrays(None, trials)
         self.dropout = self.no_dropout
+        from psa.nn import kernels
+
+        self._forward, self._backward = kernels.relu_forward, kernels.relu_backward
 
     def begin(self, dropout: Dropout | None) -> None:
         """Take the dropout of a batch."""
@@ -79,16 +82,12 @@ class ReluKernels:
 
     def forward(self, number: int, *, drops: bool) -> None:
         """Apply ReLU, and dropout if the layer `drops`, to the product of a layer."""
-        from psa.nn.kernels import relu_forward
-
-        relu_forward(self.outputs[number], number, *(self.dropout if drops else self.no_dropout))
+        self._forward(self.outputs[number], number, *(self.dropout if drops else self.no_dropout))
 
     def backward(self, number: int, *, drops: bool) -> None:
         """Turn the gradient of a layer's output into that of its product."""
-        from psa.nn.kernels import relu_backward
-
         which, _, _, scale = self.dropout if drops else self.no_dropout
-        relu_backward(self.deltas[number], self.outputs[number], which, scale)
+        self._backward(self.deltas[number], self.outputs[number], which, scale)
 
 
 def _rows(values: Tensor) -> Float32s:

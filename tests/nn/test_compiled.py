@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import arms, two_epochs
+from helpers import arms, assert_same_bits, two_epochs
 
 from psa.data.splits import Splits
 from psa.nn import compiled, relu_pass
@@ -44,9 +44,7 @@ def test_bits_are_those_without_numba(
     assert made
     monkeypatch.setattr(compiled, "_is_installed", lambda: False)
     without = two_epochs(trials, small, batch)
-    for one, other in zip(with_numba, without, strict=True):
-        assert torch.equal(one, other)
-        assert torch.equal(one.signbit(), other.signbit())  # of zeros, too
+    assert_same_bits(with_numba, without)
 
 
 def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

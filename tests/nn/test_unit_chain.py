@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from helpers import arms, net_trial, two_epochs
+from helpers import arms, assert_same_bits, net_trial, two_epochs
 
 from psa.data.splits import Splits
 from psa.nn import compiled, pass_layout
@@ -83,9 +83,7 @@ def test_bits_are_those_without_numba(
     assert used
     monkeypatch.setattr(compiled, "_is_installed", lambda: False)
     one_by_one = two_epochs(trials, small, batch)
-    for one, other in zip(with_numba, one_by_one, strict=True):
-        assert torch.equal(one, other)
-        assert torch.equal(one.signbit(), other.signbit())  # of zeros, too
+    assert_same_bits(with_numba, one_by_one)
 
 
 def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,3 +133,10 @@ def two_epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torc
         for _ in range(2)
     ]
     return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]
+
+
+def assert_same_bits(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> None:
+    """Every tensor has the same numbers, and the same signs of zeros."""
+    for one, other in zip(ones, others, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one.signbit(), other.signbit())
