@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from paths import ROOT
 from processes import tree, until
-from rehearsals import staged
+from rehearsals import PATIENT, staged
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
@@ -34,8 +34,8 @@ def test_a_queue_starts_jobs_as_the_quota_allows(tmp_path: Path) -> None:
     with staged(tmp_path, quota=1) as aws:
         queue = queue_of(aws)
         for name in ("psa-a-01", "psa-b-01"):
-            assert queue.submit(aws.request(name, "sleep 60")).kind == "submitted"
-        assert queue.submit(aws.request("psa-a-01", "sleep 60")).kind == "exists"
+            assert queue.submit(aws.request(name, PATIENT)).kind == "submitted"
+        assert queue.submit(aws.request("psa-a-01", PATIENT)).kind == "exists"
         until(lambda: queue.list_jobs("psa-a")["psa-a-01"].secondary == "Training")
         jobs = queue.list_jobs("psa-")
         assert {name: job.secondary for name, job in jobs.items()} == {
@@ -55,19 +55,6 @@ def test_a_queue_starts_jobs_as_the_quota_allows(tmp_path: Path) -> None:
             queue.describe("psa-c-01")
 
 
-def started(queue: JobQueue, names: Sequence[str]) -> list[str]:
-    """The names in the order in which the queue starts them, one after the other."""
-    order: list[str] = []
-
-    def ended() -> bool:
-        jobs = queue.list_jobs("psa-")
-        order.extend(name for name in names if name not in order and jobs[name].secondary != "Pending")
-        return all(jobs[name].ended for name in names)
-
-    until(ended)
-    return order
-
-
 def test_the_highest_rank_starts_first(tmp_path: Path) -> None:
     """While the quota is taken, jobs wait in the order of their ranks, not of their submission."""
     with staged(tmp_path, quota=1) as aws:
@@ -75,12 +62,16 @@ def test_the_highest_rank_starts_first(tmp_path: Path) -> None:
         first, low, high = (
             JobQueue(client, QUEUE, TrainingJobs(aws.jobs), priority=rank) for rank in (None, 0, 9)
         )
-        first.submit(aws.request("psa-a-01", "sleep 2"))
+        first.submit(aws.request("psa-a-01", PATIENT))
         until(lambda: first.list_jobs("psa-a")["psa-a-01"].secondary == "Training")
-        low.submit(aws.request("psa-b-01", "sleep 1"))
-        high.submit(aws.request("psa-c-01", "sleep 1"))
-        names = ["psa-a-01", "psa-b-01", "psa-c-01"]
-        assert started(first, names) == ["psa-a-01", "psa-c-01", "psa-b-01"]
+        low.submit(aws.request("psa-b-01", PATIENT))
+        high.submit(aws.request("psa-c-01", PATIENT))
+        # the place is free only once both wait for it, however slow this machine is
+        assert first.stop("psa-a-01")
+        until(lambda: first.list_jobs("psa-c")["psa-c-01"].secondary == "Training")
+        assert first.list_jobs("psa-b")["psa-b-01"].secondary == "Pending"
+        assert first.stop("psa-c-01")
+        until(lambda: first.list_jobs("psa-b")["psa-b-01"].secondary == "Training")
 
 
 def test_a_queue_with_a_fair_share_policy(tmp_path: Path) -> None:
@@ -91,8 +82,8 @@ def test_a_queue_with_a_fair_share_policy(tmp_path: Path) -> None:
             JobQueue(client, FAIR_QUEUE, TrainingJobs(aws.jobs), share=share) for share in ("vision", "text")
         )
         for name in ("psa-a-01", "psa-b-01", "psa-c-01"):
-            many.submit(aws.request(name, "sleep 60"))
-        few.submit(aws.request("psa-d-01", "sleep 60"))
+            many.submit(aws.request(name, PATIENT))
+        few.submit(aws.request("psa-d-01", PATIENT))
         until(lambda: sum(job.secondary == "Training" for job in many.list_jobs("psa-").values()) == 2)
         assert many.stop("psa-a-01")
         until(lambda: many.list_jobs("psa-d")["psa-d-01"].secondary == "Training")

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from paths import ROOT
 from processes import PATIENCE_SECONDS, children, until
-from rehearsals import IMAGE, Aws, staged
+from rehearsals import IMAGE, PATIENT, Aws, staged
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 from botocore.config import Config
@@ -44,10 +44,6 @@ from psa.core.file_locks import locked
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"
-)
-# A process that says when a signal will be heard: PID 1 ignores what it has no handler for.
-PATIENT = (
-    "trap 'echo saved > /opt/ml/checkpoints/last; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
 )
 DEAF = "echo ready; while :; do sleep 0.05; done"
 

@@ -16,6 +16,10 @@ from cloud.emulator.s3_server import loopback_client
 ROLE = "arn:aws:iam::123456789012:role/psa-rehearsal"
 GROUP = "/aws/sagemaker/TrainingJobs"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
+# A process that says when a signal will be heard: PID 1 ignores what it has no handler for.
+PATIENT = (
+    "trap 'echo saved > /opt/ml/checkpoints/last; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+)
 
 
 class Aws:
