@@ -5,7 +5,7 @@
 Writes 5,880 synthetic records of 100 meta-loops (with meaningless numbers, in the engine's format) and times:
 the records as one frame by psa.analysis.records_frame, compared with rows appended by hand and given to
 pandas; `psa bundle`, and reading the bundle, with the peak memory of each as a process; and `psa report` with
-all its tables, figures and the page.
+all its tables, figures and the page, with its peak memory and the size of the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from psa.specs.trial import Trial
 from psa.storage.records.record import Record, decode_record, encode_record
 from psa.storage.store import Store
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 VALIDATION, TEST, ZERO_R = 10_000, 10_000, 1102
 
@@ -90,11 +91,16 @@ def by_hand(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def timed(function: Callable[[], T]) -> tuple[float, T]:
+    """Return the duration of one call in seconds, and its result."""
+    begun = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begun, result
+
+
 def seconds(function: Callable[[], object]) -> float:
     """Return the duration of one call in seconds."""
-    begun = time.perf_counter()
-    function()
-    return time.perf_counter() - begun
+    return timed(function)[0]
 
 
 READ = """
@@ -121,10 +127,12 @@ def megabytes() -> float:
     return most / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def report(results: Path, output: Path) -> None:
-    """Run `psa report` as a user would, imports included."""
+def report(results: Path, output: Path) -> int:
+    """Run `psa report` as a user would, imports included. Return the size of its page in bytes."""
     options = ["--grid", "reproduction/simplemlp.toml", "--results-dir", str(results)]
     called("report", "ablation", *options, "--output-dir", str(output))
+    (page,) = output.glob("*.html")
+    return page.stat().st_size
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -144,11 +152,14 @@ def measure(folder: Path) -> dict[str, float]:
         "bundle bytes": bundle.stat().st_size,
         "bundle MB": megabytes(),
     }
+    duration, page_bytes = timed(lambda: report(store.results, folder / "reports"))
     return reading | {
         "records": len(grid.trials),
+        "psa report": duration,
+        "report MB": megabytes(),
+        "page bytes": page_bytes,
         "collect": min(seconds(lambda: load_records_frame(store)) for _ in range(3)),
         "by hand": min(seconds(lambda: by_hand(store)) for _ in range(3)),
-        "psa report": seconds(lambda: report(store.results, folder / "reports")),
     }
 
 
@@ -171,7 +182,8 @@ def main() -> None:
     table.add_row(f"psa bundle ({size})", f"{found['psa bundle']:.2f}")
     memory = f"at most {found['bundle MB']:,.0f} MB of memory in either"
     table.add_row(f"every record of the bundle, as a process ({memory})", f"{found['bundle read']:.2f}")
-    table.add_row("psa report: every table and figure, and the page", f"{found['psa report']:.1f}")
+    parts = f"at most {found['report MB']:,.0f} MB of memory, the page of {found['page bytes'] / 1e6:.1f} MB"
+    table.add_row(f"psa report: every table and figure ({parts})", f"{found['psa report']:.1f}")
     Console().print(table)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)

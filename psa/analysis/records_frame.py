@@ -13,17 +13,18 @@ from typing import Any, Final
 
 import pandas as pd
 
-from psa.analysis.csv_text import csv_bytes
+from psa.analysis.csv_text import csv_parts
 from psa.analysis.frame_columns import SPEC_FIELDS, TRIAL_FIELDS, spec_columns
 from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.analysis.probe_frame import build_probe_frame, probe_parts
 from psa.core.errors import UserError
-from psa.core.files import write_atomically
+from psa.core.files import write_atomically, write_parts
 from psa.core.formatting import join_names
 from psa.specs.base import canonical_json
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged, diverged_loops
 from psa.storage.records.record import Record, reaches
+from psa.storage.records.record_store import StoredRecord
 from psa.storage.store import Store
 
 # What the holes of a study are known to share with the other trials of their network.
@@ -37,7 +38,7 @@ def load_records_frame(
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
-    observe: Callable[[Record], object] = lambda record: None,
+    observe: Callable[[StoredRecord], object] = lambda stored: None,
 ) -> pd.DataFrame:
     """Return the stored records of the studies called `names` (of all, if none is named) as one frame.
 
@@ -46,8 +47,8 @@ def load_records_frame(
     of trials that differ in nothing but what was observed of them the longest is taken, of equally long ones
     that with the most probes. horizons: meta-loops that a trial (by id) must have to be done; with fewer it
     is `unfinished`, and its numbers are left out, as those of one that `diverged` (see
-    psa.storage.records.divergence). observe: called with each record. Raises UserError without a record,
-    without any of those expected, and where those are of another study.
+    psa.storage.records.divergence). observe: called with each record that is read. Raises UserError without a
+    record, without any of those expected, and where those are of another study.
 
     Example:
         The rows of a results folder, one per loop:
@@ -61,8 +62,9 @@ def load_records_frame(
     _check_names(names, {trial.study for trial in wanted.values()})
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
     read = []
-    for record in store.records.all(names):
-        observe(record)
+    for stored in store.records.sound(names):
+        observe(stored)
+        record = stored.record
         row = _row_of(record, (horizons or {}).get(record["id"], 0))
         read.append((record["spec"], record["loops"], row))
     rows = [row for _, _, row in read if row["id"] in wanted] if wanted else _fullest(read)
@@ -98,12 +100,16 @@ def load_frames(
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
+    observe: Callable[[StoredRecord], object] = lambda stored: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return load_records_frame, and load_probe_frame of the same records, which are read once."""
     parts: list[dict[str, Any]] = []
-    frame = load_records_frame(
-        store, names, expected, horizons, lambda record: parts.extend(probe_parts(record))
-    )
+
+    def keep(stored: StoredRecord) -> None:
+        parts.extend(probe_parts(stored.record))
+        observe(stored)
+
+    frame = load_records_frame(store, names, expected, horizons, keep)
     return frame, build_probe_frame(parts)
 
 
@@ -150,7 +156,7 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """Store the frame as Parquet (types kept) and CSV. Return their paths."""
     paths = [folder / "rows.parquet", folder / "rows.csv"]
     write_atomically(paths[0], frame.to_parquet(index=False))
-    write_atomically(paths[1], csv_bytes(frame))
+    write_parts(paths[1], csv_parts(frame))
     return paths
 
 

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.core.plugins.report_kinds import REPORT_PLUGINS
 from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Table
 from psa.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+RUNS: Final = "runs"  # the folder of the folders of trials
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,21 @@ Runs = Callable[[pd.DataFrame, ReportContext], Iterator[tuple[str, dict[str, byt
 def load_runs(report: Report) -> Runs | None:
     """Return the function `runs` of a report, None if it has none."""
     return cast(Runs | None, getattr(report, "runs", None))
+
+
+def save_run_folders(report: Report, rows: pd.DataFrame, context: ReportContext) -> int:
+    """Store a folder for each trial, if the report has such folders. Return their number."""
+    runs, made = load_runs(report), 0
+    if runs is None:
+        logger.warning("%s: --runs has no effect on reports of this kind", context.folder)
+        return 0
+    for name, files in runs(rows, context):
+        folder = context.folder / RUNS / name
+        context.say(f"{RUNS}/{name}")
+        for file, content in files.items():
+            write_atomically(folder / file, content)
+        made += 1
+    return made
 
 
 def report_of(kind: str) -> Report:

@@ -60,9 +60,7 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
     made = [row("1*16", "none", seed, [9000]) for seed in (0, 1)]
     names = [each["id"] for each in made]
     specs = [{"seed": seed, "method": {"lr": 0.1, "legs": []}, "memory": None} for seed in (0, 1)]
-    stored = {
-        name: StoredTrial(f"{name}.json", {"spec": spec}, {}) for name, spec in zip(names, specs, strict=True)
-    }
+    stored = {name: StoredTrial(f"{name}.json", spec, {}) for name, spec in zip(names, specs, strict=True)}
     found = decoded(index_trials(build_frame(made), stored, {names[0]: {"Arm": "a"}}, {names[1]: "psa x"}))
     assert found["spec"]["common"] == {"method.lr": 0.1, "method.legs": [], "memory": None}
     assert found["spec"]["varied"] == {"seed": [0, 1]}

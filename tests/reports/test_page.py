@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as escapes
+import io
 import json
 import os
 import re
@@ -12,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up_frames import row
+from pictures import PIXEL
+from PIL import Image
 from processes import PATIENCE_SECONDS
 
 from psa.analysis.frame_schema import build_frame
@@ -23,11 +27,6 @@ from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# A PNG of one pixel.
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63606060f80f0001"
-    "0401005fe5c34b0000000049454e44ae426082"
-)
 TABLE = Table(
     "Accuracies of <three> & more",
     "tab:some",
@@ -63,7 +62,7 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
     loading = re.compile(r"@import|url\((?!data:)|\b(?:fetch|XMLHttpRequest|WebSocket|importScripts)\b")
     assert not loading.findall(re.sub(r"data:[^\"]*", "", html(with_trials(tmp_path))))
-    assert text.count('src="data:image/png;base64,') == 1
+    assert text.count('="data:image/') == text.count('src="data:image/webp;base64,') == 1
 
 
 def test_equal_pages_are_equal_texts(tmp_path: Path) -> None:
@@ -129,9 +128,7 @@ def with_trials(folder: Path, rows: int = 3) -> Page:
     made += [row("1*16", "none", 0)]
     shown = build_frame(made)
     done = [str(name) for name in shown["id"].unique() if "1*16" not in str(name)]
-    stored = {
-        name: StoredTrial(f"{name}.json", {"spec": SPECS | {"seed": int(name[-2:])}}, {}) for name in done
-    }
+    stored = {name: StoredTrial(f"{name}.json", SPECS | {"seed": int(name[-2:])}, {}) for name in done}
     commands = {"ablation/simplemlp-2*8/none/s00": "psa sweep grid.toml --only 'seed=0'"}
     table = replace(TABLE, rows=(TABLE.rows * rows)[: max(rows, 3)])
     page = page_of(folder)
@@ -169,6 +166,28 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         "errors": [],
         "sorted": "ascending",
     }
+
+
+SAVING = """
+<script>
+HTMLAnchorElement.prototype.click = async function () {
+  const bytes = await fetch(this.href).then(answer => answer.arrayBuffer());
+  document.body.dataset.found = JSON.stringify({ name: this.download, bytes: [...new Uint8Array(bytes)] });
+};
+window.addEventListener("load", () => document.querySelector("button.png").click());
+</script></head>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium) to open the page in")
+def test_a_picture_is_saved_as_png(tmp_path: Path) -> None:
+    """The page holds WebP without loss: the saved file is a PNG of the same pixels, named as the figure."""
+    drawn = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    page = page_of(tmp_path)
+    Image.fromarray(drawn).save(tmp_path / "shown.png")
+    found = browsed(tmp_path, page, SAVING)
+    saved = Image.open(io.BytesIO(bytes(found["bytes"])))
+    assert (found["name"], saved.format) == ("shown.png", "PNG")
+    assert np.array_equal(np.asarray(saved.convert("RGB")), drawn)
 
 
 NARROWEST = 500  # pixels of a window of headless Chromium

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from made_up import some_record
+from pictures import undrawn
 
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
@@ -307,12 +308,6 @@ def test_a_grid_of_another_study_is_a_mistake(report: Report, tmp_path: Path) ->
     code, _, err = report("ablation", "--grid", "other.toml")
     assert code == 2
     assert "the study must be mine, the name of the grid, got ablation. Write that name, or all" in err
-
-
-def undrawn(_figure: Any, stem: Path) -> list[Path]:
-    """In place of a figure that would take seconds and that nobody looks at."""
-    stem.with_suffix(".png").write_bytes(b"")
-    return [stem.with_suffix(".png")]
 
 
 def _is(trial: Trial, arch: str, mode: str) -> bool:

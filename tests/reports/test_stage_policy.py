@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from made_up import some_record
+from pictures import undrawn
 
 from psa.cli.app import PSA, run
 from psa.experiments.grid import Grid, load_grid
@@ -153,9 +154,3 @@ def test_a_report_of_a_staged_grid_has_its_policy(
     assert not (tmp_path / "other/staged/stage_policy.json").exists()
     assert "Stages" not in (tmp_path / "other/staged.html").read_text()
     capfd.readouterr()
-
-
-def undrawn(_figure: object, stem: Path) -> list[Path]:
-    """In place of a figure that would take seconds and that nobody looks at."""
-    stem.with_suffix(".png").write_bytes(b"")
-    return [stem.with_suffix(".png")]

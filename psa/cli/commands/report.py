@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while 
 
     from psa.reports.contract import Report, ReportContext
     from psa.reports.rendering.html import Page
+    from psa.reports.rendering.trials import StoredTrial
 
 logger = logging.getLogger(__name__)
 
 _REPRODUCTION: Final = Path("reproduction")
 _PUBLISHED_DATASET: Final = "mnist"
-_RUNS: Final = "runs"  # the folder of the folders of trials
 _NAMED: Final = 4  # files that a warning names one by one
 
 
@@ -94,9 +94,9 @@ def report(  # noqa: PLR0913  # each is an option
     check_writable(_existing(output_dir))
     with activity(out, "loading libraries") as show:
         from psa.analysis.records_frame import load_frames
-        from psa.reports.contract import report_of
+        from psa.reports.contract import RUNS, report_of, save_run_folders
         from psa.reports.rendering.pdf import check_typst
-        from psa.reports.rendering.trials import selections
+        from psa.reports.rendering.trials import selections, stored_trial
 
         if pdf:
             check_typst()
@@ -106,7 +106,10 @@ def report(  # noqa: PLR0913  # each is an option
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
         source = _Source(study, grid, {} if declared is None else selections(declared), stages)
         show("reading the records")
-        frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
+        frame, observed = load_frames(
+            store, () if study == "all" else [study], expected, horizons,
+            lambda each: source.trials.update({each.record["id"]: stored_trial(each, store.results)}),
+        )  # fmt: skip
     pages = []
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
@@ -123,10 +126,10 @@ def report(  # noqa: PLR0913  # each is an option
                     say=_within(folder, show),
                 )
                 written = _written(report, rows, context, show, source, pdf=pdf)
-                made = _run_folders(report, rows, context, show) if runs else 0
+                made = save_run_folders(report, rows, context) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
-                print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
+                print_line(out, f"{folder / RUNS}/ ({pluralize(made, 'run')})")
             pages.append(
                 ReportPage(
                     page=f"{folder}.html",
@@ -164,12 +167,16 @@ def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
 
 @dataclass(frozen=True)
 class _Source:
-    """The study and grid that a report was asked for. selections: the value of --only per trial."""
+    """The study and grid that a report was asked for, and the stored trials that were read for it, by id.
+
+    selections: the value of --only per trial.
+    """
 
     study: str
     grid: Path | None
     selections: Mapping[str, str]
     stages: tuple[StageStatus, ...]
+    trials: dict[str, StoredTrial] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -186,24 +193,6 @@ class _Source:
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
     """Return a function that reports progress with the folder of the page in front."""
     return lambda message: say(f"{folder}: {message}")
-
-
-def _run_folders(
-    report: Report, rows: pd.DataFrame, context: ReportContext, say: Callable[[str], object]
-) -> int:
-    """Store a folder for each trial, if the report has such folders. Return their number."""
-    from psa.reports.contract import load_runs
-
-    runs, made = load_runs(report), 0
-    if runs is None:
-        logger.warning("%s: --runs has no effect on reports of this kind", context.folder)
-        return 0
-    for name, files in runs(rows, context):
-        say(f"{context.folder / _RUNS / name}")
-        for file, content in files.items():
-            write_atomically(context.folder / _RUNS / name / file, content)
-        made += 1
-    return made
 
 
 def _context(
@@ -264,7 +253,7 @@ def _written(
         paths += stored
     say(f"{folder}: trials")
     page = stages.with_stages(report.page(rows, context, made, pictures), source.stages)
-    whole = _with_trials(html.with_notes(page, notes), rows, context, source)
+    whole = _with_trials(html.with_notes(page, notes), rows, source)
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")
@@ -272,13 +261,13 @@ def _written(
     return paths
 
 
-def _with_trials(page: Page, rows: pd.DataFrame, context: ReportContext, source: _Source) -> Page:
+def _with_trials(page: Page, rows: pd.DataFrame, source: _Source) -> Page:
     """Return the page with its trials and its origin, from their records and sidecars."""
     from psa.reports.rendering.provenance import provenance
-    from psa.reports.rendering.trials import index_trials, stored_trials
+    from psa.reports.rendering.trials import index_trials
 
     ids = [str(name) for name in rows["id"].unique()]
-    stored = {} if context.store is None else stored_trials(context.store, ids)
+    stored = {name: source.trials[name] for name in ids if name in source.trials}
     commands = {name: command for name in ids if (command := source.repeat(name))}
     return replace(
         page,

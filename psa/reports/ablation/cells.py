@@ -195,7 +195,9 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
         classes=classes,
         sample=sample,
-        parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
+        parameters={
+            str(arch): int(count) for arch, count in zip(rows["arch"], rows["parameters"], strict=True)
+        },
         trials=trials,
     )
 

@@ -121,12 +121,13 @@ def _mean_curves(done: pd.DataFrame, loops: range, column: str) -> dict[tuple[st
     """Return the mean of a column over the trials of each cell, per meta-loop. The LKG is a number of correct
     images, which makes its last mean equal to the mean of the bounties to the last bit.
     """
-    # groups of few columns: a group copies all that the frame has
-    needed = ["arch", "mode", "id", "loop", column, "stopped_early"]
-    looped = done.loc[done["loop"].notna(), needed]
+    looped = done.loc[done["loop"].notna(), ["arch", "mode", "id", "loop", column, "stopped_early"]]
+    # one matrix for all: a group of pandas per cell takes several times as long
+    curves = lkg_matrix(looped, len(loops), column)
+    trials = looped.drop_duplicates("id").reset_index(drop=True)
     return {
-        (str(arch), str(mode)): lkg_matrix(rows, len(loops), column).mean(axis=0)
-        for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)
+        (str(arch), str(mode)): curves[rows.index].mean(axis=0)
+        for (arch, mode), rows in trials.groupby(["arch", "mode"], observed=True)
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from psa.reports.rendering.images import as_webp
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
 from psa.reports.rendering.trials import TrialIndex
@@ -154,7 +155,7 @@ def _section(section: Section, page: Page, figures: Iterator[int], tables: Itera
 
 
 def _picture(picture: Picture, number: int) -> dict[str, Any]:
-    content = picture.path.read_bytes()
+    content, size = as_webp(picture.path.read_bytes())
     return {
         "name": picture.path.stem,
         "number": number,
@@ -162,19 +163,14 @@ def _picture(picture: Picture, number: int) -> dict[str, Any]:
         "caption": picture.caption,
         "notes": picture.notes,
         "text": picture.text,
-        "size": png_size(content),
-        "address": _address("image/png", content),
+        "size": size,
+        "address": _address("image/webp", content),
     }
 
 
 def _short(caption: str) -> str:
     """Return the first clause of a caption, for the contents."""
     return re.split(r"[:.,;] ", caption.rstrip("."), maxsplit=1)[0]
-
-
-def png_size(content: bytes) -> tuple[int, int]:
-    """Return the width and height of a PNG in pixels, from its header."""
-    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
 def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any]:

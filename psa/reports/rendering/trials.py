@@ -6,8 +6,9 @@ import base64
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,7 @@ from psa.experiments.grid import Grid, GridPoint
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
-from psa.storage.records.record import Record
-from psa.storage.store import Store
+from psa.storage.records.record_store import StoredRecord
 
 # Columns of the frame that the list of trials shows, besides those in which its trials differ.
 _SHOWN: Final = ("seed", "status", "loops", "bounty", "test")
@@ -34,13 +34,13 @@ _Flat = dict[str, Any]
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """The record of a trial as it is stored, with its sidecar (empty without one).
+    """The settings of a trial as its record has them, with its sidecar (empty without one).
 
     place: where it is stored, from the results folder on.
     """
 
     place: str
-    record: Record = field(repr=False)
+    spec: Mapping[str, Any] = field(repr=False)
     sidecar: Mapping[str, Any] = field(repr=False)
 
 
@@ -52,19 +52,14 @@ class TrialIndex:
 
     def encoded(self) -> str:
         """Return the content as JSON, compressed by zlib, as Base64 text."""
-        return base64.b64encode(zlib.compress(canonical_json(self.content).encode(), 9)).decode()
+        return base64.b64encode(zlib.compress(canonical_json(self.content).encode())).decode()
 
 
-def stored_trials(store: Store, ids: Iterable[str]) -> dict[str, StoredTrial]:
-    """Return the stored records among some ids of trials."""
-    found = {}
-    for name in ids:
-        stored = store.records.locate(name)
-        if stored is not None:
-            machine = stored.machine()
-            place = stored.place.removeprefix(f"{store.results}/")
-            found[name] = StoredTrial(place, stored.record, {} if machine is None else machine[1])
-    return found
+def stored_trial(stored: StoredRecord, results: Path) -> StoredTrial:
+    """Return what a page shows of a record in a results folder."""
+    machine = stored.machine()
+    place = stored.place.removeprefix(f"{results}/")
+    return StoredTrial(place, stored.record["spec"], {} if machine is None else machine[1])
 
 
 def index_trials(
@@ -90,7 +85,7 @@ def index_trials(
         "rows": {name: _values(rows[name]) for name in (*_NAMES, *_SHOWN)}
         | {key: [named.get(name, {}).get(key) for name in ids] for key in extra}
         | {"id": ids, "record": [stored[name].place if name in stored else None for name in ids]},
-        "spec": _specs([stored[name].record["spec"] if name in stored else {} for name in ids]),
+        "spec": _specs([stored[name].spec if name in stored else {} for name in ids]),
         "commands": [(commands or {}).get(name) for name in ids],
         "curves": _curves(frame, ids),
     }

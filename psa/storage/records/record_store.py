@@ -94,18 +94,22 @@ class RecordStore:
         return read
 
     def all(self, studies: Sequence[str] = ()) -> Iterator[Record]:
+        """Yield every sound record of some studies: see `sound`."""
+        return (stored.record for stored in self.sound(studies))
+
+    def sound(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord]:
         """Yield every sound record of some studies (of all, if none is named) in the order of their paths.
 
         One that is damaged or lies elsewhere is named in a warning and left out: its trial counts as missing.
         """
         for stored in self.scan(studies):
             if isinstance(stored, StoredRecord):
-                yield stored.record
+                yield stored
             else:
                 self.warn_once(str(stored))
 
     def scan(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord | CorruptFileError]:
-        """Yield what `all` does, with the bytes of each record, and the reason in place of one left out."""
+        """Yield what `sound` does, and the reason in place of a record left out."""
         bundles = list[Bundle]()
         for path in self.bundle_paths():
             try:

@@ -38,6 +38,19 @@ const observer = new IntersectionObserver(entries => {
 }, { rootMargin: "-10% 0px -55% 0px" });
 $$("main > section, #top, #origin").forEach(each => observer.observe(each));
 
+// The page holds its pictures as WebP. A saved one is PNG with the same pixels, which every program reads.
+const save = async figure => {
+  const image = $("img", figure), canvas = document.createElement("canvas");
+  await image.decode();
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  const content = await new Promise(resolve => canvas.toBlob(resolve, "image/png"));
+  const link = make("a", "", { href: URL.createObjectURL(content), download: `${figure.id}.png` });
+  link.click();
+  URL.revokeObjectURL(link.href);
+};
+$$("button.png").forEach(button => button.addEventListener("click", () => save(button.closest("figure"))));
+
 // Filter: every word must occur in a row; "Column > 90" compares the numbers of a column.
 const COMPARISON = /^(.+?)\s*(<=|>=|<|>|=)\s*(-?[\d.,]+)$/;
 const TESTS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
