@@ -29,6 +29,7 @@ from psa.reports.activations.arms import Arm
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, lines_of, natural_key, share_range, threshold_figure
 from psa.reports.activations.run_figures import run_curves
+from psa.reports.activations.temperatures import temperature_figure
 from psa.reports.activations.text import ActivationResults, identical_arms_text
 from psa.reports.contract import ReportContext
 from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
@@ -285,6 +286,21 @@ def test_enlarged_arms_have_a_mark_each_and_are_more_than_two() -> None:
     few = comparison_figure([*near[:2], far], ["activation"], 11.0)
     assert len(few.axes) == 1
     assert not any("enlarged" in note for note in notes_in(few))
+
+
+@pytest.mark.parametrize(("lowest", "shown"), [(97.0, False), (80.0, False), (60.0, True), (11.0, True)])
+def test_a_scale_reaches_down_to_zero_r_only_where_the_arms_stay_apart(lowest: float, shown: bool) -> None:
+    """Seven arms around 97 % were one point on a scale from 11 to 100."""
+    arms = [arm("a", lowest, lowest, lowest), arm("b", 96.0, 96.5, 97.0)]
+    low, high = comparison_figure(arms, ["activation"], 11.0).axes[0].get_xlim()
+    notes = notes_in(comparison_figure(arms, ["activation"], 11.0))
+    assert (low <= 11.0) == shown == any(note.startswith("Dashed: ZeroR") for note in notes)
+    assert shown or "Not on the scale: ZeroR of the validation split, 11.00 %." in notes
+    assert min(lowest, 96.0) - low < 0.7 * (high - low)
+    every = [replace(each, settings=each.settings | {"temperature": 0.1}) for each in arms]
+    drawn = temperature_figure(every, ["activation", "temperature"], 11.0)
+    assert any(line.get_label() == "ZeroR (validation)" for line in drawn.axes[0].lines) == shown
+    assert shown or any("Not on the scale" in note for note in notes_in(drawn))
 
 
 def test_arms_that_are_equal_to_the_last_bit_are_named() -> None:

@@ -15,6 +15,7 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import foot_of, group_arms, legend, lines_of, rest_of, styles_of
 from psa.reports.plotting.panels import panel_grid
+from psa.reports.plotting.scales import fits
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
 _NAME: Final = 44  # letters of a line of a group's name
@@ -39,7 +40,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     highs = [np.nanmax([arm.summary("test").high, *arm.values("test"), best]) for arm in arms]
     top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
     lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
-    ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
+    ends = [_scale(float(min(lows)), top, zero_r)]
     near = int(np.sum(np.array(means) >= best - _ZOOM))
     ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR and near >= _ENLARGED else []
     with plot_style():
@@ -65,8 +66,21 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
         enlarged = "Right: the arms with means in that range, enlarged." if len(ends) > 1 else ""
-        footnote(figure, [_BARS, enlarged, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
+        footnote(figure, [_BARS, enlarged, _zero_r_note(zero_r, ends[0][0])])
     return figure
+
+
+def _scale(low: float, high: float, zero_r: float) -> tuple[float, float]:
+    """Return the ends of the scale: with ZeroR, unless the arms are so far above it that they would touch."""
+    if not fits(zero_r, low, high):
+        edge = 0.05 * (high - low)
+        return low - edge, high + edge
+    return max(0.0, min(low, zero_r)) - 1, min(100.5, high + 2)
+
+
+def _zero_r_note(zero_r: float, low: float) -> str:
+    where = "Dashed:" if low < zero_r else "Not on the scale:"
+    return f"{where} ZeroR of the validation split, {zero_r:.2f} %."
 
 
 def _rows(

@@ -12,7 +12,7 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
-from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.scales import fits, log_axis
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
 _APART: Final = 1.045  # times the temperature, from one line to the next
@@ -41,21 +41,29 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         figure, ax = panel(name, 4.4, 1.85, 0.55, 0.75, 0.4)
         for at, (name, found) in enumerate(lines.items()):
             _plot(ax, found, looks[name], name, _APART ** (at - (len(lines) - 1) / 2))
-        ax.axhline(
-            zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
-        )
+        shown = fits(zero_r, *_range(arms))
+        if shown:
+            ax.axhline(
+                zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
+            )
         ax.set_xscale("log")
         log_axis(ax.xaxis, *ax.get_xlim())
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        footnote(figure, [_BARS])
+        footnote(figure, [_BARS, "" if shown else f"Not on the scale: ZeroR (validation), {zero_r:.2f} %."])
     return figure
+
+
+def _range(arms: Sequence[Arm]) -> tuple[float, float]:
+    means = [arm.summary("test").mean for arm in arms if arm.n]
+    return min(means), max(means)
 
 
 def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str, shift: float) -> None:
     """Draw a line at the temperatures times `shift`, or the bars of several lines would cover each other."""
-    points = sorted((shift * float(arm.settings["temperature"]), arm.summary("test")) for arm in arms)
+    points = [(shift * float(arm.settings["temperature"]), arm.summary("test")) for arm in arms]
+    points.sort(key=lambda point: point[0])
     where, found = [at for at, _ in points], [each for _, each in points]
     ax.plot(
         where, [each.mean for each in found], color=look.colour, linestyle=look.line, marker=look.marker,

@@ -22,6 +22,15 @@ _SHORT: Final = (
 _PER_DECADE: Final = ((1, 2, 5), (1, 3), (1,))  # from dense to sparse
 _ROUNDING: Final = 1e-9  # relative: a tick at the end of a range counts as within it
 _MOST: Final = 7  # ticks of a scale
+_BELOW: Final = 2.0  # times the range of the data that a scale may reach below them
+
+
+def fits(reference: float, low: float, high: float) -> bool:
+    """Return whether a scale can show a reference value below the data, which reach from `low` to `high`.
+
+    One that is far below would press them into a strip in which they cannot be told apart.
+    """
+    return low - reference <= _BELOW * (high - low)
 
 
 def linear_ticks(low: float, high: float, most: int = _MOST) -> list[float]:
