@@ -70,6 +70,16 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
     assert found["rows"]["record"] == [f"{name}.json" for name in names]
 
 
+def test_a_name_that_repeats_another_one_is_not_listed() -> None:
+    """Arms that differ in their architecture alone are named by it: one column says so."""
+    made = [row("1*16", "none", seed, [9000]) for seed in (0, 1)]
+    names = [each["id"] for each in made]
+    labels = {name: {"Architecture": "1*16", "Arm": "1*16", "Kind": str(at)} for at, name in enumerate(names)}
+    found = decoded(index_trials(build_frame(made), {}, labels))
+    assert found["listed"][:2] == ["Architecture", "Kind"]
+    assert found["rows"]["Arm"] == ["1*16", "1*16"]  # cells still find their trials by it
+
+
 def test_a_large_grid_fits_a_page_of_ten_megabytes() -> None:
     """5,880 trials of 100 loops, with numbers that do not repeat."""
     draws = np.random.default_rng(0)

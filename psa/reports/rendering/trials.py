@@ -79,11 +79,14 @@ def index_trials(
     extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
     varied = [name for name in _NAMES if rows[name].astype(str).nunique() > 1]
     columns = [name for name in varied if name not in extra and LABELS[name] not in extra]
+    values = {key: tuple(named.get(name, {}).get(key) for name in ids) for key in extra}
+    # a name that repeats another one for every trial, such as arms that differ in their architecture alone
+    shown = {texts: key for key, texts in reversed(values.items())}
     content = {
         "labels": {name: LABELS[name] for name in (*columns, *_SHOWN)} | {name: name for name in extra},
-        "listed": [*extra, *columns, *_SHOWN],
+        "listed": [*(key for key in extra if shown[values[key]] == key), *columns, *_SHOWN],
         "rows": {name: _values(rows[name]) for name in (*_NAMES, *_SHOWN)}
-        | {key: [named.get(name, {}).get(key) for name in ids] for key in extra}
+        | {key: list(texts) for key, texts in values.items()}
         | {"id": ids, "record": [stored[name].place if name in stored else None for name in ids]},
         "spec": _specs([stored[name].spec if name in stored else {} for name in ids]),
         "commands": [(commands or {}).get(name) for name in ids],
