@@ -278,6 +278,22 @@ def test_dark_colours_follow_the_system_and_the_button(tmp_path: Path) -> None:
 
 
 @NEEDS
+def test_dark_colours_are_not_printed(tmp_path: Path) -> None:
+    """Light text on white paper cannot be read, whichever colours a reader has chosen for the screen."""
+    script = (
+        SCRIPT
+        % """
+      const rules = [...document.styleSheets].flatMap(sheet => [...sheet.cssRules])
+        .flatMap(rule => rule.media
+          ? [...rule.cssRules].map(each => [rule.media.mediaText, each]) : [["", rule]]);
+      const dark = rules.filter(([, rule]) => rule.style?.colorScheme === "dark");
+      done({ media: dark.map(([media]) => media) });"""
+    )
+    found = browsed(tmp_path, page_of(tmp_path), script)
+    assert found == {"errors": [], "media": ["screen", "screen and (prefers-color-scheme: dark)"]}
+
+
+@NEEDS
 def test_a_table_says_how_many_rows_it_has_and_that_it_continues(tmp_path: Path) -> None:
     """The count stands beside the filter. The edge where rows are out of sight has a shadow, under a cover
     that moves with the rows and lies over the shadow at the last one.
@@ -295,6 +311,30 @@ def test_a_table_says_how_many_rows_it_has_and_that_it_continues(tmp_path: Path)
     assert found["errors"] == []
     assert found["count"] == "9 rows"
     assert [kind for place, kind in found["shadows"] if place == "50% 100%"] == ["local", "scroll"]
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["390,800", "1280,900"])
+def test_a_short_text_does_not_make_a_row_tall(tmp_path: Path, size: str) -> None:
+    """Such as a tie in the last column of a wide table, which is out of sight on a phone."""
+    table = Table(
+        "Winners",
+        "tab:winners",
+        (Column("Architecture"), *(Column(f"Mode {at}", "number") for at in range(9)), Column("Winner")),
+        tuple(
+            (f"1*{at}", *(90.25,) * 9, winner) for at, winner in enumerate(("full", "Tie: none/decay/output"))
+        ),
+    )
+    page = replace(page_of(tmp_path), sections=(Section("Winners", (), (), (table,)),))
+    script = (
+        SCRIPT
+        % """
+      const rows = [...document.querySelectorAll("tbody tr")];
+      done({ heights: rows.map(row => Math.round(row.getBoundingClientRect().height)) });"""
+    )
+    found = browsed(tmp_path, page, script, size)
+    assert found["errors"] == []
+    assert len(set(found["heights"])) == 1 < min(found["heights"])
 
 
 SENTENCES = Table(
