@@ -117,7 +117,7 @@ def accuracy_table(
     label: str = ACCURACIES_LABEL,
 ) -> Table:
     """Return the mean, standard deviation and n of every cell of a frame of one family, and the winning
-    modes. A mode without a requested trial has no column.
+    modes.
 
     Winners are bold: those whose unrounded mean is within `tolerance` of the best. If trials are paired, a
     column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
@@ -130,8 +130,7 @@ def accuracy_table(
     listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
     rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r)}"
     note = f"{cells.note()}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
-    texts = {"note": note, "caption": caption, "label": label}
-    return accuracies(means, best, by_test, order=order, modes=cells.modes, **texts)
+    return accuracies(means, best, by_test, order=order, note=note, caption=caption, label=label)
 
 
 _SPREAD: Final = "sd: of the population, as the study has it."
@@ -176,18 +175,17 @@ def accuracies(
     by_test: Mapping[str, str | None],
     *,
     order: Sequence[str] = (),
-    modes: Sequence[str] = MODES,
     note: str = "",
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
     """Return the table of accuracy_table from given means, by architecture, then by mode, and the winning
-    modes of each architecture. modes: those that have a column.
+    modes of each architecture.
     """
-    columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in modes)]
+    columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in MODES)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
     rows = [
-        (arch, *_marked(means[arch], best.get(arch, ()), modes), by_test.get(arch))
+        (arch, *_marked(means[arch], best.get(arch, ())), by_test.get(arch))
         for arch in mode_order(means, order)
     ]
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, wide=True)
@@ -227,11 +225,9 @@ def _judged(means: Mapping[str, MeanSd | None]) -> dict[str, MeanSd]:
     return {mode: cell for mode in MODES if (cell := means.get(mode)) is not None and cell.n >= LEAST_N}
 
 
-def _marked(
-    means: Mapping[str, MeanSd | None], best: Sequence[str], modes: Sequence[str]
-) -> tuple[Cell, ...]:
+def _marked(means: Mapping[str, MeanSd | None], best: Sequence[str]) -> tuple[Cell, ...]:
     """Return the cells of a row with the winners in bold, and the winners' names."""
-    cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in modes]
+    cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in MODES]
     return (*cells, _named(best, _judged(means)))
 
 
