@@ -337,6 +337,40 @@ def test_a_short_text_does_not_make_a_row_tall(tmp_path: Path, size: str) -> Non
     assert len(set(found["heights"])) == 1 < min(found["heights"])
 
 
+@NEEDS
+def test_a_text_stands_off_the_number_before_it(tmp_path: Path) -> None:
+    """The one is aligned to the right and the other to the left, so their columns would touch."""
+    columns = (Column("Name"), Column("Number", "count"), Column("Promoted"), Column("Rule"))
+    table = Table("Candidates", "tab:candidates", columns, (("a", 12, "yes", "always"),))
+    page = replace(page_of(tmp_path), sections=(Section("Stages", (), (), (table,)),))
+    script = (
+        SCRIPT
+        % """
+      const room = cell => parseFloat(getComputedStyle(cell).paddingLeft);
+      const cells = [...document.querySelectorAll("tbody td")].map(room);
+      done({ cells, heads: [...document.querySelectorAll("th button")].map(room) });"""
+    )
+    found = browsed(tmp_path, page, script)
+    for number, text, other in (found["cells"][1:], found["heads"][1:]):
+        assert text >= 2 * number
+        assert other == number
+
+
+@NEEDS
+@pytest.mark.parametrize(("rows", "scrolls"), [(25, False), (60, True)])
+def test_only_a_long_table_scrolls_on_its_own(tmp_path: Path, rows: int, scrolls: bool) -> None:
+    """A box that hides the last row or two is in the way."""
+    script = (
+        SCRIPT
+        % """
+      const box = document.querySelector(".scroll");
+      done({ scrolls: box.scrollHeight > box.clientHeight });"""
+    )
+    table = Table("Rows", "tab:rows", (Column("Name"),), tuple((f"row {at}",) for at in range(rows)))
+    page = replace(page_of(tmp_path), sections=(Section("Rows", (), (), (table,)),))
+    assert browsed(tmp_path, page, script) == {"errors": [], "scrolls": scrolls}
+
+
 SENTENCES = Table(
     "What the runs say",
     "tab:answers",

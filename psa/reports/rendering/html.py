@@ -25,6 +25,7 @@ _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
 _HIGH: Final = 0.8  # height by width; such figures have a row for each architecture or arm
 _SHORT: Final = 10  # rows; a table of so many is kept on one printed page
+_WHOLE: Final = 25  # rows; a table of so many has no scroll box of its own, which would hide one or two rows
 _NARROW: Final = 80  # letters; two tables of so many stand beside each other on a wide screen
 _WIDE: Final = 195  # letters; a wider table has no room on an upright sheet, so its sheet is turned
 _WIDEST: Final = 270  # letters; wider than a turned sheet, so cells take several lines
@@ -226,6 +227,7 @@ def _kind(rows: int, letters: int) -> str:
     """Return the classes of a table by its size."""
     kinds = (
         ("short", rows <= _SHORT),
+        ("whole", rows <= _WHOLE),
         ("narrow", letters <= _NARROW),
         ("wide", letters > _WIDE),
         ("widest", letters > _WIDEST),
