@@ -131,3 +131,8 @@ def several_devices(rows: pd.DataFrame) -> str | None:
         f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
         "there closely, but not to the bit"
     )
+
+
+def zero_r_note(zero_r: float, *, shown: bool) -> str:
+    """Return the note of a figure on ZeroR, which is a dashed line where the scale reaches down to it."""
+    return f"{'Dashed' if shown else 'Not on the scale'}: ZeroR of the validation split, {zero_r:.2f} %."

@@ -211,7 +211,16 @@ def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
         "n = 2 trials per cell (decay, dropout, full: no trial); none is missing."
     )
     assert cells_of(made).complete() == ("1*4",)
-    assert [cell is None for cell in aggregate_table(made).rows[1]] == [False, True, True]
+    modes = ["none", "hidden", "output"]
+    assert [row[0] for row in aggregate_table(made).rows] == modes
+    assert [row[1] for row in paired_table(made).rows] == modes[1:]
+
+
+def test_a_mode_whose_trials_are_missing_has_its_rows() -> None:
+    """It was asked for: what is missing is shown."""
+    made = frame({("1*4", "none"): [90.0, 91.0], ("1*4", "hidden"): ["missing"] * 2})
+    assert [row[0] for row in aggregate_table(made).rows] == ["none", "hidden"]
+    assert [row[:3] for row in paired_table(made).rows] == [("1*4", "hidden", 0)]
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.effects import arm_figures, arm_findings, arm_tables, bounties_after
+from psa.reports.ablation.effects import arm_figures, arm_tables, bounties_after
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.tables import Column, Interval, Table
+from psa.reports.rendering.paired import arm_findings, with_marks
+from psa.reports.rendering.tables import Bold, Column, Interval, Table
 from psa.storage.store import Store
 
 ARCHS = ("1*16", "2*30", "4*4")
@@ -232,6 +233,29 @@ def test_the_sentence_on_arms_counts_those_that_are_told_from_mode_none() -> Non
         "0.062 after Holm's correction."
     )
     assert "for 0 of 2" in arm_findings(rows_of(*few, architectures=7))[0]
+
+
+def test_many_arms_are_counted_and_marked_in_the_table_but_not_listed() -> None:
+    """A sentence names the extremes of each side: a list of dozens of arms is a wall of text."""
+    above = [(f"up{at}", 1.0 + at, 0.001) for at in range(10)]
+    below = [(f"down{at}", -1.0 - at, 0.001) for at in range(10)]
+    (both,) = arm_findings(rows_of(*above, *below, ("same", 0.5, 0.5)))
+    assert both.endswith(
+        "for 20 of 21 tested arms. 10 are above mode none: from up0 (+1.00 points) to up9 (+10.00 points). "
+        "10 are below mode none: from down0 (-1.00 points) to down9 (-10.00 points). The table has the p of "
+        "each in bold."
+    )
+    (one,) = arm_findings(rows_of(*above, below[0]))
+    assert "1 is below mode none: down0 (-1.00 points)." in one
+    (none,) = arm_findings(rows_of(*above))
+    assert "None of them is below mode none." in none
+
+
+@pytest.mark.parametrize(("p", "marked"), [(0.049, True), (0.05, False), (float("nan"), False)])
+def test_a_significant_corrected_p_is_bold(p: float, marked: bool) -> None:
+    """Holm's alone, the one that sentences go by."""
+    marks = with_marks((12, Interval(1.0, 0.5, 1.5), 0.001, p, 0.001, 0.9))
+    assert [at for at, cell in enumerate(marks) if isinstance(cell, Bold)] == ([3] if marked else [])
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

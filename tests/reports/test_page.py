@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import html as escapes
 import io
-import json
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from browsed_pages import CHROMIUM, NEEDS, SCRIPT, TABLE, browsed, page_of, wide_table
 from made_up_frames import row
-from pictures import PIXEL
 from PIL import Image
-from processes import PATIENCE_SECONDS
 
 from psa.analysis.frame_schema import build_frame
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, html, with_notes
+from psa.reports.rendering.html import CellTrials, Page, Section, html, with_notes
 from psa.reports.rendering.provenance import Provenance
-from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
+from psa.reports.rendering.tables import Column, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-TABLE = Table(
-    "Accuracies of <three> & more",
-    "tab:some",
-    (
-        Column("Architecture"),
-        Column("Parameters", "count"),
-        Column("none", "mean_sd"),
-        Column("effect", "interval", signed=True),
-    ),
-    (
-        ("2*8", 6458, Bold(MeanSd(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
-        ("1*8", 6370, MeanSd(9.75, 0.5, 9, 10), Interval(0.25, -0.5, 1.0)),
-        ("1*16", 12730, None, None),
-    ),
-    note="n = 10 unless a cell says otherwise.",
-)
-
-
-def page_of(folder: Path) -> Page:
-    """A small page with a picture and a table."""
-    (folder / "shown.png").write_bytes(PIXEL)
-    section = Section(
-        "What <b>is</b> said", ("One & only.",), (Picture(folder / "shown.png", "A pixel"),), (TABLE,)
-    )
-    facts = (Fact("Trials", "29 of 30", "10 per cell"),)
-    return Page("A report", "Is it so?", facts, (section,), ("From 29 records.",), ("1 trial is missing.",))
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
@@ -178,7 +143,7 @@ window.addEventListener("load", () => document.querySelector("button.png").click
 </script></head>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium) to open the page in")
+@NEEDS
 def test_a_picture_is_saved_as_png(tmp_path: Path) -> None:
     """The page holds WebP without loss: the saved file is a PNG of the same pixels, named as the figure."""
     drawn = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
@@ -188,121 +153,6 @@ def test_a_picture_is_saved_as_png(tmp_path: Path) -> None:
     saved = Image.open(io.BytesIO(bytes(found["bytes"])))
     assert (found["name"], saved.format) == ("shown.png", "PNG")
     assert np.array_equal(np.asarray(saved.convert("RGB")), drawn)
-
-
-NARROWEST = 500  # pixels of a window of headless Chromium
-
-
-def in_a_frame(path: Path, wide: int, high: int) -> Path:
-    """A page that shows another one as on a screen of this size, and repeats what that one found."""
-    frame = path.with_name("frame.html")
-    heard = "addEventListener('message', event => { document.body.dataset.found = event.data; });"
-    frame.write_text(
-        f"<!doctype html><body style='margin:0'><script>{heard}</script><iframe src='{path.name}' "
-        f"style='border:0;width:{wide}px;height:{high}px'></iframe></body>"
-    )
-    return frame
-
-
-def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *extra: str) -> dict[str, Any]:
-    """What a script in the page found in headless Chromium."""
-    path = tmp_path / "page.html"
-    path.write_text(html(page).replace("</head>", probe, 1))
-    if int(size.partition(",")[0]) < NARROWEST:
-        path = in_a_frame(path, *map(int, size.split(",")))
-    shown = opened(tmp_path, path, f"--window-size={size}", *extra, "--dump-dom")
-    found = re.search(r'data-found="([^"]*)"', shown)
-    assert found is not None, shown[-500:]
-    result: dict[str, Any] = json.loads(escapes.unescape(found[1]))
-    return result
-
-
-def opened(tmp_path: Path, path: Path, *words: str) -> str:
-    """The output of headless Chromium for a page."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
-    options += ["--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'user'}"]
-    done = subprocess.run(
-        [CHROMIUM or "", *options, *words, path.as_uri()],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_SECONDS,
-        # its socket needs a short path, whatever another test has left in the environment
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-    )
-    return done.stdout
-
-
-PDFTOTEXT = shutil.which("pdftotext")
-COLUMNS = 14
-HEADING = re.compile(r"^(Section \d+|Table \d+\. )")
-
-
-def printed(tmp_path: Path, page: Page) -> list[list[str]]:
-    """The lines of each sheet of a page that Chromium prints."""
-    path, target = tmp_path / "page.html", tmp_path / "page.pdf"
-    path.write_text(html(page))
-    opened(tmp_path, path, "--no-pdf-header-footer", f"--print-to-pdf={target}")
-    text = subprocess.run(
-        [PDFTOTEXT or "", "-layout", str(target), "-"], capture_output=True, text=True, check=True
-    ).stdout
-    sheets = text.split("\f")
-    return [
-        [line.strip() for line in sheet.splitlines() if line.strip()] for sheet in sheets if sheet.strip()
-    ]
-
-
-def wide_table(name: str, rows: int) -> Table:
-    """A table of 14 columns of numbers with intervals, with a mark in its last column."""
-    columns = (Column("Architecture"), *(Column(f"Value {at}", "interval") for at in range(1, COLUMNS - 1)))
-    cells = tuple(Interval(50.25, 40.125, 60.5) for _ in range(COLUMNS - 2))
-    lines = tuple((f"1*{at}", *cells, f"end-{name}-{at}") for at in range(rows))
-    return Table(f"Long {name}", f"tab:{name}", (*columns, Column("Rightmost")), lines, "The note.")
-
-
-@pytest.mark.skipif(
-    CHROMIUM is None or PDFTOTEXT is None, reason="needs Chromium and pdftotext (poppler-utils)"
-)
-def test_a_printed_page_has_all_columns_and_headings_stay_with_what_follows(tmp_path: Path) -> None:
-    """On paper no column of a table is cut, a table repeats its headings on each sheet, and no sheet ends
-    with a heading. There are so many sections of different lengths that a heading meets the end of a sheet.
-    """
-    lengths = (200, *(1 + 5 * at % 7 for at in range(40)))
-    tables = [wide_table(f"t{at}", rows) for at, rows in enumerate(lengths)]
-    (tmp_path / "shown.png").write_bytes(PIXEL)
-    sections = tuple(
-        Section(f"Section {at}", ("A paragraph of one line.",) * (1 + at % 4), tables=(table,))
-        for at, table in enumerate(tables, 1)
-    )
-    sheets = printed(tmp_path, replace(page_of(tmp_path), sections=sections))
-    lines = [line for sheet in sheets for line in sheet]
-    ends = [line.split()[-1] for line in lines]
-    assert [mark for table in tables for *_, mark in table.rows if mark not in ends] == []
-    with_rows = [sheet for sheet in sheets if any(line.startswith("1*") for line in sheet)]
-    assert len(with_rows) > 2
-    for sheet in with_rows:
-        first = next(at for at, line in enumerate(sheet) if line.startswith("1*"))
-        assert any("Rightmost" in line for line in sheet[:first]), sheet[:3]
-    assert not [sheet[-1] for sheet in sheets if HEADING.match(sheet[-1]) or "Rightmost" in sheet[-1]]
-
-
-SCRIPT = """
-<script>
-const errors = []; addEventListener("error", event => errors.push(String(event.message)));
-const press = (element, key) =>
-  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-const done = found => {
-  document.body.dataset.found = JSON.stringify({ ...found, errors });
-  if (parent !== window) parent.postMessage(document.body.dataset.found, "*");
-};
-const ready = () => new Promise(go => {
-  const wait = () => document.body.dataset.trials ? go() : setTimeout(wait, 20);
-  wait();
-});
-addEventListener("load", async () => { %s });
-</script></head>"""
-NEEDS = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 
 
 @NEEDS
@@ -448,3 +298,128 @@ def test_dark_colours_follow_the_system_and_the_button(tmp_path: Path) -> None:
     assert found["errors"] == []
     assert found["before"] == ["rgb(13, 17, 23)", "rgb(255, 255, 255)"]
     assert found["after"] == ["rgb(255, 255, 255)", "rgb(255, 255, 255)"]
+
+
+@NEEDS
+def test_dark_colours_are_not_printed(tmp_path: Path) -> None:
+    """Light text on white paper cannot be read, whichever colours a reader has chosen for the screen."""
+    script = (
+        SCRIPT
+        % """
+      const rules = [...document.styleSheets].flatMap(sheet => [...sheet.cssRules])
+        .flatMap(rule => rule.media
+          ? [...rule.cssRules].map(each => [rule.media.mediaText, each]) : [["", rule]]);
+      const dark = rules.filter(([, rule]) => rule.style?.colorScheme === "dark");
+      done({ media: dark.map(([media]) => media) });"""
+    )
+    found = browsed(tmp_path, page_of(tmp_path), script)
+    assert found == {"errors": [], "media": ["screen", "screen and (prefers-color-scheme: dark)"]}
+
+
+@NEEDS
+def test_a_table_says_how_many_rows_it_has_and_that_it_continues(tmp_path: Path) -> None:
+    """The count stands beside the filter. The edge where rows are out of sight has a shadow, under a cover
+    that moves with the rows and lies over the shadow at the last one.
+    """
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      const style = getComputedStyle(document.querySelector(".table .scroll"));
+      const shadows = style.backgroundPosition.split(", ").map((place, at) =>
+        [place, style.backgroundAttachment.split(", ")[at]]);
+      done({ count: document.querySelector(".table .count").textContent, shadows });"""
+    )
+    found = browsed(tmp_path, with_trials(tmp_path, 9), script)
+    assert found["errors"] == []
+    assert found["count"] == "9 rows"
+    assert [kind for place, kind in found["shadows"] if place == "50% 100%"] == ["local", "scroll"]
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["390,800", "1280,900"])
+def test_a_short_text_does_not_make_a_row_tall(tmp_path: Path, size: str) -> None:
+    """Such as a tie in the last column of a wide table, which is out of sight on a phone."""
+    table = Table(
+        "Winners",
+        "tab:winners",
+        (Column("Architecture"), *(Column(f"Mode {at}", "number") for at in range(9)), Column("Winner")),
+        tuple(
+            (f"1*{at}", *(90.25,) * 9, winner) for at, winner in enumerate(("full", "Tie: none/decay/output"))
+        ),
+    )
+    page = replace(page_of(tmp_path), sections=(Section("Winners", (), (), (table,)),))
+    script = (
+        SCRIPT
+        % """
+      const rows = [...document.querySelectorAll("tbody tr")];
+      done({ heights: rows.map(row => Math.round(row.getBoundingClientRect().height)) });"""
+    )
+    found = browsed(tmp_path, page, script, size)
+    assert found["errors"] == []
+    assert len(set(found["heights"])) == 1 < min(found["heights"])
+
+
+@NEEDS
+def test_a_text_stands_off_the_number_before_it(tmp_path: Path) -> None:
+    """The one is aligned to the right and the other to the left, so their columns would touch."""
+    columns = (Column("Name"), Column("Number", "count"), Column("Promoted"), Column("Rule"))
+    table = Table("Candidates", "tab:candidates", columns, (("a", 12, "yes", "always"),))
+    page = replace(page_of(tmp_path), sections=(Section("Stages", (), (), (table,)),))
+    script = (
+        SCRIPT
+        % """
+      const room = cell => parseFloat(getComputedStyle(cell).paddingLeft);
+      const cells = [...document.querySelectorAll("tbody td")].map(room);
+      done({ cells, heads: [...document.querySelectorAll("th button")].map(room) });"""
+    )
+    found = browsed(tmp_path, page, script)
+    for number, text, other in (found["cells"][1:], found["heads"][1:]):
+        assert text >= 2 * number
+        assert other == number
+
+
+@NEEDS
+@pytest.mark.parametrize(("rows", "scrolls"), [(25, False), (60, True)])
+def test_only_a_long_table_scrolls_on_its_own(tmp_path: Path, rows: int, scrolls: bool) -> None:
+    """A box that hides the last row or two is in the way."""
+    script = (
+        SCRIPT
+        % """
+      const box = document.querySelector(".scroll");
+      done({ scrolls: box.scrollHeight > box.clientHeight });"""
+    )
+    table = Table("Rows", "tab:rows", (Column("Name"),), tuple((f"row {at}",) for at in range(rows)))
+    page = replace(page_of(tmp_path), sections=(Section("Rows", (), (), (table,)),))
+    assert browsed(tmp_path, page, script) == {"errors": [], "scrolls": scrolls}
+
+
+SENTENCES = Table(
+    "What the runs say",
+    "tab:answers",
+    (Column("Claim"), Column("Shown"), Column("Evidence")),
+    (("A memory helps", "no, not shown", "Evidence in a sentence that has many words. " * 5),),
+)
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["390,800", "1280,900"])
+def test_sentences_of_a_table_are_in_sight(tmp_path: Path, size: str) -> None:
+    """On a phone a row is a block with the headings in it, since a column of sentences has no room beside
+    two others.
+    """
+    page = replace(page_of(tmp_path), sections=(Section("Answers", (), (), (SENTENCES,)),))
+    script = (
+        SCRIPT
+        % """
+      const cells = [...document.querySelectorAll("tbody td")];
+      const boxes = cells.map(cell => cell.getBoundingClientRect());
+      done({ right: boxes.map(box => box.right), width: boxes[2].width,
+        heads: cells.map(cell => getComputedStyle(cell, "::before").content) });"""
+    )
+    found = browsed(tmp_path, page, script, size)
+    assert found["errors"] == []
+    assert max(found["right"]) <= int(size.partition(",")[0])
+    assert found["width"] >= 250
+    phone = ['"Claim: "', '"Shown: "', '"Evidence: "']
+    assert found["heads"] == (phone if size.startswith("390") else ["none"] * 3)

@@ -208,7 +208,9 @@ def test_a_longer_arm_is_not_compared_where_the_grid_was_named(
         with (folder / "accuracies.csv").open() as lines:
             assert {(row["None n"], row["Full n"]) for row in csv.DictReader(lines)} == {n}
         with (folder / "paired.csv").open() as lines:
-            assert {row["Pairs"] for row in csv.DictReader(lines) if row["Mode"] == "full"} == {"0"}
+            pairs = {row["Pairs"] for row in csv.DictReader(lines) if row["Mode"] == "full"}
+            # without a trial of the mode there is no row, without one of mode none no pair
+        assert pairs == ({"0"} if loops == "12" else set())
 
 
 def test_overrides_and_only_name_the_trials_of_a_sweep(

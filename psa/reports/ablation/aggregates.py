@@ -18,7 +18,6 @@ from psa.analysis.aggregate_stats import (
 from psa.analysis.stats import LEAST_N, Interval, Values, present
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.rendering.tables import Cell, Column, Table
-from psa.specs.training import MODES
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
 
@@ -83,12 +82,13 @@ def aggregate_table(
 ) -> Table:
     """Return the interquartile mean of each mode over all trials and architectures, and the probability that
     one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
-    intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded.
+    intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded; a mode without a
+    requested trial has no row.
     """
     cells = cells_of(frame)
     found = aggregate(cells, "none", seed)
     rows: list[tuple[Cell, ...]] = [
-        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in MODES
+        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in cells.modes
     ]
     columns = (
         Column("Mode"),

@@ -41,8 +41,7 @@ class Trials:
     order of Cells.seeds, NaN where there is none; samples: number of validation images; statuses: number of
     trials by status (done, failed, damaged, missing).
 
-    Counts are stored because equal differences of percentages are not always equal in floating point, and the
-    mean of equal percentages may differ from them.
+    Counts are stored because equal differences of percentages are not always equal in floating point.
     """
 
     correct: Values
@@ -60,12 +59,19 @@ class Trials:
         return 100 * self.correct / self.samples
 
     @property
-    def summary(self) -> Summary:
-        """The summary in percent, from the counts: the mean of equal counts is exactly that count. The
-        interval stays within 0 and 100.
+    def mean(self) -> float:
+        """The mean in percent, NaN for an empty cell. It is NumPy's mean of percentages, as in the published
+        tables: one that ends in 5 is rounded as there. The mean of equal bounties is exactly that bounty.
         """
+        found = present(self.bounties)
+        return float(found[0] if len(set(found)) == 1 else np.mean(found) if len(found) else np.nan)
+
+    @property
+    def summary(self) -> Summary:
+        """The summary in percent. The interval stays within 0 and 100."""
         of = asdict(share_summary(self.correct, self.samples))
-        return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
+        in_percent = {name: 100 * count / self.samples for name, count in of.items() if name != "n"}
+        return Summary(of["n"], **(in_percent | {"mean": self.mean}))
 
     @property
     def numbers(self) -> RegimeCell:
@@ -73,8 +79,8 @@ class Trials:
         StatisticsError for an empty cell.
         """
         found = self.found
-        counts = (statistics.fmean(found), statistics.pstdev(found), min(found), max(found))
-        return RegimeCell(*(100 * count / self.samples for count in counts))
+        spread = (statistics.pstdev(found), min(found), max(found))
+        return RegimeCell(self.mean, *(100 * count / self.samples for count in spread))
 
     @property
     def token(self) -> str:

@@ -20,8 +20,8 @@ from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import paired_cells, paired_columns
-from psa.reports.rendering.tables import Cell, Column, Table, central, value_of
+from psa.reports.rendering.paired import arm_findings, paired_cells, paired_columns, with_marks
+from psa.reports.rendering.tables import Column, Table
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -39,10 +39,11 @@ def paired_table(
     """Return a table of each ablative mode minus none, per architecture of a frame of one family: pairs, mean
     difference with its 95 % interval, p of the sign-flip test, p corrected over the whole table (Holm:
     family-wise error; FDR: false discovery rate), Hedges' g. Trials that are not paired by seed are not
-    compared.
+    compared, and a mode without a requested trial has no row.
     """
     cells = cells_of(frame)
-    places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in ABLATIVE]
+    modes = [mode for mode in ABLATIVE if mode in cells.modes]
+    places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in modes]
     found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
     rows = [(*place, *each) for place, each in zip(places, paired_cells(found), strict=True)]
     columns = (Column("Architecture"), Column("Mode"), *paired_columns())
@@ -139,33 +140,6 @@ def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Pat
     )
 
 
-def arm_findings(table: Table) -> tuple[str, ...]:
-    """Return a sentence on the arms that a table of arms minus mode none tells from it, () without arms."""
-    columns = [column.name for column in table.columns]
-    at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
-    rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
-    tested = [row for row in rows if not np.isnan(row[2])]
-    if not tested:
-        why = f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested."
-        return (why,) if rows else ()
-    most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
-    if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
-        return (
-            f"No difference from mode none can be significant: with {pluralize(most, 'architecture')} and "
-            f"{pluralize(len(tested), 'test')} p is at least {min(1.0, least):.2g} after Holm's correction.",
-        )
-    named = [f"{arm} ({difference:+.2f} points)" for arm, difference, p in tested if p < ALPHA]
-    return (
-        f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
-        f"correction) for {len(named)} of {pluralize(len(tested), 'tested arm')}"
-        f"{': ' if named else ''}{', '.join(named)}.",
-    )
-
-
-def _number(cell: Cell) -> float:
-    return np.nan if (found := central(value_of(cell))) is None else float(found)
-
-
 def arm_figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Yield for every length of a finished trial the figure of all arms minus mode none, if it has pairs."""
     rows = trials_of(frame).dropna(subset=["parameters"])
@@ -251,9 +225,10 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
         Column("Arm", breaks=7),
         *paired_columns("Difference (points)", pairs="Architectures"),
     )
-    rows = [(name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
+    rows = [(name, *with_marks(cells)) for name, cells in zip(names, paired_cells(found), strict=True)]
     note = (
-        "Of each architecture the mean difference over the seeds that both arms have; interval and p over "
+        f"Bold: p < {ALPHA:g} after Holm's correction. Of each architecture the mean difference over the "
+        "seeds that both arms have; interval and p over "
         f"architectures. {_floor(found)}"
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"

@@ -61,7 +61,7 @@ def lkg_markdown(frame: pd.DataFrame) -> str:
         "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
         "Final Test: mean test accuracy of their last LKG in percent."
     )
-    return _by_loop(frame, "LKG", intro, lambda curve: curve)
+    return _by_loop(frame, "LKG", intro, lambda curve: curve, "lkg")
 
 
 def lkg_growth_markdown(frame: pd.DataFrame) -> str:
@@ -94,7 +94,7 @@ def _by_loop(
     nothing = np.full(len(loops), np.nan)
 
     def percent(curve: Values) -> Values:
-        return curve if column == "accuracy" else 100 * curve / cells.samples
+        return 100 * curve / cells.samples if column == "lkg_correct" else curve
 
     rows = [
         [
@@ -118,15 +118,16 @@ def _name(cells: Cells, arch: str, mode: str) -> str:
 
 
 def _mean_curves(done: pd.DataFrame, loops: range, column: str) -> dict[tuple[str, str], Values]:
-    """Return the mean of a column over the trials of each cell, per meta-loop. The LKG is a number of correct
-    images, which makes its last mean equal to the mean of the bounties to the last bit.
+    """Return the mean of a column over the trials of each cell, per meta-loop. The last one of the LKG is
+    that of the bounties: see `Trials.mean`.
     """
     looped = done.loc[done["loop"].notna(), ["arch", "mode", "id", "loop", column, "stopped_early"]]
     # one matrix for all: a group of pandas per cell takes several times as long
     curves = lkg_matrix(looped, len(loops), column)
     trials = looped.drop_duplicates("id").reset_index(drop=True)
     return {
-        (str(arch), str(mode)): curves[rows.index].mean(axis=0)
+        # the numbers of a loop side by side: NumPy adds them up in another order otherwise
+        (str(arch), str(mode)): np.ascontiguousarray(curves[rows.index].T).mean(axis=1)
         for (arch, mode), rows in trials.groupby(["arch", "mode"], observed=True)
     }
 

@@ -17,6 +17,7 @@ from psa.reports.activations.curves import foot_of, group_arms, legend, lines_of
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.scales import fits
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
+from psa.reports.wording import zero_r_note
 
 _NAME: Final = 44  # letters of a line of a group's name
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
@@ -66,7 +67,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
         enlarged = "Right: the arms with means in that range, enlarged." if len(ends) > 1 else ""
-        footnote(figure, [_BARS, enlarged, _zero_r_note(zero_r, ends[0][0])])
+        footnote(figure, [_BARS, enlarged, zero_r_note(zero_r, shown=ends[0][0] < zero_r)])
     return figure
 
 
@@ -76,11 +77,6 @@ def _scale(low: float, high: float, zero_r: float) -> tuple[float, float]:
         edge = 0.05 * (high - low)
         return low - edge, high + edge
     return max(0.0, min(low, zero_r)) - 1, min(100.5, high + 2)
-
-
-def _zero_r_note(zero_r: float, low: float) -> str:
-    where = "Dashed:" if low < zero_r else "Not on the scale:"
-    return f"{where} ZeroR of the validation split, {zero_r:.2f} %."
 
 
 def _rows(

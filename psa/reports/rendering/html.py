@@ -24,9 +24,16 @@ T = TypeVar("T")
 _FOLDER: Final = Path(__file__).with_name("page")
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
-_SHORT: Final = 15  # rows; a table of so many is kept on one printed page
+_HIGH: Final = 0.8  # height by width; such figures have a row for each architecture or arm
+_SHORT: Final = 10  # rows; a table of so many is kept on one printed page
+_WHOLE: Final = 25  # rows; a table of so many has no scroll box of its own, which would hide one or two rows
 _NARROW: Final = 80  # letters; two tables of so many stand beside each other on a wide screen
-_WRAPPED: Final = 22  # letters of a printed line of a column of texts
+_WIDE: Final = 195  # letters; a wider table has no room on an upright sheet, so its sheet is turned
+_WIDEST: Final = 270  # letters; wider than a turned sheet, so cells take several lines
+_PRINTED_WHOLE: Final = 100  # rows, of two sheets; of a longer table only the first are printed
+_PRINTED: Final = 40  # rows, of one sheet; the style sheet has this number, too
+_STACKED: Final = 4  # columns; with a sentence among so few, a phone shows each row as a block
+_WRAPPED: Final = 24  # letters of a printed line of a column of texts
 _PADDING: Final = 2  # letters beside a column
 _FILTERED_FROM: Final = 8  # rows; a shorter table is read at a glance
 
@@ -164,6 +171,7 @@ def _picture(picture: Picture, number: int) -> dict[str, Any]:
         "notes": picture.notes,
         "text": picture.text,
         "size": size,
+        "shape": _shape(*size),
         "address": _address("image/webp", content),
     }
 
@@ -171,6 +179,11 @@ def _picture(picture: Picture, number: int) -> dict[str, Any]:
 def _short(caption: str) -> str:
     """Return the first clause of a caption, for the contents."""
     return re.split(r"[:.,;] ", caption.rstrip("."), maxsplit=1)[0]
+
+
+def _shape(width: int, height: int) -> str:
+    """Return the class of a figure by which paper bounds its height, empty for an ordinary one."""
+    return "tall" if height > width else "high" if height > _HIGH * width else ""
 
 
 def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any]:
@@ -184,9 +197,10 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "caption": table.caption,
         "note": table.note,
         "opens": any(column.name in (*rows, *opens) for column in table.columns),
-        "short": len(table.rows) <= _SHORT,
+        "kind": _kind(len(table.rows), letters),
         "letters": letters,
-        "narrow": letters <= _NARROW,
+        "printed": _PRINTED if len(table.rows) > _PRINTED_WHOLE else 0,
+        "stacked": len(table.columns) <= _STACKED and _has_sentence(table),
         "filtered": len(table.rows) >= _FILTERED_FROM,
         "heads": [
             {
@@ -203,6 +217,27 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
             {"name": f"{name}.tex", "address": _address("text/plain", table.latex().encode())},
         ],
     }
+
+
+def _kind(rows: int, letters: int) -> str:
+    """Return the classes of a table by its size."""
+    kinds = (
+        ("short", rows <= _SHORT),
+        ("whole", rows <= _WHOLE),
+        ("narrow", letters <= _NARROW),
+        ("wide", letters > _WIDE),
+        ("widest", letters > _WIDEST),
+    )
+    return " ".join(kind for kind, so in kinds if so)
+
+
+def _has_sentence(table: Table) -> bool:
+    """Return whether a cell of the table is so long that it wraps."""
+    return any(
+        len(shown(cell, column)) > _WRAPPED_FROM
+        for row in table.rows
+        for cell, column in zip(row, table.columns, strict=True)
+    )
 
 
 def _letters(table: Table) -> int:
@@ -222,6 +257,7 @@ def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
         kinds = (
             ("missing", value is None),
             ("text", column.kind == "text"),
+            ("brief", column.kind == "text" and len(text) <= _WRAPPED),
             ("long", len(text) > _WRAPPED_FROM),
         )
         yield {

@@ -1,11 +1,18 @@
-"""The columns of a table that compares arms seed by seed."""
+"""The columns of a table that compares arms seed by seed, and the findings of such a table as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from psa.analysis.stats import Paired, benjamini_hochberg, holm
-from psa.reports.rendering.tables import Cell, Column
+import numpy as np
+
+from psa.analysis.stats import ALPHA, LEAST_N, Paired, benjamini_hochberg, holm
+from psa.core.formatting import pluralize
+from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
+
+_HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
+_NAMED: Final = 6  # most arms that a sentence lists; a longer list is read in the table
 
 
 def paired_columns(
@@ -33,3 +40,60 @@ def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
     p_values = [each.p for each in found]
     corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
     return [paired_row(each, *map(float, both)) for each, both in zip(found, corrected, strict=True)]
+
+
+def with_marks(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return the cells of a comparison with p after Holm's correction in bold if it is significant."""
+    p = value_of(cells[_HOLM_AT])
+    if not isinstance(p, float) or p >= ALPHA:
+        return tuple(cells)
+    return (*cells[:_HOLM_AT], Bold(p), *cells[_HOLM_AT + 1 :])
+
+
+def arm_findings(table: Table) -> tuple[str, ...]:
+    """Return sentences on the arms that a table of arms minus mode none tells from it, () without arms."""
+    columns = [column.name for column in table.columns]
+    at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
+    rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
+    tested = [row for row in rows if not np.isnan(row[2])]
+    if not tested:
+        why = f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested."
+        return (why,) if rows else ()
+    most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
+    if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
+        return (
+            f"No difference from mode none can be significant: with {pluralize(most, 'architecture')} and "
+            f"{pluralize(len(tested), 'test')} p is at least {min(1.0, least):.2g} after Holm's correction.",
+        )
+    significant = {arm: difference for arm, difference, p in tested if p < ALPHA}
+    count = (
+        f"The difference from mode none is significant (p < {ALPHA:g} over architectures, after Holm's "
+        f"correction) for {len(significant)} of {pluralize(len(tested), 'tested arm')}"
+    )
+    if len(significant) > _NAMED:
+        return (f"{count}. {' '.join(_extremes(significant))} The table has the p of each in bold.",)
+    named = ", ".join(_with_points(*each) for each in significant.items())
+    return (f"{count}{': ' if named else ''}{named}.",)
+
+
+def _extremes(differences: Mapping[str, float]) -> Iterator[str]:
+    """Yield a sentence on the arms above mode none, and one on those below."""
+    for sign, side in ((1, "above"), (-1, "below")):
+        ordered = sorted(differences, key=lambda arm: -sign * differences[arm])
+        arms = [arm for arm in ordered if sign * differences[arm] > 0]
+        if not arms:
+            yield f"None of them is {side} mode none."
+            continue
+        first = _with_points(arms[0], differences[arms[0]])
+        last = _with_points(arms[-1], differences[arms[-1]])
+        verb = "is" if len(arms) == 1 else "are"
+        ends = first if len(arms) == 1 else f"from {last} to {first}"
+        yield f"{len(arms)} {verb} {side} mode none: {ends}."
+
+
+def _with_points(arm: str, difference: float) -> str:
+    return f"{arm} ({difference:+.2f} points)"
+
+
+def _number(cell: Cell) -> float:
+    return np.nan if (found := central(value_of(cell))) is None else float(found)

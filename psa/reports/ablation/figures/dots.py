@@ -15,7 +15,7 @@ from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of, regimes
 from psa.reports.plotting.panels import draw_legend, panel
-from psa.reports.plotting.scales import linear_ticks, number_text
+from psa.reports.plotting.scales import fits, linear_ticks, number_text
 from psa.reports.plotting.style import (
     GREY,
     GRID,
@@ -26,6 +26,7 @@ from psa.reports.plotting.style import (
     mode_handle,
     plot_style,
 )
+from psa.reports.wording import zero_r_note
 
 _STEP: Final = 0.075  # inches between modes
 _APART: Final = 0.12  # inches between architectures
@@ -34,7 +35,7 @@ _RIGHT: Final = 1.55  # inches for the names of regimes
 _HOW: Final = (
     "Large marks: means over seeds; bars: 95 % t intervals of the mean, within 0 and 100 %, from three "
     "trials on; small marks: trials. Rows are sorted by depth, then width; in brackets the parameters. "
-    "Right: the regime by the study's rules. Dashed: ZeroR of the validation split, {zero_r:.2f} %."
+    "Right: the regime by the study's rules. "
 )
 
 
@@ -51,7 +52,6 @@ def plot_dots(ax: Axes, cells: Cells, archs: Sequence[str]) -> Axes:
     ax.yaxis.set_major_locator(FixedLocator([(row + 0.5) * band for row in range(len(archs))]))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.axvline(cells.zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
     ax.grid(axis="x", **GRID)
     return ax
 
@@ -85,7 +85,7 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
         figure, ax = panel("Accuracy of every mode", WIDTH - left - _RIGHT, high, left, 0.65, 0.38)
         plot_dots(ax, cells, rows)
         ax.set_yticklabels(names, fontsize=7)
-        _set_range(ax, cells, rows)
+        shown = _set_range(ax, cells, rows)
         found = regimes(cells, rows)
         for row, arch in enumerate(rows):
             ax.annotate(
@@ -97,22 +97,28 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
         for handle in handles:
             handle.set_linestyle("")
         draw_legend(figure, handles, left, 0.25, 6, handletextpad=0.2, columnspacing=1.5)
-        footnote(figure, [*notes_of(cells), _HOW.format(zero_r=cells.zero_r)])
+        footnote(figure, [*notes_of(cells), _HOW + zero_r_note(cells.zero_r, shown=shown)])
     return figure
 
 
-def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> None:
-    """Set the x axis from the least to the greatest trial or end of an interval, ZeroR included."""
-    values = [cells.zero_r]
+def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> bool:
+    """Set the x axis from the least to the greatest trial or end of an interval. Return whether it reaches
+    down to ZeroR, whose line is then drawn.
+    """
+    values: list[float] = []
     for arch in archs:
         for mode in cells.modes:
             cell = cells.cell(arch, mode)
             values += present(cell.bounties).tolist()
             if cell.summary.n >= LEAST_N:
                 values += np.clip([cell.summary.low, cell.summary.high], 0, 100).tolist()
-    low, high = min(values), max(values)
+    low, high = min(values, default=cells.zero_r), max(values, default=cells.zero_r)
+    if shown := fits(cells.zero_r, low, high):
+        low, high = min(low, cells.zero_r), max(high, cells.zero_r)
+        ax.axvline(cells.zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
     room = 0.03 * max(high - low, 0.5)
     ax.set_xlim(low - room, high + room)
     ax.xaxis.set_major_locator(FixedLocator(linear_ticks(low, high)))
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
     ax.set_xlabel("bounty: validation accuracy of the LKG (%)", labelpad=2)
+    return shown

@@ -93,11 +93,15 @@ for (const table of $$("table.sortable")) {
   const input = $("input[type=search]", table.closest(".table"));
   if (!input) continue;
   const names = heads.map(head => head.textContent), count = input.nextElementSibling;
+  const printed = $(".printed", table.closest(".table"));
   const apply = () => {
     const match = matcher(input.value, names);
     for (const row of rows) row.hidden = !match(row.textContent.toLowerCase(), [...row.cells].map(cell => cell.dataset.key));
     const shown = rows.filter(row => !row.hidden).length;
-    count.textContent = input.value ? `${shown} of ${rows.length} rows` : "";
+    count.textContent = input.value ? `${shown} of ${rows.length} rows` : `${rows.length} rows`;
+    if (!printed) return;
+    $(".of", printed).textContent = shown;
+    printed.hidden = shown <= Number($(".first", printed).textContent);
   };
   input.addEventListener("input", apply);
 }
