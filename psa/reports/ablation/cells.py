@@ -60,11 +60,12 @@ class Trials:
 
     @property
     def mean(self) -> float:
-        """The mean in percent, NaN for an empty cell. It is NumPy's mean of percentages, as in the published
-        tables: one that ends in 5 is rounded as there. The mean of equal bounties is exactly that bounty.
+        """The mean in percent, NaN for an empty cell: that of the counts, which is exact. One that ends in 5
+        is NumPy's of the percentages, and so rounded as in the published tables.
         """
-        found = present(self.bounties)
-        return float(found[0] if len(set(found)) == 1 else np.mean(found) if len(found) else np.nan)
+        exact = 100 * statistics.fmean(self.found or [np.nan]) / self.samples
+        published = float(np.mean(present(self.bounties))) if self.found else exact
+        return exact if f"{exact:.2f}" == f"{published:.2f}" else published
 
     @property
     def summary(self) -> Summary:
