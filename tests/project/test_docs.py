@@ -479,3 +479,28 @@ def committed_rows(name: str, table: str) -> Iterator[list[str]]:
             yield [cells[1].partition(":")[0], cells[5]]
         elif table == "comparisons" and len(cells) > 7:
             yield [cells[1].partition(":")[0], cells[2].partition(":")[0], cells[6]]
+
+
+def test_the_page_on_activations_says_what_was_measured() -> None:
+    """Each row of its table of layers is one of the committed tables; the guide names one of them."""
+    page = (ROOT / "docs/activations.md").read_text()
+    folder = ROOT / "results/reports/activation_study/architectures"
+    found = {layers: (test, epochs) for _, layers, _, test, *_, epochs in table_rows(folder / "results.md")}
+    pairs = {
+        arm: (difference, holm) for arm, _, _, difference, _, holm, *_ in table_rows(folder / "paired.md")
+    }
+    shown = re.findall(r"^\| `([\d*, ]+)` \| (.+) \| (.*) \| (.*) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert {layers: (test, epochs) for layers, test, _, _, epochs in shown} == found
+    assert {layers: (minus, holm) for layers, _, minus, holm, _ in shown if minus} == pairs
+    assert all(float(holm) > 0.05 for _, holm in pairs.values())  # "none is significantly better or worse"
+    test, epochs = found["1*512, 1*256, 1*128, 1*64"]
+    mean, low, high = re.findall(r"[\d.]+", test)
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert f"{mean} % ({low} to {high}), with early stopping after {epochs} epochs" in guide
+
+
+def table_rows(path: Path) -> Iterator[list[str]]:
+    """The rows of a committed Markdown table, without bold and escapes."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    for line in lines[2:]:
+        yield [cell.strip().replace("\\", "").replace("**", "") for cell in line.strip("|").split("|")]
