@@ -276,3 +276,15 @@ def test_the_images_of_a_centre() -> None:
     assert found.share[0] == pytest.approx(1)
     assert not found.pattern[1].any()
     assert found.share[1] == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_patterns_are_the_first_singular_vectors(shape: tuple[int, int]) -> None:
+    """Those of an SVD, with the sign of the strongest row, whichever side of the matrix is shorter."""
+    centres = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = centre_images(centres)
+    for centre, pattern, share in zip(centres.numpy(), found.pattern, found.share, strict=True):
+        _, sizes, right = np.linalg.svd(centre)
+        strongest = centre[np.linalg.norm(centre, axis=1).argmax()]
+        assert pattern == pytest.approx(right[0] * np.sign(right[0] @ strongest))
+        assert share == pytest.approx(sizes[0] ** 2 / (sizes**2).sum())
