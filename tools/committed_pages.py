@@ -22,19 +22,20 @@ REPORTS: Final = "results/reports"
 @dataclass(frozen=True)
 class CommittedPage:
     """A report. study: as in `psa report STUDY`; bundle: its records; grid: whose trials it shows, "" for all
-    of the bundle; folder: below results/reports.
+    of the bundle; folder: below results/reports; overrides: of the grid, for a part of it.
     """
 
     study: str
     bundle: str
     grid: str = ""
     folder: str = ""
+    overrides: tuple[str, ...] = ()
 
     def arguments(self, output_dir: Path | str) -> list[str]:
         """Return the arguments of the command `psa report` that writes it, in the root of a checkout."""
         grid = ["--grid", f"reproduction/{self.grid}.toml"] if self.grid else []
         records = ["--results-dir", f"{PUBLISHED}/{self.bundle}.parquet"]
-        return ["report", self.study, *grid, *records, "--output-dir", str(output_dir)]
+        return ["report", self.study, *self.overrides, *grid, *records, "--output-dir", str(output_dir)]
 
 
 PAGES: Final = {

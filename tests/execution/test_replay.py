@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_a_difference_names_the_other_machine(
     assert here["processor"]
     for number, path in enumerate(path for path in store.state_paths() if path.stem == "lkg"):
         state = decode_state(path.read_bytes(), "")
-        state.history["correct"][0] += 1
+        state.history["correct"][0] += 100
         path.write_bytes(encode_state(state))
         sidecar = store.record_path(state.trial).with_suffix(".machine.json")
         sidecar.unlink()
@@ -114,3 +115,40 @@ def test_a_difference_names_the_other_machine(
     assert len(lines) == 2
     assert sum("made on Other CPU with torch" in line for line in lines) == 1
     assert sum("the machine it was made on is not recorded" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "rounding"),
+    [
+        ("correct", 3, True),
+        ("correct", 100, False),
+        ("loss", 1e-7, True),
+        ("train_loss", 0.1, False),
+        ("unit", 1, False),
+    ],
+)
+def test_other_machines_may_differ_by_rounding(
+    column: str,
+    change: float,
+    rounding: bool,
+    store: Store,
+    data_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stranger with another processor is not told that the records are wrong, unless they are."""
+    here = describe(torch.device("cpu"), 1)
+    path = next(path for path in store.state_paths() if path.stem == "lkg")
+    state = decode_state(path.read_bytes(), "")
+    state.history[column] = [value if value is None else value + change for value in state.history[column]]
+    path.write_bytes(encode_state(state))
+    sidecar = store.record_path(state.trial).with_suffix(".machine.json")
+    sidecar.write_bytes(encode_record(here | {"processor": "Other CPU"}))
+    folders = ["--model-dir", store.models, "--results-dir", store.results, "--data-dir", data_dir]
+    code = run(PSA, ["verify", "--json", "--replay", "9", *map(str, folders)])
+    found = json.loads(capsys.readouterr().out)
+    assert (code, bool(found["differences"]), bool(found["rounding"])) == (
+        (0, False, True) if rounding else (2, True, False)
+    )
+    run(PSA, ["verify", "--replay", "9", *map(str, folders)])
+    shown = f"equal within rounding: {found['rounding']}, made on Other CPU with torch"
+    assert (shown in capsys.readouterr().out) == rounding

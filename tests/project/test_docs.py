@@ -444,9 +444,8 @@ def test_the_page_on_open_questions_says_what_was_measured() -> None:
 def arms_minus_none(loops: str) -> dict[str, tuple[str, str, str]]:
     """The arms of the committed table: architectures, difference and corrected p."""
     folder = ROOT / "results/reports/questions/questions_simplemlp_arms"
-    lines = (folder / f"arms_minus_none_{loops}.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows[2:]}
+    rows = table_rows(folder / f"arms_minus_none_{loops}.md")
+    return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows}
 
 
 def test_the_memory_page_says_what_was_measured() -> None:

@@ -29,7 +29,7 @@ def verify(
     *,
     replay: Annotated[
         CountOption,
-        Parameter(help="Also repeat this number of stored loops, drawn at random, and compare the bits."),
+        Parameter(help="Also repeat this number of stored loops, drawn at random, and compare the results."),
     ] = None,
     plugin: PluginFiles = (),
     data_dir: DataDir = Path("dataset"),
@@ -39,8 +39,9 @@ def verify(
 ) -> Outcome:
     """Check the digest and the path of every stored file.
 
-    The path of a file must be that of the trial in it. Exit code 2: a file is damaged or misplaced, or a
-    repeated loop differs from the stored one.
+    The path of a file must be that of the trial in it. A repeated loop must equal the stored one: to the bit
+    on the same kind of processor with the same version of torch, else within rounding. Exit code 2: a file is
+    damaged or misplaced, or a repeated loop differs from the stored one.
 
     Example: psa verify --replay 5
     """
@@ -55,15 +56,16 @@ def verify(
         print_line(out, _apart(folder, count, results_dir))
     place = f"Files checked in {model_dir} and {results_dir}"
     print_line(out, f"{place}: {_summary(found)}")
-    differences = _replayed(store, data_dir, replay, out) if replay else (0, [])
+    repeated = _replayed(store, data_dir, replay, out) if replay else _Repeated()
     document = VerifyDocument(
         checked=found.counts["checked"],
         bundled=found.counts["bundled"],
         problems=found.problems,
         set_aside=set_aside,
         nested=[NestedFolder(path=str(folder), files=count) for folder, count in found.folders.items()],
-        replayed=differences[0],
-        differences=differences[1],
+        replayed=repeated.count,
+        rounding=sum(repeated.rounding.values()),
+        differences=repeated.differences,
     )
     return Outcome(2 if document.problems or document.differences else 0, document)
 
@@ -126,18 +128,31 @@ def _summary(found: _Findings) -> str:
     return f"{counts['checked']:,}{bundled}, damaged: {counts['damaged']:,}{misplaced}"
 
 
-def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> tuple[int, list[ReplayDifference]]:
-    """Train stored loops again. Return their number, and those that came out differently."""
+@dataclass
+class _Repeated:
+    """The number of loops trained again; of those that differ by rounding alone their number for each pair of
+    machines; and the others that came out differently.
+    """
+
+    count: int = 0
+    rounding: Counter[str] = field(default_factory=Counter)
+    differences: list[ReplayDifference] = field(default_factory=list)
+
+
+def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> _Repeated:
+    """Train stored loops again, and print what came out differently."""
     from psa.execution.replay import replay  # torch is imported here, not while options are read
 
-    done, differences = 0, list[ReplayDifference]()
+    repeated = _Repeated()
     # equal bits are guaranteed for one CPU thread only, so the comparison uses one
     with activity(out, "training stored loops again") as show:
         for found in replay(store, Machine(data_dir, "cpu"), count):
-            done += 1
-            show(f"training stored loops again: {done:,} of {count:,}")
-            if found.difference is not None:
-                differences.append(
+            repeated.count += 1
+            show(f"training stored loops again: {repeated.count:,} of {count:,}")
+            if found.rounding:
+                repeated.rounding[found.machines] += 1
+            elif found.difference is not None:
+                repeated.differences.append(
                     ReplayDifference(
                         place=found.place,
                         loop=found.loop,
@@ -148,6 +163,9 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> tuple[i
                 line = f"DIFFERS {found.place}, loop {found.loop}: {found.difference}"
                 line += f"; {found.machines}" if found.machines else ""
                 print_line(out, line)
-    differing = len(differences)
-    out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
-    return done, differences
+    for machines, number in repeated.rounding.items():
+        print_line(out, f"equal within rounding: {number:,}, {machines}")
+    differing = len(repeated.differences)
+    line = f"Loops trained again: {repeated.count:,}, differing from what is stored: {differing:,}"
+    out.print(line, markup=False)
+    return repeated

@@ -202,6 +202,10 @@ class VerifyDocument(Document):
     ]
     nested: Annotated[list[NestedFolder], Field(description="Folders of their own, not counted elsewhere.")]
     replayed: Annotated[CountField, Field(description="Meta-loops trained again, with --replay.")]
+    rounding: Annotated[
+        CountField,
+        Field(description="Those of another kind of machine that differ by rounding alone."),
+    ]
     differences: Annotated[list[ReplayDifference], Field(description="Those that came out differently.")]
 
 
