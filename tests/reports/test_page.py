@@ -144,11 +144,15 @@ window.addEventListener("load", () => document.querySelector("button.png").click
 
 
 @NEEDS
-def test_a_picture_is_saved_as_png(tmp_path: Path) -> None:
-    """The page holds WebP without loss: the saved file is a PNG of the same pixels, named as the figure."""
-    drawn = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+@pytest.mark.parametrize(("high", "kind"), [(9, "webp"), (16_384, "png")])
+def test_a_picture_is_saved_as_png(tmp_path: Path, high: int, kind: str) -> None:
+    """The page holds WebP without loss, or PNG where the figure is higher than WebP allows, as with a row for
+    each of 400 arms. The saved file is a PNG of the same pixels, named as the figure.
+    """
+    drawn = np.random.default_rng(0).integers(0, 256, (high, 14, 3), np.uint8)
     page = page_of(tmp_path)
     Image.fromarray(drawn).save(tmp_path / "shown.png")
+    assert f'src="data:image/{kind};base64,' in html(page)
     found = browsed(tmp_path, page, SAVING)
     saved = Image.open(io.BytesIO(bytes(found["bytes"])))
     assert (found["name"], saved.format) == ("shown.png", "PNG")

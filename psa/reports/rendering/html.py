@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from psa.reports.rendering.images import as_webp
+from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
 from psa.reports.rendering.trials import TrialIndex
@@ -162,7 +162,7 @@ def _section(section: Section, page: Page, figures: Iterator[int], tables: Itera
 
 
 def _picture(picture: Picture, number: int) -> dict[str, Any]:
-    content, size = as_webp(picture.path.read_bytes())
+    image = embedded_image(picture.path.read_bytes())
     return {
         "name": picture.path.stem,
         "number": number,
@@ -170,9 +170,9 @@ def _picture(picture: Picture, number: int) -> dict[str, Any]:
         "caption": picture.caption,
         "notes": picture.notes,
         "text": picture.text,
-        "size": size,
-        "shape": _shape(*size),
-        "address": _address("image/webp", content),
+        "size": image.size,
+        "shape": _shape(*image.size),
+        "address": _address(image.media_type, image.content),
     }
 
 
@@ -182,7 +182,7 @@ def _short(caption: str) -> str:
 
 
 def _shape(width: int, height: int) -> str:
-    """Return the class of a figure by which paper bounds its height, empty for an ordinary one."""
+    """Return the class of a figure that limits its height in print, "" for one of ordinary height."""
     return "tall" if height > width else "high" if height > _HIGH * width else ""
 
 
@@ -221,14 +221,18 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
 
 def _kind(rows: int, letters: int) -> str:
     """Return the classes of a table by its size."""
-    kinds = (
-        ("short", rows <= _SHORT),
-        ("whole", rows <= _WHOLE),
-        ("narrow", letters <= _NARROW),
-        ("wide", letters > _WIDE),
-        ("widest", letters > _WIDEST),
+    return _classes(
+        short=rows <= _SHORT,
+        whole=rows <= _WHOLE,
+        narrow=letters <= _NARROW,
+        wide=letters > _WIDE,
+        widest=letters > _WIDEST,
     )
-    return " ".join(kind for kind, so in kinds if so)
+
+
+def _classes(**applies: bool) -> str:
+    """Return the names of those CSS classes that apply."""
+    return " ".join(name for name, applied in applies.items() if applied)
 
 
 def _has_sentence(table: Table) -> bool:
@@ -254,17 +258,16 @@ def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
     for cell, column in zip(table.rows[number], table.columns, strict=True):
         value = value_of(cell)
         text = shown(cell, column)
-        kinds = (
-            ("missing", value is None),
-            ("text", column.kind == "text"),
-            ("brief", column.kind == "text" and len(text) <= _WRAPPED),
-            ("long", len(text) > _WRAPPED_FROM),
-        )
         yield {
             "text": text,
             "bold": isinstance(cell, Bold),
             "key": _key(value),
-            "kind": " ".join(kind for kind, so in kinds if so),
+            "kind": _classes(
+                missing=value is None,
+                text=column.kind == "text",
+                brief=column.kind == "text" and len(text) <= _WRAPPED,
+                long=len(text) > _WRAPPED_FROM,
+            ),
         }
 
 
