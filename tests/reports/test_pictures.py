@@ -303,6 +303,23 @@ def test_a_scale_reaches_down_to_zero_r_only_where_the_arms_stay_apart(lowest: f
     assert shown or any("Not on the scale" in note for note in notes_in(drawn))
 
 
+@pytest.mark.parametrize("test", [97.0, 5.0])
+def test_a_single_trial_has_a_scale_and_a_note_that_agrees_with_it(test: float) -> None:
+    """Without a range it has no room for ZeroR, neither above nor below it."""
+    figure = comparison_figure([arm("a", test)], ["activation"], 11.0)
+    low, high = figure.axes[0].get_xlim()
+    assert low < test < high
+    assert not low < 11.0 < high
+    assert "Not on the scale: ZeroR of the validation split, 11.00 %." in notes_in(figure)
+
+
+def test_zero_r_above_all_arms_is_on_the_scale() -> None:
+    """Networks that have learned nothing may be worse than ZeroR of the validation split."""
+    figure = comparison_figure([arm("a", 3.0, 4.0), arm("b", 5.0, 7.0)], ["activation"], 11.0)
+    assert "zero_r" in [line.get_gid() for line in figure.axes[0].lines]
+    assert any(note.startswith("Dashed: ZeroR") for note in notes_in(figure))
+
+
 def test_arms_that_are_equal_to_the_last_bit_are_named() -> None:
     """Their curves hide each other; one number that differs makes them two."""
     arms = [arm(name, 90.0, 91.0) for name in ("a", "b", "c")]
