@@ -136,7 +136,7 @@ def report(  # noqa: PLR0913  # each is an option
                     pdf=f"{folder}.pdf" if pdf else None,
                     folder=str(folder),
                     files=list(map(str, written)),
-                    trials=len(rows),
+                    trials=rows["id"].nunique(),
                     run_folders=made,
                 )
             )
