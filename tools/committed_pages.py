@@ -44,7 +44,9 @@ PAGES: Final = {
     "questions": CommittedPage("questions", "questions", "questions", folder="questions"),
     "memory": CommittedPage("memory", "memory", "memory", folder="memory"),
     "growth": CommittedPage("growth", "growth", "growth", folder="memory"),
-    "architectures": CommittedPage("architectures", "architectures", "architectures", folder="activation_study"),
+    "architectures": CommittedPage(
+        "architectures", "architectures", "architectures", folder="activation_study"
+    ),
 }
 
 
