@@ -446,7 +446,7 @@ def arms_minus_none(loops: str) -> dict[str, tuple[str, str, str]]:
     folder = ROOT / "results/reports/questions/questions_simplemlp_arms"
     lines = (folder / f"arms_minus_none_{loops}.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows[2:]}
+    return {arm: (archs, difference, holm.strip("*")) for arm, archs, difference, _, holm, *_ in rows[2:]}
 
 
 def test_the_memory_page_says_what_was_measured() -> None:
