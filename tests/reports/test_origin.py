@@ -41,6 +41,15 @@ def test_the_command_of_a_trial_selects_that_trial_alone(path: Path) -> None:
         assert [trial.id for trial in load_grid(path, only=found[name]).trials] == [name]
 
 
+def test_the_command_of_a_trial_holds_for_a_part_of_a_grid() -> None:
+    """A page may show one trial of a grid: its command has to tell it from all the others."""
+    path = ROOT / "reproduction/digits.toml"
+    (trial,) = load_grid(path, only="family=simplemlp arch=1*8 mode=none seed=3").trials
+    found = selections(load_grid(path, only="family=simplemlp arch=1*8 mode=none seed=3"))
+    assert list(found) == [trial.id]
+    assert load_grid(path, only=found[trial.id]).trials == (trial,)
+
+
 def test_curves_are_those_of_the_loops() -> None:
     """LKG and accuracy in hundredths of a percent, losses with four digits; a missing trial has none."""
     made = [row("1*16", "none", 0, [9000, 8000, 9311]), row("1*16", "none", 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +105,9 @@ def report(  # noqa: PLR0913  # each is an option
         declared = _declared(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
-        source = _Source(study, grid, {} if declared is None else selections(declared), stages)
+        settings = (*overrides, *(word for path in plugin for word in ("--plugin", str(path))))
+        selected = {} if declared is None else selections(declared)
+        source = _Source(study, grid, settings, only, selected, stages)
         show("reading the records")
         frame, observed = load_frames(
             store, () if study == "all" else [study], expected, horizons,
@@ -169,11 +172,13 @@ def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
 class _Source:
     """The study and grid that a report was asked for, and the stored trials that were read for it, by id.
 
-    selections: the value of --only per trial.
+    settings: the overrides and plugins, as words of a command; selections: the value of --only per trial.
     """
 
     study: str
     grid: Path | None
+    settings: tuple[str, ...]
+    only: str
     selections: Mapping[str, str]
     stages: tuple[StageStatus, ...]
     trials: dict[str, StoredTrial] = field(default_factory=dict)
@@ -181,13 +186,16 @@ class _Source:
     @property
     def command(self) -> str:
         """The command that writes the page. Folders are left out: the page does not depend on them."""
-        return f"psa report {self.study}" + ("" if self.grid is None else f" --grid {self.grid}")
+        grid = [] if self.grid is None else ["--grid", str(self.grid)]
+        only = ["--only", self.only] if self.only else []
+        return shlex.join(["psa", "report", self.study, *grid, *self.settings, *only])
 
     def repeat(self, trial: str) -> str:
         """Return the command that trains a trial again, "" for one that the grid does not declare."""
         only = self.selections.get(trial)
+        sweep = shlex.join(["psa", "sweep", str(self.grid), *self.settings])
         folders = "--results-dir again/results --model-dir again/models"
-        return "" if only is None else f"psa sweep {self.grid} --only '{only}' {folders}"
+        return "" if only is None else f"{sweep} --only '{only}' {folders}"
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:

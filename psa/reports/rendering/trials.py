@@ -162,13 +162,13 @@ def selections(grid: Grid) -> dict[str, str]:
 
     A trial without one is left out: it differs from others in a value that the command line cannot express.
     """
-    points = grid.points
-    if not points:
+    declared = [point for stage in grid.stages for point in stage.everyone]
+    if not declared:
         return {}
-    keys = [key for key in type(points[0].settings).model_fields if _varies(points, key)]
-    keys = [*(["variant"] if any(point.variant for point in points) else []), *keys, "seed"]
+    keys = [key for key in type(declared[0].settings).model_fields if _varies(declared, key)]
+    keys = [*(["variant"] if any(point.variant for point in declared) else []), *keys, "seed"]
     found = {}
-    for point in points:
+    for point in grid.points:
         texts = {key: _clause_text(point.value(key)) for key in keys if point.value(key) is not None}
         if all(text is not None for text in texts.values()):
             found[point.trial.id] = " ".join(f"{key}={text}" for key, text in texts.items())
