@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from made_up_frames import ARCHS, ASYMMETRIC, FEW, frame, row
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -48,6 +50,22 @@ def texts(figure: Figure) -> list[str]:
 
 
 # Few architectures and many
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_numbers_below_a_heat_map_do_not_overlap(count: int) -> None:
+    """A page may show a single mode, whose panel is one cell wide."""
+    modes = MODES[:count]
+    made = [row("1*16", mode, seed, [9000 + 7 * at]) for at, mode in enumerate(modes) for seed in (0, 1)]
+    figure = heat_map_figure(cells_of(build_frame(made)), ["1*16"])
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    figure.draw(renderer)
+    bars = [ax for ax in figure.axes if ax.get_xlabel()]
+    assert len(bars) == (2 if count == 1 else 3)
+    texts = [*(ax.get_xticklabels() for ax in bars), [ax.xaxis.label for ax in bars]]
+    for line in texts:
+        boxes = [text.get_window_extent(renderer) for text in line]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_few_architectures_are_shown_as_dots_and_heat_maps() -> None:
