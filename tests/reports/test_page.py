@@ -30,6 +30,19 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     assert text.count('="data:image/') == text.count('src="data:image/webp;base64,') == 1
 
 
+def test_sections_without_content_and_headings_without_rows_are_left_out(tmp_path: Path) -> None:
+    """Without a finished trial nothing is below them. A table without rows keeps its caption and its note."""
+    page = with_trials(tmp_path)
+    (section,) = page.sections
+    empty = replace(section, tables=(replace(TABLE, rows=()),))
+    text = html(replace(page, sections=(empty, Section("Curves of nothing"))))
+    assert "Curves of nothing" not in text
+    assert "The table has no rows." in text
+    assert TABLE.note in text
+    assert '<table class="sortable' not in text
+    assert "Select a number" not in text
+
+
 def test_equal_pages_are_equal_texts(tmp_path: Path) -> None:
     """A page holds no time and no name of a machine."""
     assert html(page_of(tmp_path)) == html(page_of(tmp_path))

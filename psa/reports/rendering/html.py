@@ -102,6 +102,11 @@ class Page:
     trials: TrialIndex | None = field(default=None, repr=False)
     origin: Provenance | None = field(default=None, repr=False)
 
+    @property
+    def filled(self) -> tuple[Section, ...]:
+        """The sections with content: without a finished trial there are no curves, for example."""
+        return tuple(each for each in self.sections if each.text or each.pictures or each.tables)
+
 
 def with_notes(page: Page, notes: Mapping[Path, tuple[str, ...]]) -> Page:
     """Return the page with the notes of its figures, by the path of the PNG, in their captions."""
@@ -136,7 +141,7 @@ def html(page: Page) -> str:
             "facts": page.facts,
             "warnings": page.warnings,
             "sources": page.sources,
-            "sections": [_section(section, page, *numbers) for section in page.sections],
+            "sections": [_section(section, page, *numbers) for section in page.filled],
             "trials": None if page.trials is None else page.trials.encoded(),
             "origin": page.origin,
         },
@@ -196,7 +201,7 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "number": number,
         "caption": table.caption,
         "note": table.note,
-        "opens": any(column.name in (*rows, *opens) for column in table.columns),
+        "opens": bool(table.rows) and any(column.name in (*rows, *opens) for column in table.columns),
         "kind": _kind(len(table.rows), letters),
         "letters": letters,
         "printed": _PRINTED if len(table.rows) > _PRINTED_WHOLE else 0,
