@@ -18,7 +18,15 @@ from psa.analysis.frame_schema import build_frame
 from psa.experiments.grid import load_grid
 from psa.reports.rendering import provenance as origin
 from psa.reports.rendering.provenance import code_commit, provenance
-from psa.reports.rendering.trials import StoredTrial, TrialIndex, flat_spec, index_trials, selections
+from psa.reports.rendering.trials import (
+    StoredTrial,
+    TrialIndex,
+    flat_spec,
+    index_trials,
+    selections,
+    stored_trial,
+)
+from psa.storage.records.record_store import StoredRecord
 
 GRIDS = sorted(path for path in (ROOT / "reproduction").glob("*.toml") if "[search]" not in path.read_text())
 
@@ -77,6 +85,18 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
     assert found["rows"]["Arm"] == ["a", None]
     assert found["commands"] == [None, "psa x"]
     assert found["rows"]["record"] == [f"{name}.json" for name in names]
+
+
+def test_a_page_does_not_depend_on_where_its_records_are(tmp_path: Path) -> None:
+    """Their places begin below the results folder, also where a bundle is named in place of it."""
+    bundle = tmp_path / "some.parquet"
+    bundle.touch()
+    record = {"spec": {"seed": 0}}
+    loose = StoredRecord(f"{tmp_path}/a/s00.json", b"", record, None)
+    bundled = StoredRecord(f"{bundle}, record a/s00", b"", record, None)
+    assert stored_trial(loose, tmp_path).place == "a/s00.json"
+    for results in (tmp_path, bundle):
+        assert stored_trial(bundled, results).place == "some.parquet, record a/s00"
 
 
 def test_a_name_that_repeats_another_one_is_not_listed() -> None:

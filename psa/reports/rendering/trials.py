@@ -56,9 +56,10 @@ class TrialIndex:
 
 
 def stored_trial(stored: StoredRecord, results: Path) -> StoredTrial:
-    """Return what a page shows of a record in a results folder."""
+    """Return what a page shows of a record in a results folder, or in a bundle given in place of one."""
     machine = stored.machine()
-    place = stored.place.removeprefix(f"{results}/")
+    folder = results if results.is_dir() else results.parent
+    place = stored.place.removeprefix(f"{folder}/")
     return StoredTrial(place, stored.record["spec"], {} if machine is None else machine[1])
 
 
