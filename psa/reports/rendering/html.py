@@ -31,7 +31,7 @@ _NARROW: Final = 80  # letters; two tables of so many stand beside each other on
 _WIDE: Final = 195  # letters; a wider table has no room on an upright sheet, so its sheet is turned
 _WIDEST: Final = 270  # letters; wider than a turned sheet, so cells take several lines
 _PRINTED_WHOLE: Final = 100  # rows, of two sheets; of a longer table only the first are printed
-_PRINTED: Final = 40  # rows, of one sheet; the style sheet has this number, too
+_PRINTED: Final = 40  # rows, of one sheet
 _STACKED: Final = 4  # columns; with a sentence among so few, a phone shows each row as a block
 _WRAPPED: Final = 24  # letters of a printed line of a column of texts
 _PADDING: Final = 2  # letters beside a column
@@ -146,6 +146,7 @@ def html(page: Page) -> str:
             "origin": page.origin,
         },
         style=_resource("page.css"),
+        printed=_PRINTED,
         script=_resource("page.js"),
         plot_style=_resource("uplot.min.css"),
         plot_script=_resource("uplot.min.js"),
@@ -204,7 +205,7 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "opens": bool(table.rows) and any(column.name in (*rows, *opens) for column in table.columns),
         "kind": _kind(len(table.rows), letters),
         "letters": letters,
-        "printed": _PRINTED if len(table.rows) > _PRINTED_WHOLE else 0,
+        "cut": len(table.rows) > _PRINTED_WHOLE,
         "stacked": len(table.columns) <= _STACKED and _has_sentence(table),
         "filtered": len(table.rows) >= _FILTERED_FROM,
         "heads": [
