@@ -26,6 +26,7 @@ from psa.reports.rendering.trials import (
     selections,
     stored_trial,
 )
+from psa.reports.wording import origin as sources_of
 from psa.storage.records.record_store import StoredRecord
 
 GRIDS = sorted(path for path in (ROOT / "reproduction").glob("*.toml") if "[search]" not in path.read_text())
@@ -85,6 +86,15 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
     assert found["rows"]["Arm"] == ["a", None]
     assert found["commands"] == [None, "psa x"]
     assert found["rows"]["record"] == [f"{name}.json" for name in names]
+
+
+def test_the_sources_of_a_page_are_true_of_loose_records_and_of_bundles() -> None:
+    """A record is a file or a row of a bundle. The rows lie in the folder of the page, not beside it."""
+    made = build_frame([row("1*16", "none", seed, [9000]) for seed in (0, 1)] + [row("1*16", "none", 2)])
+    text = sources_of(made, "every loop of every trial")
+    assert text.startswith("All numbers come from 2 records of study ")
+    assert ", one per trial, trained on: " in text
+    assert "rows.parquet and rows.csv in the folder of the same name as this page hold every loop" in text
 
 
 def test_a_page_does_not_depend_on_where_its_records_are(tmp_path: Path) -> None:
