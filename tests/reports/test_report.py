@@ -238,11 +238,12 @@ def test_overrides_and_only_name_the_trials_of_a_sweep(
     stored(tmp_path)
     for trial in load_grid(tmp_path / "grid.toml", ["lr=1e-3"]).trials:
         store.write(trial, record(trial), {})
-    code, _, err = report("ablation", "lr=1e-3", "--grid", "grid.toml", "--only", "arch=1*8,4*1 seed=0,1")
+    words = ("lr=1e-3", "--grid", "grid.toml", "--only", "arch=1*8,4*1 seed=0,1", "--order", "list.txt")
+    code, _, err = report("ablation", *words)
     assert code == 0, err
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
     assert "24 of 24" in page
-    command = "psa report ablation --grid grid.toml lr=1e-3 --only 'arch=1*8,4*1 seed=0,1'"
+    command = "psa report ablation --grid grid.toml lr=1e-3 --only 'arch=1*8,4*1 seed=0,1' --order list.txt"
     assert command in html.unescape(page)
     commands = commands_in(page)
     assert len(commands) == 24

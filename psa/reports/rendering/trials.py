@@ -163,6 +163,7 @@ def selections(grid: Grid) -> dict[str, str]:
 
     A trial without one is left out: it differs from others in a value that the command line cannot express.
     """
+    # those that --only leaves out, too: the command has to tell a trial from them
     declared = [point for stage in grid.stages for point in stage.everyone]
     if not declared:
         return {}
