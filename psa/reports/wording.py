@@ -78,15 +78,15 @@ def apart_text(frame: pd.DataFrame) -> str:
 
 
 def origin(rows: pd.DataFrame, beside: str) -> str:
-    """Describe the records behind a page, from rows of one per trial. beside: the detail in the files beside
-    the page.
+    """Describe the records behind a page, from rows of one per trial. beside: the detail in the files of the
+    folder of the page.
     """
     done = rows[rows["status"] == "done"]
     devices = ", ".join(devices_of(rows)) or "unknown"
     return (
-        f"All numbers come from {pluralize(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
-        f"file per trial, trained on: {devices}. rows.parquet and rows.csv beside it hold {beside}; each "
-        "table can be downloaded below it."
+        f"All numbers come from {pluralize(len(done), 'record')} of study {rows['study'].iloc[0]}, one per "
+        f"trial, trained on: {devices}. rows.parquet and rows.csv in the folder of the same name as this "
+        f"page hold {beside}; each table can be downloaded below it."
     )
 
 

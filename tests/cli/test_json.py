@@ -125,13 +125,14 @@ def test_fetch(psa: Psa, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_report(psa: Psa, home: Path) -> None:
-    """The paths of everything that was written."""
+    """The paths of everything that was written, and the number of trials, not of their meta-loops."""
     code, body, _ = psa("report", "tiny")
     assert code == 0
     fitting(body, ReportDocument)
     (page,) = body["reports"]
     assert (home / page["page"]).is_file()
     assert {(home / path).is_file() for path in page["files"]} == {True}
+    assert page["trials"] == 1
 
 
 def test_search(home: Path) -> None:

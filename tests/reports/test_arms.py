@@ -242,8 +242,8 @@ def test_many_arms_are_counted_and_marked_in_the_table_but_not_listed() -> None:
     (both,) = arm_findings(rows_of(*above, *below, ("same", 0.5, 0.5)))
     assert both.endswith(
         "for 20 of 21 tested arms. 10 are above mode none: from up0 (+1.00 points) to up9 (+10.00 points). "
-        "10 are below mode none: from down0 (-1.00 points) to down9 (-10.00 points). The table has the p of "
-        "each in bold."
+        "10 are below mode none: from down0 (-1.00 points) to down9 (-10.00 points). Their p is bold in the "
+        "table."
     )
     (one,) = arm_findings(rows_of(*above, below[0]))
     assert "1 is below mode none: down0 (-1.00 points)." in one

@@ -18,7 +18,16 @@ from psa.analysis.frame_schema import build_frame
 from psa.experiments.grid import load_grid
 from psa.reports.rendering import provenance as origin
 from psa.reports.rendering.provenance import code_commit, provenance
-from psa.reports.rendering.trials import StoredTrial, TrialIndex, flat_spec, index_trials, selections
+from psa.reports.rendering.trials import (
+    StoredTrial,
+    TrialIndex,
+    flat_spec,
+    index_trials,
+    selections,
+    stored_trial,
+)
+from psa.reports.wording import origin as sources_of
+from psa.storage.records.record_store import StoredRecord
 
 GRIDS = sorted(path for path in (ROOT / "reproduction").glob("*.toml") if "[search]" not in path.read_text())
 
@@ -39,6 +48,15 @@ def test_the_command_of_a_trial_selects_that_trial_alone(path: Path) -> None:
     assert len(found) > 0.9 * len(ids)
     for name in [name for name in (ids[0], ids[len(ids) // 2], ids[-1]) if name in found]:
         assert [trial.id for trial in load_grid(path, only=found[name]).trials] == [name]
+
+
+def test_the_command_of_a_trial_holds_for_a_part_of_a_grid() -> None:
+    """A page may show one trial of a grid: its command has to tell it from all the others."""
+    path = ROOT / "reproduction/digits.toml"
+    (trial,) = load_grid(path, only="family=simplemlp arch=1*8 mode=none seed=3").trials
+    found = selections(load_grid(path, only="family=simplemlp arch=1*8 mode=none seed=3"))
+    assert list(found) == [trial.id]
+    assert load_grid(path, only=found[trial.id]).trials == (trial,)
 
 
 def test_curves_are_those_of_the_loops() -> None:
@@ -68,6 +86,27 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
     assert found["rows"]["Arm"] == ["a", None]
     assert found["commands"] == [None, "psa x"]
     assert found["rows"]["record"] == [f"{name}.json" for name in names]
+
+
+def test_the_sources_of_a_page_are_true_of_loose_records_and_of_bundles() -> None:
+    """A record is a file or a row of a bundle. The rows lie in the folder of the page, not beside it."""
+    made = build_frame([row("1*16", "none", seed, [9000]) for seed in (0, 1)] + [row("1*16", "none", 2)])
+    text = sources_of(made, "every loop of every trial")
+    assert text.startswith("All numbers come from 2 records of study ")
+    assert ", one per trial, trained on: " in text
+    assert "rows.parquet and rows.csv in the folder of the same name as this page hold every loop" in text
+
+
+def test_a_page_does_not_depend_on_where_its_records_are(tmp_path: Path) -> None:
+    """Their places begin below the results folder, also where a bundle is named in place of it."""
+    bundle = tmp_path / "some.parquet"
+    bundle.touch()
+    record = {"spec": {"seed": 0}}
+    loose = StoredRecord(f"{tmp_path}/a/s00.json", b"", record, None)
+    bundled = StoredRecord(f"{bundle}, record a/s00", b"", record, None)
+    assert stored_trial(loose, tmp_path).place == "a/s00.json"
+    for results in (tmp_path, bundle):
+        assert stored_trial(bundled, results).place == "some.parquet, record a/s00"
 
 
 def test_a_name_that_repeats_another_one_is_not_listed() -> None:

@@ -30,6 +30,19 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     assert text.count('="data:image/') == text.count('src="data:image/webp;base64,') == 1
 
 
+def test_sections_without_content_and_headings_without_rows_are_left_out(tmp_path: Path) -> None:
+    """Without a finished trial nothing is below them. A table without rows keeps its caption and its note."""
+    page = with_trials(tmp_path)
+    (section,) = page.sections
+    empty = replace(section, tables=(replace(TABLE, rows=()),))
+    text = html(replace(page, sections=(empty, Section("Curves of nothing"))))
+    assert "Curves of nothing" not in text
+    assert "The table has no rows." in text
+    assert TABLE.note in text
+    assert '<table class="sortable' not in text
+    assert "Select a number" not in text
+
+
 def test_equal_pages_are_equal_texts(tmp_path: Path) -> None:
     """A page holds no time and no name of a machine."""
     assert html(page_of(tmp_path)) == html(page_of(tmp_path))
@@ -144,11 +157,15 @@ window.addEventListener("load", () => document.querySelector("button.png").click
 
 
 @NEEDS
-def test_a_picture_is_saved_as_png(tmp_path: Path) -> None:
-    """The page holds WebP without loss: the saved file is a PNG of the same pixels, named as the figure."""
-    drawn = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+@pytest.mark.parametrize(("high", "kind"), [(9, "webp"), (16_384, "png")])
+def test_a_picture_is_saved_as_png(tmp_path: Path, high: int, kind: str) -> None:
+    """The page holds WebP without loss, or PNG where the figure is higher than WebP allows, as with a row for
+    each of 400 arms. The saved file is a PNG of the same pixels, named as the figure.
+    """
+    drawn = np.random.default_rng(0).integers(0, 256, (high, 14, 3), np.uint8)
     page = page_of(tmp_path)
     Image.fromarray(drawn).save(tmp_path / "shown.png")
+    assert f'src="data:image/{kind};base64,' in html(page)
     found = browsed(tmp_path, page, SAVING)
     saved = Image.open(io.BytesIO(bytes(found["bytes"])))
     assert (found["name"], saved.format) == ("shown.png", "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from made_up_frames import ARCHS, ASYMMETRIC, FEW, frame, row
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -48,6 +50,22 @@ def texts(figure: Figure) -> list[str]:
 
 
 # Few architectures and many
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_numbers_below_a_heat_map_do_not_overlap(count: int) -> None:
+    """A page may show a single mode, whose panel is one cell wide."""
+    modes = MODES[:count]
+    made = [row("1*16", mode, seed, [9000 + 7 * at]) for at, mode in enumerate(modes) for seed in (0, 1)]
+    figure = heat_map_figure(cells_of(build_frame(made)), ["1*16"])
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    figure.draw(renderer)
+    bars = [ax for ax in figure.axes if ax.get_xlabel()]
+    assert len(bars) == (2 if count == 1 else 3)
+    texts = [*(ax.get_xticklabels() for ax in bars), [ax.xaxis.label for ax in bars]]
+    for line in texts:
+        boxes = [text.get_window_extent(renderer) for text in line]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_few_architectures_are_shown_as_dots_and_heat_maps() -> None:
@@ -301,6 +319,23 @@ def test_a_scale_reaches_down_to_zero_r_only_where_the_arms_stay_apart(lowest: f
     drawn = temperature_figure(every, ["activation", "temperature"], 11.0)
     assert any(line.get_label() == "ZeroR (validation)" for line in drawn.axes[0].lines) == shown
     assert shown or any("Not on the scale" in note for note in notes_in(drawn))
+
+
+@pytest.mark.parametrize("test", [97.0, 5.0])
+def test_a_single_trial_has_a_scale_and_a_note_that_agrees_with_it(test: float) -> None:
+    """Without a range it has no room for ZeroR, neither above nor below it."""
+    figure = comparison_figure([arm("a", test)], ["activation"], 11.0)
+    low, high = figure.axes[0].get_xlim()
+    assert low < test < high
+    assert not low < 11.0 < high
+    assert "Not on the scale: ZeroR of the validation split, 11.00 %." in notes_in(figure)
+
+
+def test_zero_r_above_all_arms_is_on_the_scale() -> None:
+    """Networks that have learned nothing may be worse than ZeroR of the validation split."""
+    figure = comparison_figure([arm("a", 3.0, 4.0), arm("b", 5.0, 7.0)], ["activation"], 11.0)
+    assert "zero_r" in [line.get_gid() for line in figure.axes[0].lines]
+    assert any(note.startswith("Dashed: ZeroR") for note in notes_in(figure))
 
 
 def test_arms_that_are_equal_to_the_last_bit_are_named() -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import html
 import io
+import json
+import re
+import shlex
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,19 +219,38 @@ def test_a_longer_arm_is_not_compared_where_the_grid_was_named(
         assert pairs == ({"0"} if loops == "12" else set())
 
 
+def commands_in(page: str) -> list[str]:
+    """The commands of a page that train a trial again."""
+    encoded = re.search(r'id="trial-data">"([^"<]*)"<', page)
+    assert encoded is not None
+    commands: list[str] = json.loads(zlib.decompress(base64.b64decode(encoded[1])))["commands"]
+    return commands
+
+
 def test_overrides_and_only_name_the_trials_of_a_sweep(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for `psa plan`; trials of the plain grid do not mix with them."""
+    """As for `psa plan`; trials of the plain grid do not mix with them. The commands that the page names for
+    itself and for its trials have them, too.
+    """
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
     store = Store(tmp_path / "models", tmp_path / "results")
     stored(tmp_path)
     for trial in load_grid(tmp_path / "grid.toml", ["lr=1e-3"]).trials:
         store.write(trial, record(trial), {})
-    code, _, err = report("ablation", "lr=1e-3", "--grid", "grid.toml", "--only", "arch=1*8,4*1 seed=0,1")
+    words = ("lr=1e-3", "--grid", "grid.toml", "--only", "arch=1*8,4*1 seed=0,1", "--order", "list.txt")
+    code, _, err = report("ablation", *words)
     assert code == 0, err
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
     assert "24 of 24" in page
+    command = "psa report ablation --grid grid.toml lr=1e-3 --only 'arch=1*8,4*1 seed=0,1' --order list.txt"
+    assert command in html.unescape(page)
+    commands = commands_in(page)
+    assert len(commands) == 24
+    for each in commands:
+        sweep, *words = shlex.split(each)[1:]
+        assert (sweep, words[:2]) == ("sweep", ["grid.toml", "lr=1e-3"])
+        assert len(load_grid(tmp_path / words[0], words[1:2], words[words.index("--only") + 1]).trials) == 1
     folder = tmp_path / "results/reports/ablation_simplemlp"
     with (folder / "rows.csv").open() as lines:
         assert {row["lr"] for row in csv.DictReader(lines)} == {"0.001"}

@@ -351,7 +351,7 @@ def test_pending_is_what_has_no_record_of_the_horizon(tmp_path: Path) -> None:
     early = written(tmp_path / "early", finals=finals)
     assert early.pending([TRIAL], 100) == []
     flip(store.record_path(TRIAL))
-    with pytest.raises(CorruptFileError, match="Remove it and run the same command again"):
+    with pytest.raises(CorruptFileError, match="Remove it, and the next sweep trains its trial again"):
         store.pending([TRIAL], 3)
 
 

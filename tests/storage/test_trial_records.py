@@ -70,7 +70,7 @@ def test_a_fault_is_named(fault: str) -> None:
     with pytest.raises(CorruptFileError, match=r"^here must be a valid record of a trial \(") as refused:
         decode_trial_record(encode_record(changed(path, value)), "here")
     assert path[0] in str(refused.value)
-    assert str(refused.value).endswith("Remove it and run the same command again")
+    assert str(refused.value).endswith("Remove it, and the next sweep trains its trial again")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

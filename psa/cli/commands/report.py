@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -25,6 +25,7 @@ from psa.cli.options import (
 )
 from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.report_source import ReportSource
 from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
@@ -40,11 +41,12 @@ if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while 
 
     from psa.reports.contract import Report, ReportContext
     from psa.reports.rendering.html import Page
-    from psa.reports.rendering.trials import StoredTrial
 
 logger = logging.getLogger(__name__)
 
 _REPRODUCTION: Final = Path("reproduction")
+_ORDER: Final = _REPRODUCTION / "configurations.txt"
+_ASYMMETRIC: Final = _REPRODUCTION / "asymmetric.txt"
 _PUBLISHED_DATASET: Final = "mnist"
 _NAMED: Final = 4  # files that a warning names one by one
 
@@ -62,10 +64,10 @@ def report(  # noqa: PLR0913  # each is an option
     ] = None,
     order: Annotated[
         Path, Parameter(help="List of architectures in order, one per line; ignored if missing.")
-    ] = _REPRODUCTION / "configurations.txt",
+    ] = _ORDER,
     asymmetric: Annotated[
         Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
-    ] = _REPRODUCTION / "asymmetric.txt",
+    ] = _ASYMMETRIC,
     plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
@@ -96,7 +98,7 @@ def report(  # noqa: PLR0913  # each is an option
         from psa.analysis.records_frame import load_frames
         from psa.reports.contract import RUNS, report_of, save_run_folders
         from psa.reports.rendering.pdf import check_typst
-        from psa.reports.rendering.trials import selections, stored_trial
+        from psa.reports.rendering.trials import selections
 
         if pdf:
             check_typst()
@@ -104,11 +106,17 @@ def report(  # noqa: PLR0913  # each is an option
         declared = _declared(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
-        source = _Source(study, grid, {} if declared is None else selections(declared), stages)
+        files = {
+            "--reference": reference,
+            "--order": None if order == _ORDER else order,
+            "--asymmetric": None if asymmetric == _ASYMMETRIC else asymmetric,
+        }
+        selected = {} if declared is None else selections(declared)
+        source = ReportSource(study, grid, overrides, only, plugin, files, selected, stages)
         show("reading the records")
         frame, observed = load_frames(
             store, () if study == "all" else [study], expected, horizons,
-            lambda each: source.trials.update({each.record["id"]: stored_trial(each, store.results)}),
+            lambda stored: source.add(stored, store.results),
         )  # fmt: skip
     pages = []
     for kind, part in frame.groupby("kind", observed=True, sort=False):
@@ -136,7 +144,7 @@ def report(  # noqa: PLR0913  # each is an option
                     pdf=f"{folder}.pdf" if pdf else None,
                     folder=str(folder),
                     files=list(map(str, written)),
-                    trials=len(rows),
+                    trials=rows["id"].nunique(),
                     run_folders=made,
                 )
             )
@@ -163,31 +171,6 @@ def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
     none of a stage that waits for the one before it.
     """
     return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The study and grid that a report was asked for, and the stored trials that were read for it, by id.
-
-    selections: the value of --only per trial.
-    """
-
-    study: str
-    grid: Path | None
-    selections: Mapping[str, str]
-    stages: tuple[StageStatus, ...]
-    trials: dict[str, StoredTrial] = field(default_factory=dict)
-
-    @property
-    def command(self) -> str:
-        """The command that writes the page. Folders are left out: the page does not depend on them."""
-        return f"psa report {self.study}" + ("" if self.grid is None else f" --grid {self.grid}")
-
-    def repeat(self, trial: str) -> str:
-        """Return the command that trains a trial again, "" for one that the grid does not declare."""
-        only = self.selections.get(trial)
-        folders = "--results-dir again/results --model-dir again/models"
-        return "" if only is None else f"psa sweep {self.grid} --only '{only}' {folders}"
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
@@ -224,7 +207,7 @@ def _written(
     rows: pd.DataFrame,
     context: ReportContext,
     say: Callable[[str], object],
-    source: _Source,
+    source: ReportSource,
     *,
     pdf: bool,
 ) -> list[Path]:
@@ -261,7 +244,7 @@ def _written(
     return paths
 
 
-def _with_trials(page: Page, rows: pd.DataFrame, source: _Source) -> Page:
+def _with_trials(page: Page, rows: pd.DataFrame, source: ReportSource) -> Page:
     """Return the page with its trials and its origin, from their records and sidecars."""
     from psa.reports.rendering.provenance import provenance
     from psa.reports.rendering.trials import index_trials

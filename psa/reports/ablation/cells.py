@@ -60,8 +60,8 @@ class Trials:
 
     @property
     def mean(self) -> float:
-        """The mean in percent, NaN for an empty cell: that of the counts, which is exact. One that ends in 5
-        is NumPy's of the percentages, and so rounded as in the published tables.
+        """The mean in percent, NaN for an empty cell: that of the counts, which is exact. If the two round
+        differently, NumPy's mean of the percentages, which is what the published tables round.
         """
         exact = 100 * statistics.fmean(self.found or [np.nan]) / self.samples
         published = float(np.mean(present(self.bounties))) if self.found else exact

@@ -15,7 +15,7 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import foot_of, group_arms, legend, lines_of, rest_of, styles_of
 from psa.reports.plotting.panels import panel_grid
-from psa.reports.plotting.scales import fits
+from psa.reports.plotting.scales import within_reach
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 from psa.reports.wording import zero_r_note
 
@@ -27,6 +27,7 @@ _BARS: Final = (
 )
 _TALL: Final = 40  # arms from which on the axis has numbers at both ends
 _ENLARGED: Final = 3  # arms from which on an enlarged panel is not almost empty
+_LEAST_EDGE: Final = 0.1  # points beside the arms; a single trial has no range to take a part of
 _FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
@@ -66,17 +67,18 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
             if low < zero_r < high_end:
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
+        shown = any(low < zero_r < high_end for low, high_end in ends)
         enlarged = "Right: the arms with means in that range, enlarged." if len(ends) > 1 else ""
-        footnote(figure, [_BARS, enlarged, zero_r_note(zero_r, shown=ends[0][0] < zero_r)])
+        footnote(figure, [_BARS, enlarged, zero_r_note(zero_r, shown=shown)])
     return figure
 
 
 def _scale(low: float, high: float, zero_r: float) -> tuple[float, float]:
-    """Return the ends of the scale: with ZeroR, unless the arms are so far above it that they would touch."""
-    if not fits(zero_r, low, high):
-        edge = 0.05 * (high - low)
+    """Return the ends of the scale: with ZeroR, unless it is so far away that the arms would touch."""
+    if not within_reach(zero_r, low, high):
+        edge = max(_LEAST_EDGE, 0.05 * (high - low))
         return low - edge, high + edge
-    return max(0.0, min(low, zero_r)) - 1, min(100.5, high + 2)
+    return max(0.0, min(low, zero_r)) - 1, min(100.5, max(high, zero_r) + 2)
 
 
 def _rows(

@@ -12,8 +12,9 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
-from psa.reports.plotting.scales import fits, log_axis
+from psa.reports.plotting.scales import log_axis, within_reach
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
+from psa.reports.wording import zero_r_note
 
 _APART: Final = 1.045  # times the temperature, from one line to the next
 _BARS: Final = (
@@ -41,7 +42,7 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         figure, ax = panel(name, 4.4, 1.85, 0.55, 0.75, 0.4)
         for at, (name, found) in enumerate(lines.items()):
             _plot(ax, found, looks[name], name, _APART ** (at - (len(lines) - 1) / 2))
-        shown = fits(zero_r, *_range(arms))
+        shown = within_reach(zero_r, *_range(arms))
         if shown:
             ax.axhline(
                 zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
@@ -51,7 +52,7 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        footnote(figure, [_BARS, "" if shown else f"Not on the scale: ZeroR (validation), {zero_r:.2f} %."])
+        footnote(figure, [_BARS, "" if shown else zero_r_note(zero_r, shown=False)])
     return figure
 
 

@@ -185,8 +185,8 @@ def page(
         tuple(_facts(runs, rows)),
         sections,
         (
-            f"All numbers come from {pluralize(len(runs), 'record')} of study {study}, one JSON per trial; "
-            "runs.csv beside this page holds them trial by trial.",
+            f"All numbers come from {pluralize(len(runs), 'record')} of study {study}, one per trial; "
+            "runs.csv in the folder of the same name as this page holds them trial by trial.",
             *_staging(runs),
         ),
         tuple(_warnings(rows, runs)),

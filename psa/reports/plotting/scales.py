@@ -22,15 +22,15 @@ _SHORT: Final = (
 _PER_DECADE: Final = ((1, 2, 5), (1, 3), (1,))  # from dense to sparse
 _ROUNDING: Final = 1e-9  # relative: a tick at the end of a range counts as within it
 _MOST: Final = 7  # ticks of a scale
-_BELOW: Final = 2.0  # times the range of the data that a scale may reach below them
+_REACH: Final = 2.0  # times the range of the data that a scale may extend beyond them
 
 
-def fits(reference: float, low: float, high: float) -> bool:
-    """Return whether a scale can show a reference value below the data, which reach from `low` to `high`.
+def within_reach(reference: float, low: float, high: float) -> bool:
+    """Return whether a scale for data from `low` to `high` can be extended to a reference value.
 
-    One that is far below would press them into a strip in which they cannot be told apart.
+    If it is far away, the data would be pressed into a strip in which they cannot be told apart.
     """
-    return low - reference <= _BELOW * (high - low)
+    return max(low - reference, reference - high) <= _REACH * (high - low)
 
 
 def linear_ticks(low: float, high: float, most: int = _MOST) -> list[float]:

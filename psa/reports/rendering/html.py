@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from psa.reports.rendering.images import as_webp
+from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
 from psa.reports.rendering.trials import TrialIndex
@@ -31,7 +31,7 @@ _NARROW: Final = 80  # letters; two tables of so many stand beside each other on
 _WIDE: Final = 195  # letters; a wider table has no room on an upright sheet, so its sheet is turned
 _WIDEST: Final = 270  # letters; wider than a turned sheet, so cells take several lines
 _PRINTED_WHOLE: Final = 100  # rows, of two sheets; of a longer table only the first are printed
-_PRINTED: Final = 40  # rows, of one sheet; the style sheet has this number, too
+_PRINTED: Final = 40  # rows, of one sheet
 _STACKED: Final = 4  # columns; with a sentence among so few, a phone shows each row as a block
 _WRAPPED: Final = 24  # letters of a printed line of a column of texts
 _PADDING: Final = 2  # letters beside a column
@@ -102,6 +102,11 @@ class Page:
     trials: TrialIndex | None = field(default=None, repr=False)
     origin: Provenance | None = field(default=None, repr=False)
 
+    @property
+    def filled(self) -> tuple[Section, ...]:
+        """The sections with content: without a finished trial there are no curves, for example."""
+        return tuple(each for each in self.sections if each.text or each.pictures or each.tables)
+
 
 def with_notes(page: Page, notes: Mapping[Path, tuple[str, ...]]) -> Page:
     """Return the page with the notes of its figures, by the path of the PNG, in their captions."""
@@ -136,11 +141,12 @@ def html(page: Page) -> str:
             "facts": page.facts,
             "warnings": page.warnings,
             "sources": page.sources,
-            "sections": [_section(section, page, *numbers) for section in page.sections],
+            "sections": [_section(section, page, *numbers) for section in page.filled],
             "trials": None if page.trials is None else page.trials.encoded(),
             "origin": page.origin,
         },
         style=_resource("page.css"),
+        printed=_PRINTED,
         script=_resource("page.js"),
         plot_style=_resource("uplot.min.css"),
         plot_script=_resource("uplot.min.js"),
@@ -162,7 +168,7 @@ def _section(section: Section, page: Page, figures: Iterator[int], tables: Itera
 
 
 def _picture(picture: Picture, number: int) -> dict[str, Any]:
-    content, size = as_webp(picture.path.read_bytes())
+    image = embedded_image(picture.path.read_bytes())
     return {
         "name": picture.path.stem,
         "number": number,
@@ -170,9 +176,9 @@ def _picture(picture: Picture, number: int) -> dict[str, Any]:
         "caption": picture.caption,
         "notes": picture.notes,
         "text": picture.text,
-        "size": size,
-        "shape": _shape(*size),
-        "address": _address("image/webp", content),
+        "size": image.size,
+        "shape": _shape(*image.size),
+        "address": _address(image.media_type, image.content),
     }
 
 
@@ -182,7 +188,7 @@ def _short(caption: str) -> str:
 
 
 def _shape(width: int, height: int) -> str:
-    """Return the class of a figure by which paper bounds its height, empty for an ordinary one."""
+    """Return the class of a figure that limits its height in print, "" for one of ordinary height."""
     return "tall" if height > width else "high" if height > _HIGH * width else ""
 
 
@@ -196,10 +202,10 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "number": number,
         "caption": table.caption,
         "note": table.note,
-        "opens": any(column.name in (*rows, *opens) for column in table.columns),
+        "opens": bool(table.rows) and any(column.name in (*rows, *opens) for column in table.columns),
         "kind": _kind(len(table.rows), letters),
         "letters": letters,
-        "printed": _PRINTED if len(table.rows) > _PRINTED_WHOLE else 0,
+        "cut": len(table.rows) > _PRINTED_WHOLE,
         "stacked": len(table.columns) <= _STACKED and _has_sentence(table),
         "filtered": len(table.rows) >= _FILTERED_FROM,
         "heads": [
@@ -221,14 +227,18 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
 
 def _kind(rows: int, letters: int) -> str:
     """Return the classes of a table by its size."""
-    kinds = (
-        ("short", rows <= _SHORT),
-        ("whole", rows <= _WHOLE),
-        ("narrow", letters <= _NARROW),
-        ("wide", letters > _WIDE),
-        ("widest", letters > _WIDEST),
+    return _classes(
+        short=rows <= _SHORT,
+        whole=rows <= _WHOLE,
+        narrow=letters <= _NARROW,
+        wide=letters > _WIDE,
+        widest=letters > _WIDEST,
     )
-    return " ".join(kind for kind, so in kinds if so)
+
+
+def _classes(**applies: bool) -> str:
+    """Return the names of those CSS classes that apply."""
+    return " ".join(name for name, applied in applies.items() if applied)
 
 
 def _has_sentence(table: Table) -> bool:
@@ -254,17 +264,16 @@ def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
     for cell, column in zip(table.rows[number], table.columns, strict=True):
         value = value_of(cell)
         text = shown(cell, column)
-        kinds = (
-            ("missing", value is None),
-            ("text", column.kind == "text"),
-            ("brief", column.kind == "text" and len(text) <= _WRAPPED),
-            ("long", len(text) > _WRAPPED_FROM),
-        )
         yield {
             "text": text,
             "bold": isinstance(cell, Bold),
             "key": _key(value),
-            "kind": " ".join(kind for kind, so in kinds if so),
+            "kind": _classes(
+                missing=value is None,
+                text=column.kind == "text",
+                brief=column.kind == "text" and len(text) <= _WRAPPED,
+                long=len(text) > _WRAPPED_FROM,
+            ),
         }
 
 

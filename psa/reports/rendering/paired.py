@@ -51,7 +51,9 @@ def with_marks(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def arm_findings(table: Table) -> tuple[str, ...]:
-    """Return sentences on the arms that a table of arms minus mode none tells from it, () without arms."""
+    """Return sentences on the arms that differ significantly in a table of arms minus mode none, () without
+    arms.
+    """
     columns = [column.name for column in table.columns]
     at, adjusted = columns.index("Difference (points)"), columns.index("p (Holm)")
     rows = [(str(row[0]), _number(row[at]), _number(row[adjusted])) for row in table.rows]
@@ -71,7 +73,7 @@ def arm_findings(table: Table) -> tuple[str, ...]:
         f"correction) for {len(significant)} of {pluralize(len(tested), 'tested arm')}"
     )
     if len(significant) > _NAMED:
-        return (f"{count}. {' '.join(_extremes(significant))} The table has the p of each in bold.",)
+        return (f"{count}. {' '.join(_extremes(significant))} Their p is bold in the table.",)
     named = ", ".join(_with_points(*each) for each in significant.items())
     return (f"{count}{': ' if named else ''}{named}.",)
 

@@ -35,7 +35,7 @@ def document(page: Page) -> bytes:
         "question": page.question,
         "facts": [asdict(fact) for fact in page.facts],
         "warnings": page.warnings,
-        "sections": [_section(section) for section in page.sections],
+        "sections": [_section(section) for section in page.filled],
         "sources": [*page.sources, *(f"{name}: {value}" for name, value in origin)],
     }
     made: bytes = typst.compile(

@@ -56,9 +56,10 @@ class TrialIndex:
 
 
 def stored_trial(stored: StoredRecord, results: Path) -> StoredTrial:
-    """Return what a page shows of a record in a results folder."""
+    """Return what a page shows of a record in a results folder, or in a bundle given in place of one."""
     machine = stored.machine()
-    place = stored.place.removeprefix(f"{results}/")
+    folder = results if results.is_dir() else results.parent
+    place = stored.place.removeprefix(f"{folder}/")
     return StoredTrial(place, stored.record["spec"], {} if machine is None else machine[1])
 
 
@@ -162,13 +163,14 @@ def selections(grid: Grid) -> dict[str, str]:
 
     A trial without one is left out: it differs from others in a value that the command line cannot express.
     """
-    points = grid.points
-    if not points:
+    # those that --only leaves out, too: the command has to tell a trial from them
+    declared = [point for stage in grid.stages for point in stage.everyone]
+    if not declared:
         return {}
-    keys = [key for key in type(points[0].settings).model_fields if _varies(points, key)]
-    keys = [*(["variant"] if any(point.variant for point in points) else []), *keys, "seed"]
+    keys = [key for key in type(declared[0].settings).model_fields if _varies(declared, key)]
+    keys = [*(["variant"] if any(point.variant for point in declared) else []), *keys, "seed"]
     found = {}
-    for point in points:
+    for point in grid.points:
         texts = {key: _clause_text(point.value(key)) for key in keys if point.value(key) is not None}
         if all(text is not None for text in texts.values()):
             found[point.trial.id] = " ".join(f"{key}={text}" for key, text in texts.items())

@@ -13,7 +13,7 @@ from psa.specs.base import canonical_json
 from psa.storage.records.divergence import diverged_after
 
 RECORD_FORMAT: Final = 1
-REMOVE: Final = "Remove it and run the same command again"
+REMOVE: Final = "Remove it, and the next sweep trains its trial again"
 # The keys that a longer run of the same trial may change.
 _GROWING: Final = frozenset({"loops", "history", "finals", "events", "device", "probes", "files"})
 

@@ -94,7 +94,7 @@ class RecordStore:
         return read
 
     def all(self, studies: Sequence[str] = ()) -> Iterator[Record]:
-        """Yield every sound record of some studies: see `sound`."""
+        """Yield the records that `sound` finds, without where they are stored."""
         return (stored.record for stored in self.sound(studies))
 
     def sound(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord]:
@@ -109,7 +109,7 @@ class RecordStore:
                 self.warn_once(str(stored))
 
     def scan(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord | CorruptFileError]:
-        """Yield what `sound` does, and the reason in place of a record left out."""
+        """Yield the records that `sound` yields, and an error in place of each that it leaves out."""
         bundles = list[Bundle]()
         for path in self.bundle_paths():
             try:

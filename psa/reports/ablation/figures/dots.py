@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of, regimes
 from psa.reports.plotting.panels import draw_legend, panel
-from psa.reports.plotting.scales import fits, linear_ticks, number_text
+from psa.reports.plotting.scales import linear_ticks, number_text, within_reach
 from psa.reports.plotting.style import (
     GREY,
     GRID,
@@ -102,18 +102,13 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
 
 
 def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> bool:
-    """Set the x axis from the least to the greatest trial or end of an interval. Return whether it reaches
-    down to ZeroR, whose line is then drawn.
+    """Set the x axis to the range of the trials and intervals, and draw ZeroR if it is within reach.
+
+    Return whether it is.
     """
-    values: list[float] = []
-    for arch in archs:
-        for mode in cells.modes:
-            cell = cells.cell(arch, mode)
-            values += present(cell.bounties).tolist()
-            if cell.summary.n >= LEAST_N:
-                values += np.clip([cell.summary.low, cell.summary.high], 0, 100).tolist()
+    values = list(_ends(cells, archs))
     low, high = min(values, default=cells.zero_r), max(values, default=cells.zero_r)
-    if shown := fits(cells.zero_r, low, high):
+    if shown := within_reach(cells.zero_r, low, high):
         low, high = min(low, cells.zero_r), max(high, cells.zero_r)
         ax.axvline(cells.zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
     room = 0.03 * max(high - low, 0.5)
@@ -122,3 +117,11 @@ def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> bool:
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
     ax.set_xlabel("bounty: validation accuracy of the LKG (%)", labelpad=2)
     return shown
+
+
+def _ends(cells: Cells, archs: Sequence[str]) -> Iterator[float]:
+    """Yield every trial, and the ends of every interval, in percent."""
+    for cell in (cells.cell(arch, mode) for arch in archs for mode in cells.modes):
+        yield from present(cell.bounties).tolist()
+        if cell.summary.n >= LEAST_N:
+            yield from np.clip([cell.summary.low, cell.summary.high], 0, 100).tolist()

@@ -23,6 +23,7 @@ from psa.reports.plotting.style import PALE, WIDTH, add_axes, footnote, plot_sty
 _LETTER: Final = 0.062  # inches of a letter of a row's name
 _GAP: Final = 0.2  # inches between panels
 _ROW: Final = (0.2, 0.102)  # inches of a row: of a few architectures, of many
+_NARROWEST: Final = 1.1  # inches of a panel; below that the numbers and the name of its scale overlap
 _MANY: Final = 45
 _DARK: Final = 0.45  # luminance below which text in a cell is white
 _LINEAR: Final = 0.1  # points up to which differences are shown on a linear scale
@@ -148,7 +149,9 @@ def heat_map_figure(cells: Cells, archs: Sequence[str]) -> Figure:
         row = _ROW[many]
         left = 0.2 + _LETTER * max(map(len, rows)) * (0.85 if many else 1)
         columns = sum(len(panel.modes) for panel in panels)
-        cell = min(0.45, (WIDTH - left - 0.12 - _GAP * (len(panels) - 1)) / columns)
+        fewest = min(len(panel.modes) for panel in panels)
+        room = (WIDTH - left - 0.12 - _GAP * (len(panels) - 1)) / columns
+        cell = min(max(0.45, _NARROWEST / fewest), room)
         figure, _ = panel_grid(
             "Every architecture and mode", 0, 1, 0.0, left=left, bottom=0.55, top=0.78 + row * len(rows)
         )
@@ -169,5 +172,5 @@ def _bar(figure: Figure, panel: HeatPanel, left: float, wide: float) -> None:
     ax = add_axes(figure, left, 0.42, wide, 0.07)
     shown = mpl.cm.ScalarMappable(panel.norm, mpl.colormaps[panel.colours])
     bar = figure.colorbar(shown, cax=ax, orientation="horizontal")
-    label_bar(bar, panel.norm, panel.name, most=5)
+    label_bar(bar, panel.norm, panel.name, most=5 if wide > _NARROWEST else 3)
     bar.ax.tick_params(labelsize=5.5, length=1.5, pad=1, color=PALE)

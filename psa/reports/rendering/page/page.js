@@ -39,15 +39,18 @@ const observer = new IntersectionObserver(entries => {
 $$("main > section, #top, #origin").forEach(each => observer.observe(each));
 
 // The page holds its pictures as WebP. A saved one is PNG with the same pixels, which every program reads.
-const save = async figure => {
-  const image = $("img", figure), canvas = document.createElement("canvas");
+const asPng = async image => {
+  if (image.src.startsWith("data:image/png")) return image.src; // too long for WebP, and for the canvas of some browsers
+  const canvas = document.createElement("canvas");
   await image.decode();
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
   canvas.getContext("2d").drawImage(image, 0, 0);
-  const content = await new Promise(resolve => canvas.toBlob(resolve, "image/png"));
-  const link = make("a", "", { href: URL.createObjectURL(content), download: `${figure.id}.png` });
+  return URL.createObjectURL(await new Promise(resolve => canvas.toBlob(resolve, "image/png")));
+};
+const save = async figure => {
+  const link = make("a", "", { href: await asPng($("img", figure)), download: `${figure.id}.png` });
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read the address after click() returns
 };
 $$("button.png").forEach(button => button.addEventListener("click", () => save(button.closest("figure"))));
 
