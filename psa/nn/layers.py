@@ -5,7 +5,8 @@ every product: narrow layers then run in the same fast kernels as wide ones, and
 trials that read the same samples are one product. On one thread such products give a trial the same bits in
 any pack and at any position (measured at widths 1 to 128 and batches of 1 to 500) provided that
 - every matrix starts on a 64-byte boundary (an odd size otherwise moves its neighbours to another kernel),
-- a product has at least FEWEST_ROWS rows and 2 columns (smaller ones are done by vector kernels).
+- a product of trials that share their samples has at least FEWEST_ROWS rows and FEWEST_COLUMNS columns:
+  kernels for smaller ones add up a row in an order that depends on its place.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from psa.nn.stacked import empty_rows
 # Below 4 rows every processor measured takes another kernel, below 16 those with AMX do (Emerald Rapids,
 # MKL 2024.2, 2026-11).
 FEWEST_ROWS: Final = 16
+# Of one column every processor measured takes another kernel, below 12 an AMD EPYC with AVX-512 does (the
+# same MKL).
+FEWEST_COLUMNS: Final = 16
 # Of a layer: its number, its input as it was handed over, and [T, outputs, B], the gradient of what was
 # differentiated with respect to its product W x + b (+ skip).
 LayerWatcher = Callable[[int, Tensor, Tensor], None]
@@ -137,11 +141,11 @@ def _shared_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor) -> No
     trials, outputs, features = weight.shape
     matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
     samples = len(x)
-    if len(matrix) >= FEWEST_ROWS and samples > 1 and into.is_contiguous():
+    if len(matrix) >= FEWEST_ROWS and samples >= FEWEST_COLUMNS and into.is_contiguous():
         torch.addmm(column, matrix, x.T, out=into.view(-1, samples))
         return
-    if samples == 1:
-        x = x.expand(2, -1)
+    if samples < FEWEST_COLUMNS:
+        x = torch.cat([x, x.new_zeros(FEWEST_COLUMNS - samples, features)])
     if len(matrix) < FEWEST_ROWS:
         missing = FEWEST_ROWS - len(matrix)
         matrix = torch.cat([matrix, matrix.new_zeros(missing, features)])
@@ -219,10 +223,10 @@ def weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, de
 def _shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
     """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
     trials, outputs, samples = delta.shape
-    matrix = delta.reshape(-1, samples)
-    if x.shape[1] == 1:  # of one column the kernel depends on the number of rows
-        x = x.expand(-1, 2)
-    if len(matrix) < FEWEST_ROWS or not into.is_contiguous():
+    matrix, features = delta.reshape(-1, samples), x.shape[1]
+    if features < FEWEST_COLUMNS:
+        x = torch.cat([x, x.new_zeros(samples, FEWEST_COLUMNS - features)], dim=1)
+    if len(matrix) < FEWEST_ROWS or features < FEWEST_COLUMNS or not into.is_contiguous():
         matrix = torch.cat([matrix, matrix.new_zeros(max(0, FEWEST_ROWS - len(matrix)), samples)])
         found = torch.mm(matrix, x)[: trials * outputs, : into.shape[2]]
         into.copy_(found.reshape(into.shape))
