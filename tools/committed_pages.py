@@ -48,6 +48,13 @@ PAGES: Final = {
     "architectures": CommittedPage(
         "architectures", "architectures", "architectures", folder="activation_study"
     ),
+    "glonet": CommittedPage(
+        "glonet",
+        "glonet",
+        "glonet",
+        folder="glonet_study",
+        overrides=("features=128", "meta_loops=10", "seeds=0..2"),
+    ),
 }
 
 
