@@ -498,6 +498,24 @@ def test_the_page_on_activations_says_what_was_measured() -> None:
     assert f"{mean} % ({low} to {high}), with early stopping after {epochs} epochs" in guide
 
 
+def test_the_page_on_depth_says_what_was_measured() -> None:
+    """Each row of its table is one of the committed tables; what is said of 100 layers and more holds."""
+    page = (ROOT / "docs/glonet.md").read_text()
+    folder = ROOT / "results/reports/glonet_study/glonet"
+    tests = {(model, layers): test for model, _, layers, _, _, test, *_ in table_rows(folder / "accuracy.md")}
+    pairs = {row[2]: row[4] for row in table_rows(folder / "paired.md")}
+    shown = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert {layers for layers, *_ in shown} == {layers for _, layers in tests}
+    for layers, glonet, mlp, difference in shown:
+        assert (tests["GloNet", layers], tests["MLP", layers]) == (glonet, mlp)
+        assert pairs[layers] == difference
+    assert {tests["MLP", layers] for layers in ("100", "200")} == {"11.35 ± 0.00"}
+    deepest = tests["GloNet", "200"].partition(" ")[0]
+    assert f"A GloNet reaches {deepest} % with 200" in (ROOT / "docs/reproduction.md").read_text()
+    assert f"{float(tests['GloNet', '6'].partition(' ')[0]) - float(deepest):.1f} points below" in page
+    assert min(row[5] for row in table_rows(folder / "paired.md")) == "0.250"
+
+
 def table_rows(path: Path) -> Iterator[list[str]]:
     """The rows of a committed Markdown table, without bold and escapes."""
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
