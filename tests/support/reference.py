@@ -39,13 +39,16 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, samples = len(self.weight), x.shape[1]
-        if samples == 1:
+        if samples == 1 and not self.first:
             x = x.expand(-1, 2)
-        if self.first:  # a plain product, which minds having fewer than sixteen rows
+        if self.first:  # a plain product, which minds having fewer than sixteen rows or columns
             missing = max(0, 16 - rows)
+            wide = nn.functional.pad(x.T, (0, 0, 0, max(0, 16 - samples))).T
             weight = nn.functional.pad(self.weight, (0, 0, 0, missing))
             bias = nn.functional.pad(self.bias, (0, missing))
             y = torch.addmm(bias.unsqueeze(1), weight, x)
+            with torch.no_grad():  # the gradient is a sum over the samples alone
+                y.copy_(torch.addmm(bias.unsqueeze(1), weight, wide)[:, :samples])
         elif len(x) == 1:  # an outer product
             y = self.weight * x + self.bias.unsqueeze(1)
         else:

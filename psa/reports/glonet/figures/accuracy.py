@@ -34,23 +34,20 @@ def plot_depths(
     """Draw the mean with its 95 % t interval per model, and every trial as a dot, over depths at equal
     distances.
 
-    most: the greatest possible number, at which an interval ends. least: networks with a mean below are left
-    out, since their intervals would stand without a mark.
+    most: the greatest possible number, at which an interval ends. least: the lower end of the panel, below
+    which the line goes on; networks with a mean there have no interval and no dots, which would stand without
+    a mark.
     """
     for at, model in enumerate(results.models):
         look = MODEL_LOOKS[model]
-        networks = [
-            each
-            for each in results.of(model, features)
-            if len(present(numbers(each))) and mean(numbers(each)) >= least
-        ]
+        networks = [each for each in results.of(model, features) if len(present(numbers(each)))]
         if not networks:
             continue
         shift = _OFFSET * (at - (len(results.models) - 1) / 2)
         x = np.array([results.layers.index(each.network.layers) + shift for each in networks])
         found = [summary(numbers(each)) for each in networks]
         means = np.array([each.mean for each in found])
-        wide = np.array([each.n >= LEAST_N for each in found])[None]
+        wide = np.array([each.n >= LEAST_N and each.mean >= least for each in found])[None]
         reach = np.array([[each.mean - each.low, min(each.high, most) - each.mean] for each in found]).T
         ax.errorbar(
             x, means, np.nan_to_num(reach) * wide, color=look.colour, linestyle=look.line, marker=look.marker,
@@ -58,7 +55,7 @@ def plot_depths(
             linewidth=1.1, zorder=3, gid=f"mean {model}",
         )  # fmt: skip
         for each, place in zip(networks, x, strict=True):
-            values = present(numbers(each))
+            values = present(numbers(each)) if mean(numbers(each)) >= least else np.array([])
             ax.plot(np.full(len(values), place), values, ".", color=look.colour, alpha=0.45, markersize=2.5)
     ax.set_xticks(range(len(results.layers)), [str(layers) for layers in results.layers])
     ax.set_xlim(-0.5, len(results.layers) - 0.5)
