@@ -57,7 +57,7 @@ def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     """130 for SIGINT, 143 for SIGTERM, what was trained is stored, and nobody says any more it is at work."""
     process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
     started.append(process)
-    until(lambda: re.search(r"1\*4 .*seeds 0-1 loop", doing(tmp_path)), process)
+    until(lambda: re.search(r"1\*4 .*seeds 0-1 loop [1-9]", doing(tmp_path)), process)
     assert stopped(process, number)[:3] == (code, STOPPED, "")
     store = Store(tmp_path / "models", tmp_path / "results")
     for trial in load_grid(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
@@ -147,7 +147,7 @@ def test_a_signal_to_every_process_at_once(
     """
     process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
     started.append(process)
-    until(lambda: re.search(r"1\*4 .*seeds 0-1 loop", doing(tmp_path)), process)
+    until(lambda: re.search(r"1\*4 .*seeds 0-1 loop [1-9]", doing(tmp_path)), process)
     workers = children(process.pid)
     for pid in (*workers, process.pid):
         os.kill(pid, number)
