@@ -125,11 +125,12 @@ def test_a_difference_names_the_other_machine(
         ("loss", 1e-7, True),
         ("train_loss", 0.1, False),
         ("unit", 1, False),
+        ("loss", None, False),
     ],
 )
 def test_other_machines_may_differ_by_rounding(
     column: str,
-    change: float,
+    change: float | None,
     rounding: bool,
     store: Store,
     data_dir: Path,
@@ -139,7 +140,9 @@ def test_other_machines_may_differ_by_rounding(
     here = describe(torch.device("cpu"), 1)
     path = next(path for path in store.state_paths() if path.stem == "lkg")
     state = decode_state(path.read_bytes(), "")
-    state.history[column] = [value if value is None else value + change for value in state.history[column]]
+    state.history[column] = [
+        None if value is None or change is None else value + change for value in state.history[column]
+    ]
     path.write_bytes(encode_state(state))
     sidecar = store.record_path(state.trial).with_suffix(".machine.json")
     sidecar.write_bytes(encode_record(here | {"processor": "Other CPU"}))

@@ -73,7 +73,7 @@ def in_a_frame(path: Path, wide: int, high: int) -> Path:
 
 
 def browsed(tmp_path: Path, page: Page, probe: str, size: str = "1280,900", *extra: str) -> dict[str, Any]:
-    """What a script in the page found in headless Chromium."""
+    """Run a script in the page in headless Chromium, and return what it found."""
     path = tmp_path / "page.html"
     path.write_text(html(page).replace("</head>", probe, 1))
     if int(size.partition(",")[0]) < NARROWEST:
