@@ -14,7 +14,7 @@ from slurm import SlurmCluster, missing, slurm_cluster
 
 from psa.data.datasets import DATASETS
 from psa.data.download import download_dataset
-from psa.data.splits import Split, Splits, load_splits
+from psa.data.splits import Splits, load_splits
 from psa.specs.data import DataSpec
 
 # Their tests take longest, and so begin: whoever came last with one of them would be waited for.
@@ -62,13 +62,7 @@ def splits(data_dir: Path) -> Splits:
 @pytest.fixture(scope="session")
 def small(splits: Splits) -> Splits:
     """A corner of MNIST for tests that train: 600, 300 and 200 samples; the last batches are short."""
-
-    def corner(split: Split, count: int) -> Split:
-        return Split(split.images[:count], split.labels[:count], split.digits[:count], split.index[:count])
-
-    return Splits(
-        corner(splits.train, 600), corner(splits.val, 300), corner(splits.test, 200), 10, splits.digits
-    )
+    return Splits(splits.train.first(600), splits.val.first(300), splits.test.first(200), 10, splits.digits)
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from psa.core.errors import UserError
 
@@ -23,18 +23,36 @@ Floats = npt.NDArray[np.float32]
 SampleScaling = Callable[[npt.NDArray[Any]], Floats]
 
 
+@dataclass(frozen=True)
+class PixelScaling:
+    """The scaling (x / divisor - offset) / spread of bytes x, each operation in float32."""
+
+    divisor: float
+    offset: float
+    spread: float
+
+
+def pixel_scaling(scaling: str) -> PixelScaling | None:
+    """Return the scaling of the pixels of MNIST and Fashion-MNIST, as torchvision's ToTensor and Normalize
+    have it. None of `simplex`, which is not a function of one pixel.
+    """
+    found = {
+        "none": PixelScaling(1, 0, 1),
+        "unit": PixelScaling(_BRIGHTEST, 0, 1),
+        "standard": PixelScaling(_BRIGHTEST, MEAN, STD),
+    }
+    return found.get(scaling)
+
+
 def pixel_values(scaling: str) -> Floats:
-    """Return the scaled value of each byte, float32 [256], as torchvision's ToTensor and Normalize have it.
+    """Return the scaled value of each byte, float32 [256]; with `simplex` before its shift.
 
     A table, because a byte has 256 values: one look-up per pixel in place of three passes over 150 MB.
     """
-    values = torch.arange(256, dtype=torch.uint8).to(torch.float32)
-    if scaling == "none":
-        return values.numpy()
-    values = values.div(_BRIGHTEST)
-    if scaling == "standard":
-        values = values.sub(torch.tensor(MEAN)).div(torch.tensor(STD))
-    return values.numpy()
+    constants = pixel_scaling(scaling) or PixelScaling(_BRIGHTEST, 0, 1)
+    divisor, offset, spread = map(np.float32, (constants.divisor, constants.offset, constants.spread))
+    values = np.arange(256, dtype=np.float32)
+    return np.asarray((values / divisor - offset) / spread, dtype=np.float32)
 
 
 def of_bytes(scaling: str) -> SampleScaling:

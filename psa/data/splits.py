@@ -16,7 +16,7 @@ from psa.core.errors import UserError
 from psa.data.datasets import DATASETS
 from psa.data.download import DownloadProgress, quiet
 from psa.data.parts import DataParts, Indices, SampleFile, by_channel, load_parts, split_indices
-from psa.data.scaling import SampleScaling, fitted, of_bytes
+from psa.data.scaling import PixelScaling, SampleScaling, fitted, of_bytes, pixel_scaling
 
 if TYPE_CHECKING:
     from psa.specs.data import DataSpec
@@ -35,25 +35,38 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Images before they were scaled, uint8 [N, features], and their scaling: a quarter of their memory."""
+
+    values: Tensor
+    scaling: PixelScaling
+
+
+@dataclass(frozen=True)
 class Split:
-    """N samples on one device. Equal rows of the four tensors belong together.
+    """N samples on one device. Equal rows of the tensors belong together.
 
     images: float32 [N, features], scaled; of images with channels one channel after the other. labels: int64
     [N] in 0..classes-1, what a network is trained on. digits: int64 [N], the original class: of digits the
-    digit. index: int64 [N], the place in the original train or test file.
+    digit. index: int64 [N], the place in the original train or test file. pixels: of bytes that a constant
+    scaling turned into `images`; None of other samples, and on a GPU.
     """
 
     images: Tensor
     labels: Tensor
     digits: Tensor
     index: Tensor
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def first(self, count: int) -> Split:
         """Return the first samples, at most `count`."""
-        return Split(self.images[:count], self.labels[:count], self.digits[:count], self.index[:count])
+        pixels = self.pixels and Pixels(self.pixels.values[:count], self.pixels.scaling)
+        return Split(
+            self.images[:count], self.labels[:count], self.digits[:count], self.index[:count], pixels
+        )
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on another device."""
@@ -62,6 +75,7 @@ class Split:
             labels=self.labels.to(device),
             digits=self.digits.to(device),
             index=self.index.to(device),
+            pixels=self.pixels if torch.device(device).type == "cpu" else None,
         )
 
 
@@ -118,8 +132,9 @@ def load_splits(
     """
     parts, digits = load_parts(spec, data_dir, progress, workers), _kept_digits(spec)
     scale = _scaling(spec, parts, digits)
+    constants = pixel_scaling(spec.scaling) if _is_published(spec) else None
     return Splits(
-        train=_split(parts.train_file, parts.train, digits, scale).to(device),
+        train=_split(parts.train_file, parts.train, digits, scale, constants).to(device),
         val=_split(parts.train_file, parts.val, digits, scale).to(device),
         test=_split(parts.test_file, parts.test, digits, scale).to(device),
         classes=len(digits),
@@ -208,14 +223,21 @@ def _kept_digits(spec: DataSpec) -> tuple[int, ...]:
     return tuple(range(len(spec.facts.classes))) if spec.digits is None else tuple(sorted(set(spec.digits)))
 
 
-def _split(file: SampleFile, index: Indices, digits: tuple[int, ...], scale: SampleScaling) -> Split:
+def _split(
+    file: SampleFile,
+    index: Indices,
+    digits: tuple[int, ...],
+    scale: SampleScaling,
+    constants: PixelScaling | None = None,
+) -> Split:
     index = _filtered(file, index, digits)
-    original = file.classes[index]
+    original, samples = file.classes[index], file.samples[index]
     return Split(
-        images=torch.from_numpy(scale(file.samples[index])),
+        images=torch.from_numpy(scale(samples)),
         labels=torch.from_numpy(np.searchsorted(digits, original)),
         digits=torch.from_numpy(original),
         index=torch.from_numpy(index.copy()),
+        pixels=None if constants is None else Pixels(torch.from_numpy(samples), constants),
     )
 
 

@@ -6,8 +6,9 @@ Trials of one seed and loop read the same batch, which is gathered once for all 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from psa.core.rng import generator
 from psa.data.splits import Split
-from psa.nn.layers import Inputs
+from psa.nn.relu.compiled import is_installed
+from psa.nn.shared_products import Inputs
 from psa.specs.training import StandardTraining, effective_weight_decay
 from psa.storage.trial_state import TrialState
+
+_MANY_SAMPLES: Final = 100_000  # in an epoch of all groups; fewer do not repay the import of numba
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ def equal_runs(values: Sequence[object]) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
+def _pixel_gatherer(split: Split, groups: int) -> Callable[[Any, Any], None] | None:
+    """Return a function of places and of the samples to be written there, compiled by numba, or None.
+
+    Samples are read at random from more memory than any cache holds, so that bytes are gathered and scaled in
+    half of the time of numbers (256 samples of MNIST, 2026-11: 65 in place of 120 us). The bits are equal.
+    """
+    pixels = split.pixels
+    if pixels is None or groups * len(split) < _MANY_SAMPLES or not is_installed():
+        return None
+    from psa.nn.kernels import gather_pixels
+
+    constants = pixels.scaling
+    numbers = (np.float32(constants.divisor), np.float32(constants.offset), np.float32(constants.spread))
+    values = pixels.values.numpy()
+    return lambda places, into: gather_pixels(values, places, *numbers, into)
+
+
 class Batches:
     """The batches of one epoch for the rows of a pack: a permutation for each run of one (seed, loop)."""
 
@@ -102,6 +123,8 @@ class Batches:
             [group for group, run in enumerate(self.rows) for _ in range(run.start, run.stop)], device=device
         )
 
+        self._gather_pixels = _pixel_gatherer(split, len(self.rows))
+
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.batch_size)
 
@@ -113,10 +136,20 @@ class Batches:
         """Return the samples of batch `step`, int64 [S, B]."""
         return self.order[:, step * self.batch_size : (step + 1) * self.batch_size]
 
-    def gathered(self, chosen: Tensor) -> tuple[Inputs, Tensor]:
-        """Return the inputs of the S x B chosen samples, and labels [T, B]."""
-        x = self.split.images.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
-        return Inputs(x, self.rows), self.split.labels[chosen][self.group]
+    def empty_inputs(self, size: int) -> Inputs:
+        """Return the inputs of a batch of `size` samples, not yet filled."""
+        images = self.split.images
+        return Inputs(torch.empty(len(self.rows), size, images.shape[1], device=images.device), self.rows)
+
+    def gather(self, chosen: Tensor, into: Inputs) -> Tensor:
+        """Fill `into` with the S x B chosen samples; return their labels [T, B]."""
+        places, x = chosen.reshape(-1), into.x.view(chosen.numel(), -1)
+        if self._gather_pixels is None:
+            torch.index_select(self.split.images, 0, places, out=x)
+        else:
+            self._gather_pixels(places.numpy(), x.numpy())
+        labels = self.split.labels.index_select(0, places).view(chosen.shape)
+        return labels.index_select(0, self.group)
 
     def numbers(self, chosen: Tensor) -> Tensor:
         """Return the numbers of the S x B chosen samples in their data set, int64 [T, B]."""
@@ -124,4 +157,5 @@ class Batches:
 
     def __getitem__(self, step: int) -> tuple[Inputs, Tensor]:
         """Return the inputs and labels of batch `step`."""
-        return self.gathered(self.chosen(step))
+        inputs = self.empty_inputs(self.size(step))
+        return inputs, self.gather(self.chosen(step), inputs)

@@ -21,8 +21,8 @@ from psa.engine.optimizer import StackedOptimizer
 from psa.interventions.memory.hook import MemoryHook, MemorySite
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
-from psa.nn.layers import Inputs
-from psa.nn.relu_pass import ReluPass
+from psa.nn.relu.relu_pass import ReluPass
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams, empty_rows
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
@@ -75,15 +75,36 @@ def _evenly_spaced(places: Sequence[int]) -> slice | None:
     return found if list(range(found.start, found.stop, step)) == list(places) else None
 
 
+class CrossEntropy:
+    """The loss of logits [T, classes, B] and its gradient, in buffers allocated once.
+
+    gradient: that of the batch's mean loss, written by `backward`.
+    """
+
+    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+        self._log_p = torch.empty(*shape, device=device)
+        self._share = torch.empty_like(self._log_p)
+        self.gradient = empty_rows(shape[0], *shape[1:], device=device)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed loss of each trial [T], float64."""
+        torch.ops.aten._log_softmax.out(logits, 1, False, out=self._log_p)
+        chosen = self._log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return -chosen.to(torch.float64).sum(dim=1)
+
+    def backward(self, labels: Tensor) -> Tensor:
+        """Return `gradient`, for the logits last given to `loss`."""
+        log_p, gradient = self._log_p, self.gradient
+        share = self._share.zero_().scatter_(1, labels.unsqueeze(1), -1 / labels.shape[1])
+        into = gradient if gradient.is_contiguous() else torch.empty_like(log_p)
+        torch.ops.aten._log_softmax_backward_data.out(share, log_p, 1, log_p.dtype, out=into)
+        return gradient if into is gradient else gradient.copy_(into)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the summed loss [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
-    log_p = torch.log_softmax(logits, dim=1)
-    chosen = labels.unsqueeze(1)
-    loss = -log_p.gather(1, chosen).squeeze(1).to(torch.float64).sum(dim=1)
-    share = torch.zeros_like(log_p).scatter_(1, chosen, -1 / labels.shape[1])
-    gradient = empty_rows(*logits.shape, device=logits.device)
-    gradient.copy_(torch.ops.aten._log_softmax_backward_data(share, log_p, 1, log_p.dtype))
-    return loss, gradient
+    entropy = CrossEntropy(logits.shape, logits.device)
+    return entropy.loss(logits, labels), entropy.backward(labels)
 
 
 class _Step:
@@ -105,6 +126,8 @@ class _Step:
         device = total.device
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
+        self.inputs = batches.empty_inputs(size)
+        self.entropy = CrossEntropy((len(total), bound.net.shape.linears[-1].outputs, size), device)
         self.visited = visited
         # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
         # reads its fill level from the device.
@@ -120,26 +143,26 @@ class _Step:
         self.work()
 
     def _work(self) -> None:
-        inputs, labels = self.batches.gathered(self.chosen)
+        labels = self.batches.gather(self.chosen, self.inputs)
         dropout = self.dropout.at(self.number)
         if self.direct is None:
-            loss = self._by_autograd(inputs, labels, dropout)
+            loss = self._by_autograd(labels, dropout)
         else:
-            loss, gradient = cross_entropy(self.direct.forward(inputs, dropout), labels)
-            self.direct.backward(gradient)
+            loss = self.entropy.loss(self.direct.forward(self.inputs, dropout), labels)
+            self.direct.backward(self.entropy.backward(labels))
             self.optimizer.step()
         self.total += loss
 
-    def _by_autograd(self, inputs: Inputs, labels: Tensor, dropout: Dropout | None) -> Tensor:
+    def _by_autograd(self, labels: Tensor, dropout: Dropout | None) -> Tensor:
         """Train on a batch of any network; its memory, if it has one, learns from the step."""
         visit = None
         if self.visited is not None:
             visit = MemoryHook(self.visited, self.batches.numbers(self.chosen), training=True)
-        logits = self.bound(inputs, dropout, change=None if visit is None else visit.change)
-        loss, gradient = cross_entropy(logits.detach(), labels)
+        logits = self.bound(self.inputs, dropout, change=None if visit is None else visit.change)
+        loss = self.entropy.loss(logits.detach(), labels)
         if self.observer is not None:
             self.observer.step(int(self.number), self.chosen[self.batches.group], logits.detach())
-        logits.backward(gradient)
+        logits.backward(self.entropy.backward(labels))
         self.optimizer.step()
         if visit is not None:
             visit.learn(logits, labels)
@@ -213,6 +236,7 @@ def evaluate(
     trials, device = len(weights), weights.first.device
     bound = net.bind(weights, loops=loops)
     forward = _forward(bound, trials)
+    entropies: dict[torch.Size, CrossEntropy] = {}
     correct = torch.zeros(trials, dtype=torch.int64, device=device)
     total, logit_sum = torch.zeros(2, trials, dtype=torch.float64, device=device).unbind()
     for start in range(0, len(split), EVALUATION_BATCH):
@@ -223,7 +247,9 @@ def evaluate(
             change = MemoryHook(visited, split.index[part].expand(trials, -1), training=False).change
         inputs = Inputs.same_for_all(split.images[part], trials)
         logits = bound(inputs, change=change) if change is not None else forward(inputs, len(labels[0]))
-        loss, _ = cross_entropy(logits, labels)
+        if labels.shape not in entropies:
+            entropies[labels.shape] = CrossEntropy(logits.shape, device)
+        loss = entropies[labels.shape].loss(logits, labels)
         correct += (logits.argmax(dim=1) == labels).sum(dim=1)
         total += loss
         logit_sum += logits.sum(dim=(1, 2), dtype=torch.float64)  # float64 holds any sum of finite float32

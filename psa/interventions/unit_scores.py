@@ -21,7 +21,7 @@ from torch import Tensor
 
 from psa.data.splits import Split
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 
 SCORED: Final = 1_000

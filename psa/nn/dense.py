@@ -14,7 +14,8 @@ from psa.core.rng import generator
 from psa.nn.activations import ActivationParams, activate, added, learned, placed, scales
 from psa.nn.conv import first_patches, flattened, patches, pooled
 from psa.nn.dropout import Dropout
-from psa.nn.layers import Inputs, Layer, LayerWatcher, stacked_linear
+from psa.nn.layers import Layer, LayerWatcher, stacked_linear
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import Layout, StackedParams
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch

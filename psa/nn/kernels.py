@@ -1,4 +1,4 @@
-"""The loops of psa.nn.compiled and psa.nn.unit_chain, compiled by numba. The only module that imports it.
+"""Loops compiled by numba: those of psa.nn.relu, and of gathering samples. The only module that imports it.
 
 fastmath stays off and no sum over the batch is taken, so that every result is that of the same operations on
 whole tensors. numba widens sums and products of uint32, hence the conversions in the hashes.
@@ -149,3 +149,14 @@ def chain_backward(
             _times(delta, outputs[k, t], products[k, t])
             under = deltas[k - 1, t, :batch] if k else below[t, :batch]
             _below(delta, pairs[t, k, 0], skip[t], kinds[k] == ENTER, under)
+
+
+@_kernel
+def gather_pixels(pixels: Any, chosen: Any, divisor: Any, offset: Any, spread: Any, into: Any) -> None:
+    """Write (x / divisor - offset) / spread of some rows of pixels, uint8 [N, features], into float32
+    [len(chosen), features].
+    """
+    for at in range(len(chosen)):
+        x, out = pixels[chosen[at]], into[at]
+        for i in range(len(x)):
+            out[i] = (np.float32(x[i]) / divisor - offset) / spread

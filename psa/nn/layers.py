@@ -3,59 +3,28 @@
 Weights are [T, outputs, inputs] and activations [T, width, B], so that the batch is the inner dimension of
 every product: narrow layers then run in the same fast kernels as wide ones, and the first layers of all
 trials that read the same samples are one product. On one thread such products give a trial the same bits in
-any pack and at any position (measured at widths 1 to 128 and batches of 1 to 500) provided that
-- every matrix starts on a 64-byte boundary (an odd size otherwise moves its neighbours to another kernel),
-- a product of trials that share their samples has at least FEWEST_ROWS rows and FEWEST_COLUMNS columns:
-  kernels for smaller ones add up a row in an order that depends on its place.
+any pack and at any position (measured at widths 1 to 128 and batches of 1 to 500) provided that every matrix
+starts on a 64-byte boundary (an odd size otherwise moves its neighbours to another kernel), and that products
+of trials that share their samples are not too small (see psa.nn.shared_products).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from psa.nn.dropout import Dropout
+from psa.nn.shared_products import shared_gradient, shared_product
 from psa.nn.stacked import empty_rows
 
-# Below 4 rows every processor measured takes another kernel, below 16 those with AMX do (Emerald Rapids,
-# MKL 2024.2, 2026-11).
-FEWEST_ROWS: Final = 16
-# Of one column every processor measured takes another kernel, below 12 an AMD EPYC with AVX-512 does (the
-# same MKL).
-FEWEST_COLUMNS: Final = 16
 # Of a layer: its number, its input as it was handed over, and [T, outputs, B], the gradient of what was
 # differentiated with respect to its product W x + b (+ skip).
 LayerWatcher = Callable[[int, Tensor, Tensor], None]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A batch for T trials of which neighbours may share their samples.
-
-    x: S groups x B x features. rows: for each group the slice of trials that read it, in order, covering
-    all T.
-    """
-
-    x: Tensor
-    rows: tuple[slice, ...]
-
-    @classmethod
-    def same_for_all(cls, x: Tensor, trials: int) -> Inputs:
-        """Return inputs with the same B x features for all of `trials` trials."""
-        return cls(x.unsqueeze(0), (slice(0, trials),))
-
-    def by_row(self) -> Tensor:
-        """Return the samples of every trial, [T, features, B], copied where trials share them."""
-        parts = [
-            group.T.expand(rows.stop - rows.start, -1, -1)
-            for group, rows in zip(self.x, self.rows, strict=True)
-        ]
-        return torch.cat(parts)
 
 
 @dataclass(slots=True)
@@ -106,7 +75,7 @@ def product(layer: Layer, weight: Tensor, x: Tensor, y: Tensor) -> None:
     """Write W x + b into y [T, outputs, B]; x as in `stacked_linear`."""
     if layer.rows is not None:
         for group, rows in zip(x, layer.rows, strict=True):
-            _shared_product(weight[rows], layer.bias[rows], group, y[rows])
+            shared_product(weight[rows], layer.bias[rows], group, y[rows])
     elif layer.single:
         torch.mul(weight, x, out=y).add_(layer.bias)
     else:
@@ -134,24 +103,6 @@ def input_gradient(layer: Layer, weight: Tensor, delta: Tensor, into: Tensor) ->
         torch.sum(weight * delta, dim=1, keepdim=True, out=into)
     else:
         torch.bmm(weight.transpose(1, 2), delta, out=into)
-
-
-def _shared_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor) -> None:
-    """Write [n, outputs, B] of n trials that read the same x [B, features], as one product of matrices."""
-    trials, outputs, features = weight.shape
-    matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
-    samples = len(x)
-    if len(matrix) >= FEWEST_ROWS and samples >= FEWEST_COLUMNS and into.is_contiguous():
-        torch.addmm(column, matrix, x.T, out=into.view(-1, samples))
-        return
-    if samples < FEWEST_COLUMNS:
-        x = torch.cat([x, x.new_zeros(FEWEST_COLUMNS - samples, features)])
-    if len(matrix) < FEWEST_ROWS:
-        missing = FEWEST_ROWS - len(matrix)
-        matrix = torch.cat([matrix, matrix.new_zeros(missing, features)])
-        column = torch.cat([column, column.new_zeros(missing, 1)])
-    y = torch.addmm(column, matrix, x.T)
-    into.copy_(y[: trials * outputs, :samples].view(trials, outputs, samples))
 
 
 class _StackedLinear(torch.autograd.Function):
@@ -217,18 +168,4 @@ def weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, de
         return
     for group, rows in zip(x, runs, strict=True):
         into = layer.weight_grad[rows]
-        _shared_gradient(delta[rows], group, into)
-
-
-def _shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
-    """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
-    trials, outputs, samples = delta.shape
-    matrix, features = delta.reshape(-1, samples), x.shape[1]
-    if features < FEWEST_COLUMNS:
-        x = torch.cat([x, x.new_zeros(samples, FEWEST_COLUMNS - features)], dim=1)
-    if len(matrix) < FEWEST_ROWS or features < FEWEST_COLUMNS or not into.is_contiguous():
-        matrix = torch.cat([matrix, matrix.new_zeros(max(0, FEWEST_ROWS - len(matrix)), samples)])
-        found = torch.mm(matrix, x)[: trials * outputs, : into.shape[2]]
-        into.copy_(found.reshape(into.shape))
-        return
-    torch.mm(matrix, x, out=into.view(trials * outputs, -1))
+        shared_gradient(delta[rows], group, into)

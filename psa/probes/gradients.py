@@ -20,7 +20,7 @@ from psa.engine.batches import Batches
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, cross_entropy
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.probes.base import FileProbe
 from psa.storage.array_file import Arrays
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 
 # A function of one trial's hidden layer: its number, and [width, B] before and after its activation.
 _Watch = Callable[[int, Tensor, Tensor], None]

@@ -14,7 +14,7 @@ from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.interventions.memory.hook import MemoryHook
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.probes.base import SPLITS
 
 

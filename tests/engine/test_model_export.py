@@ -22,8 +22,8 @@ from psa.data.splits import Splits
 from psa.engine.device_pack import fresh_state
 from psa.engine.model_export import exported_model
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
 from psa.nn.ordinary import OrdinaryNetwork
+from psa.nn.shared_products import Inputs
 from psa.specs.data import DataSpec
 from psa.specs.memory import Memory
 from psa.specs.model import NetworkSpec, PublishedModelSpec

@@ -15,7 +15,7 @@ from psa.data.own import content_of_arrays
 from psa.data.splits import load_splits
 from psa.experiments.grid import load_grid
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.data import DataSpec
 from psa.specs.model import NetworkSpec

@@ -22,9 +22,9 @@ from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.cuda_graph import CudaGraphStep
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
-from psa.nn import compiled
 from psa.nn.dense import Dense
 from psa.nn.dropout import Dropout
+from psa.nn.relu import compiled
 from psa.nn.stacked import StackedParams
 from psa.specs.model import Family, PublishedModelSpec
 
@@ -100,7 +100,7 @@ def test_a_step_that_is_played_back_trains_as_one_that_is_run(
     monkeypatch.setattr(train_step, "CudaGraphStep", Taped)
     # a GPU draws the same masks by tensors (tests/nn/test_nets.py) and has no use for numba
     monkeypatch.setattr(Dropout, "_masks_by_numpy", Dropout._masks_by_torch)
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     taped = trained(family, arch, small.train)
     assert all(torch.equal(one, other) for one, other in zip(plain, taped, strict=True))
     names = {str(func) for tape in Taped.tapes for func, *_ in tape.operations}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from psa.core.errors import Interrupted
 from psa.core.rng import generator
-from psa.data.splits import Split, Splits
+from psa.data.splits import Split, Splits, load_splits
+from psa.engine import batches as train_batches
 from psa.engine import train_step
 from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.optimizer import optimizer_for
@@ -20,6 +22,7 @@ from psa.engine.train_step import batch_sizes, cross_entropy, evaluate, train_ep
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
 from psa.specs.model import PublishedModelSpec
 from psa.specs.training import LEAST_DECAY
 
@@ -74,6 +77,31 @@ def test_an_epoch_is_every_sample_once_in_the_order_of_the_stream(samples: int, 
     for row, numbers_seen in zip(rows, seen, strict=True):
         assert numbers_seen == generator(row.seed, "shuffle", row.loop).permutation(samples).tolist()
         assert sorted(numbers_seen) == list(range(samples))
+
+
+@pytest.mark.parametrize("scaling", ["standard", "unit", "none", "simplex"])
+@pytest.mark.parametrize("digits", [None, (3, 8)])
+def test_gathered_bytes_have_the_bits_of_the_images(
+    scaling: str, digits: tuple[int, ...] | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every scaling that is a function of one pixel, for a filtered split too; and without numba."""
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    monkeypatch.setattr(train_batches, "_MANY_SAMPLES", 0)
+    split = load_splits(DataSpec(scaling=scaling, digits=digits), data_dir).train
+    rows = [replace(ROW, seed=seed) for seed in (1, 2)]
+    fast, short = Batches(rows, split, 256), Batches(rows, split.first(300), 256)
+    monkeypatch.setattr(train_batches, "is_installed", lambda: False)
+    plain = Batches(rows, split, 256)
+    assert plain._gather_pixels is None
+    assert (fast._gather_pixels is None) == (short._gather_pixels is None) == (scaling == "simplex")
+    for batches in (fast, short):
+        for step in (0, len(batches) - 1):
+            inputs, labels = batches[step]
+            chosen = batches.chosen(step)
+            assert torch.equal(inputs.x, split.images[chosen])
+            assert torch.equal(labels, split.labels[chosen])
+    last = len(plain) - 1
+    assert torch.equal(plain[last][0].x, fast[last][0].x)
 
 
 def test_trials_of_a_seed_and_loop_share_one_batch() -> None:

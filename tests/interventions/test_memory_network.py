@@ -10,7 +10,8 @@ from psa.engine.train_step import cross_entropy
 from psa.interventions.memory.hidden_memory import HiddenMemory
 from psa.interventions.memory.targets import per_sample
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs, stacked_linear
+from psa.nn.layers import stacked_linear
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.model import PublishedModelSpec

@@ -1,4 +1,4 @@
-"""psa.nn.compiled: ReLU and dropout compiled by numba give the bits of torch's operations."""
+"""psa.nn.relu.compiled: ReLU and dropout compiled by numba give the bits of torch's operations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from helpers import arms, assert_same_bits, two_epochs
 
 from psa.data.splits import Splits
-from psa.nn import compiled, relu_pass
 from psa.nn.dense import Dense
+from psa.nn.relu import compiled, relu_pass
 from psa.nn.stacked import StackedParams
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
@@ -42,7 +42,7 @@ def test_bits_are_those_without_numba(
     monkeypatch.setattr(compiled, "_FEWEST", 0)
     with_numba = two_epochs(trials, small, batch)
     assert made
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     without = two_epochs(trials, small, batch)
     assert_same_bits(with_numba, without)
 
@@ -56,7 +56,7 @@ def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: p
     monkeypatch.setattr(compiled, "_FEWEST", 0)
     with_numba = two_epochs(trials, small, 64)
     assert any(values.isnan().any() for values in with_numba)
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     for one, other in zip(with_numba, two_epochs(trials, small, 64), strict=True):
         assert torch.equal(one.nan_to_num(nan=-1.5), other.nan_to_num(nan=-1.5))
 

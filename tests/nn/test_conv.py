@@ -13,7 +13,7 @@ from psa.data.splits import Split, Splits
 from psa.engine.train_step import cross_entropy
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.model import NetworkSpec

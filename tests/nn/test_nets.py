@@ -20,7 +20,7 @@ from psa.engine.device_pack import fresh_state
 from psa.engine.train_step import DropoutPlan, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.dropout import Dropout
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.model import Family, PublishedModelSpec

@@ -1,4 +1,4 @@
-"""psa.nn.relu_pass: the pass without autograd gives the bits of the network that autograd differentiates."""
+"""psa.nn.relu.relu_pass: without autograd the bits are those of the network that autograd differentiates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from helpers import arms, net_trial, two_epochs
 from psa.data.splits import Splits
 from psa.engine import train_step
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
-from psa.nn.relu_pass import ReluPass
+from psa.nn.relu.relu_pass import ReluPass
+from psa.nn.shared_products import Inputs
 from psa.specs.shapes import Linear
 
 NETWORKS = [
@@ -58,7 +58,7 @@ def test_a_network_that_grows_its_chunks(monkeypatch: pytest.MonkeyPatch, small:
     trials = arms("9*2", range(2))
     found = []
     for at_once in (1, 1 << 13, 1 << 30):
-        monkeypatch.setattr("psa.nn.pass_layout._AT_ONCE", at_once)
+        monkeypatch.setattr("psa.nn.relu.pass_layout._AT_ONCE", at_once)
         found.append(two_epochs(trials, small, 64))
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))

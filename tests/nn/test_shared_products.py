@@ -9,6 +9,14 @@ import torch
 from torch import Tensor
 
 from psa.nn.layers import Layer, product, weight_gradients
+from psa.nn.shared_products import (
+    FEWEST_ROWS,
+    Inputs,
+    SharedProducts,
+    fewest_rows,
+    shared_gradient,
+    shared_product,
+)
 from psa.nn.stacked import empty_rows
 
 FEATURES = (1, 2, 5, 9, 13, 17, 30, 99)
@@ -56,3 +64,68 @@ def test_every_row_of_a_shared_product_has_the_same_bits(features: int, samples:
     for trials, outputs in ((1, 5), (3, 5), (6, 5), (13, 2), (30, 3)):
         for one, many in zip(alone, results(trials, outputs, features, samples), strict=True):
             assert torch.equal(many, one.expand_as(many))
+
+
+def first_layer(trials: int, outputs: int, features: int, samples: int) -> list[Tensor]:
+    """Weights, biases and the gradient of the outputs of a first layer, laid out as the engine does."""
+    draws = torch.Generator().manual_seed(outputs * 100 + features)
+    made = []
+    for shape in ((outputs, features), (outputs, 1), (outputs, samples)):
+        rows = empty_rows(trials, *shape, device=torch.device("cpu"))
+        made.append(rows.copy_(torch.randn(trials, *shape, generator=draws)))
+    return made
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+@pytest.mark.parametrize(("features", "samples"), [(64, 32), (13, 32), (64, 11), (784, 256)])
+def test_views_made_once_change_no_bit(
+    outputs: int, features: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of one to six trials, the fewest rows as measured and as for any processor; a batch that takes
+    the place of another.
+    """
+    rows = (slice(0, 1), slice(1, 7), slice(7, 10))
+    weight, bias, delta = first_layer(10, outputs, features, samples)
+    draws = torch.Generator().manual_seed(samples)
+    inputs = Inputs(torch.empty(3, samples, features), rows)
+    found = [torch.zeros_like(delta), torch.zeros_like(weight)]
+    products = SharedProducts(weight, bias, inputs, found[0], delta, found[1])
+    for _ in range(2):
+        inputs.x.copy_(torch.randn(inputs.x.shape, generator=draws))
+        products.forward()
+        products.backward()
+        with monkeypatch.context() as change:
+            change.setattr("psa.nn.shared_products.fewest_rows", lambda *shape, transposed: FEWEST_ROWS)
+            for x, part in zip(inputs.x, rows, strict=True):
+                expected = [torch.zeros_like(values[part]) for values in found]
+                shared_product(weight[part], bias[part], x, expected[0])
+                shared_gradient(delta[part], x, expected[1])
+                assert torch.equal(found[0][part], expected[0])
+                assert torch.equal(found[1][part], expected[1])
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_the_fewest_rows_are_enough(transposed: bool) -> None:
+    """Of whatever this processor does: a product of so many rows has the bits of one of many rows."""
+    inner, columns = 256, 784
+    fewest = fewest_rows(inner, columns, transposed=transposed)
+    assert fewest in {4, FEWEST_ROWS}
+    matrix, column = torch.randn(48, inner), torch.randn(48, 1)
+    x = torch.randn(columns, inner).T if transposed else torch.randn(inner, columns)
+    whole = torch.addmm(column, matrix, x) if transposed else torch.mm(matrix, x)
+    for count in range(fewest, 24):
+        for start in (0, 5, 48 - count):
+            part = slice(start, start + count)
+            few = torch.addmm(column[part], matrix[part], x) if transposed else torch.mm(matrix[part], x)
+            assert torch.equal(few, whole[part])
+
+
+def test_more_rows_are_taken_where_a_processor_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product whose bits depend on the number of its rows: all of them are filled up to FEWEST_ROWS."""
+    multiply = torch.mm
+
+    def depends_on_rows(matrix: Tensor, x: Tensor) -> Tensor:
+        return multiply(matrix, x) * (1 if len(matrix) >= FEWEST_ROWS else 2)
+
+    monkeypatch.setattr(torch, "mm", depends_on_rows)
+    assert fewest_rows.__wrapped__(16, 32, transposed=False) == FEWEST_ROWS

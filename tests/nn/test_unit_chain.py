@@ -1,4 +1,4 @@
-"""psa.nn.unit_chain: compiled chains of one-unit layers give the bits of the same layers one by one."""
+"""psa.nn.relu.unit_chain: compiled chains of one-unit layers give the bits of the same layers one by one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from helpers import arms, assert_same_bits, net_trial, two_epochs
 
 from psa.data.splits import Splits
-from psa.nn import compiled, pass_layout
 from psa.nn.dense import Dense
-from psa.nn.unit_chain import find_chain
+from psa.nn.relu import compiled, pass_layout
+from psa.nn.relu.unit_chain import find_chain
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 
@@ -51,7 +51,7 @@ def test_a_chain_holds_whole_residual_blocks(arch: str) -> None:
 
 def test_without_numba_there_is_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """The layers are computed one by one."""
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     assert chain_of("20*1") is None
 
 
@@ -81,7 +81,7 @@ def test_bits_are_those_without_numba(
     monkeypatch.setattr(pass_layout, "find_chain", seen)
     with_numba = two_epochs(trials, small, batch)
     assert used
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     one_by_one = two_epochs(trials, small, batch)
     assert_same_bits(with_numba, one_by_one)
 
@@ -91,7 +91,7 @@ def test_infinite_and_missing_numbers_pass_through(small: Splits, monkeypatch: p
     trials = [each.changed(method=each.method.model_copy(update={"lr": 1e18})) for each in arms("20*1", [0])]
     with_numba = two_epochs(trials, small, 64)
     assert any(values.isnan().any() for values in with_numba)
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiled, "is_installed", lambda: False)
     for one, other in zip(with_numba, two_epochs(trials, small, 64), strict=True):
         assert torch.equal(one.nan_to_num(nan=-1.5), other.nan_to_num(nan=-1.5))
 

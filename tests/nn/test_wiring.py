@@ -20,7 +20,8 @@ from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import cross_entropy
 from psa.experiments.grid import load_grid
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs, effective
+from psa.nn.layers import effective
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.data import DataSpec
 from psa.specs.model import NetworkSpec

@@ -16,7 +16,7 @@ from psa.data.splits import Splits
 from psa.engine.train_step import cross_entropy
 from psa.nn.activations import ActivationParams, activate, placed, scales
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams, empty_rows
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.model import NetworkSpec

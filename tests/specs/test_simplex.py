@@ -13,7 +13,8 @@ from torch import Tensor
 
 from psa.data.splits import Split, Splits, load_splits
 from psa.nn.dense import Dense
-from psa.nn.layers import Inputs, effective
+from psa.nn.layers import effective
+from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec

@@ -1,4 +1,4 @@
-"""The places of all layers' outputs and gradients in the buffers of a pass (see psa.nn.relu_pass)."""
+"""The places of all layers' outputs and gradients in the buffers of a pass (see psa.nn.relu.relu_pass)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from psa.nn.layers import Layer
+from psa.nn.relu.unit_chain import find_chain
 from psa.nn.stacked import LANES, aligned
-from psa.nn.unit_chain import find_chain
 
 _ALIVE: Final = 3  # buffers that take turns: a block's input is read again behind its second layer
 _NARROW: Final = 16  # width up to which the gradients of several layers are computed at once

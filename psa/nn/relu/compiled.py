@@ -4,7 +4,7 @@ torch takes four to seven sweeps for them, each with a call of microseconds, and
 multiplies by them. The bits are the same with numba and without it (tests/nn/test_compiled.py). numba is an
 optional dependency (extra `fast`) and is imported (0.3 s) only for a pack that gains from it. Measured on one
 core (2026-11), best of four: 1*2048 1.06 times as fast, 4*47 and 2*16 1.2, 8*8 1.5, 119*4 2.3; residual
-32*32 and 115*2 1.6; 12 trials of 2*2 or 2*4 1.2; with psa.nn.unit_chain 256*1 1.7 and 2048*1 7.6.
+32*32 and 115*2 1.6; 12 trials of 2*2 or 2*4 1.2; with psa.nn.relu.unit_chain 256*1 1.7 and 2048*1 7.6.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ DropoutArrays = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int32], 
 
 
 @functools.cache
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Return True if numba is installed."""
     return importlib.util.find_spec("numba") is not None
 
 
 def is_available(layers: Sequence[tuple[Layer, str]]) -> bool:
     """Return True on a CPU if numba is installed."""
-    return layers[0][0].weight.device.type == "cpu" and _is_installed()
+    return layers[0][0].weight.device.type == "cpu" and is_installed()
 
 
 def is_worthwhile(layers: Sequence[tuple[Layer, str]], batch: int) -> bool:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.nn.compiled import Float32s, dropout_arrays, is_available
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Layer
+from psa.nn.relu.compiled import Float32s, dropout_arrays, is_available
 
 _FEWEST: Final = 8  # layers of a chain: a shorter one does not repay the import
 _ROLES: Final = ("hidden", "enter", "leave")  # by their number in psa.nn.kernels

@@ -1,0 +1,1 @@
+"""Networks of linear layers with ReLU alone, trained without autograd."""
