@@ -18,7 +18,7 @@ from psa.engine import batches as train_batches
 from psa.engine import train_step
 from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.optimizer import optimizer_for
-from psa.engine.train_step import batch_sizes, cross_entropy, evaluate, train_epoch
+from psa.engine.train_step import batch_sizes, count_correct, cross_entropy, evaluate, train_epoch
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
@@ -205,6 +205,20 @@ def test_a_decay_below_float32s_resolution_does_nothing(small: Splits, lr: float
 
 
 # Epochs
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_correct_answers_are_counted_as_by_argmax(classes: int) -> None:
+    """Among equal logits the first class is the answer; zeros of either sign are equal."""
+    draws = torch.Generator().manual_seed(classes)
+    logits = torch.randint(-2, 3, (7, classes, 400), generator=draws).float()
+    logits[:2] = 0.0
+    logits[1] *= torch.randint(0, 2, (classes, 400), generator=draws) * 2 - 1
+    labels = torch.randint(0, classes, (7, 400), generator=draws)
+    expected = (logits.argmax(dim=1) == labels).sum(dim=1)
+    assert torch.equal(count_correct(logits, labels), expected)
+    assert torch.equal(count_correct(logits, labels[0].expand(7, -1)), (logits.argmax(1) == labels[0]).sum(1))
+    assert len(set(expected.tolist())) > 1
 
 
 def test_cross_entropy_is_torchs(splits: Splits) -> None:
