@@ -20,6 +20,7 @@ from psa.specs.trial import Trial
 
 STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
+LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
 
 
@@ -59,7 +60,10 @@ def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.d
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return min([seconds_per_step(epoch, len(batches)) for _ in range(REPEATS)][1:])
+    times: list[float] = []
+    while len(times) < REPEATS or sum(times) * len(batches) < LEAST_SECONDS:
+        times.append(seconds_per_step(epoch, len(batches)))
+    return min(times[1:])
 
 
 def seconds_per_step(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
