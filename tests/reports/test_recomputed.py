@@ -27,6 +27,7 @@ from psa.reports.glonet.networks import Network
 from psa.reports.memory.arm_tables import consolidated
 from psa.reports.memory.comparisons import comparisons_of
 from psa.reports.memory.runs import runs_from
+from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Bold, Table
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
@@ -201,11 +202,28 @@ def test_the_numbers_of_activations(tmp_path: Path) -> None:
         found = scipy_stats.ttest_rel(test[row["Arm"]], test["ReLU"])
         assert row["p"] == pytest.approx(found.pvalue)
         low, high = found.confidence_interval(1 - 0.05 / 2)  # Bonferroni over two comparisons
-        told = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
+        told = "higher" if low > 0 else "lower" if high < 0 else "not significantly different"
         assert row["Test accuracy is"] == told
     facts = {fact.name: fact.value for fact in activations.page(rows, CONTEXT, made, {}).facts}
     assert facts["Best mean test accuracy"] == f"{test[best].mean():.2f} %"
     assert facts["Arms that learn"] == "3 of 3"
+
+
+def page_of_activations(folder: Path, axes: dict[str, Any]) -> Page:
+    """The page of a grid of activations with these axes."""
+    base = {} if "arch" in axes else ACTIVATIONS["base"]
+    store, _ = stored(folder, ACTIVATIONS | {"axes": axes, "base": base})
+    [(_, rows)] = list(activations.parts(load_records_frame(store)))
+    return activations.page(rows, CONTEXT, activations.tables(rows, CONTEXT), {})
+
+
+def test_the_question_of_a_page_is_about_the_settings_that_vary(tmp_path: Path) -> None:
+    """A page on widths and depths with ReLU asked for the accuracy of activations and stochastic layers."""
+    both = page_of_activations(tmp_path / "both", {"activation": ["ReLU", "Tanh"], "dropout": [0.0, 0.1]})
+    assert "activations that normalise" in both.question
+    sizes = page_of_activations(tmp_path / "sizes", {"arch": ["1*8", "1*16"], "dropout": [0.0, 0.1]})
+    assert "activations" not in sizes.question
+    assert sizes.question.endswith("depend on these settings: architecture, dropout?")
 
 
 def test_the_numbers_of_depth(tmp_path: Path) -> None:

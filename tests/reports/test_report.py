@@ -193,7 +193,10 @@ def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch
     assert "18 of 54 expected trials are not there (18 unfinished)" in page
     assert report("ablation")[0] == 0
     page = (tmp_path / "results/reports/ablation_simplemlp_loops-6.html").read_text()
-    assert "This page is of trials of 6 meta-loops. Those of another length (18 of 4) are on pages" in page
+    assert (
+        "This page has the trials of 6 meta-loops. Those of another length (18 trials of 4) are on pages"
+        in page
+    )
     for loops, seeds in (("4", "1"), ("6", "2")):
         with (tmp_path / f"results/reports/ablation_simplemlp_loops-{loops}/accuracies.csv").open() as lines:
             assert {row["None n"] for row in csv.DictReader(lines)} == {seeds}

@@ -83,7 +83,7 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
         "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
         "differences. "
         f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
-        "their scatter can be told from none."
+        "their scatter can be significant."
     )
     return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
