@@ -96,7 +96,14 @@ def aggregate_table(
         Column("P(better than none)", "interval", 3),
     )
     note = (
-        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
-        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
+        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those without a missing trial; "
+        f"{_resampled(found)}. {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note)
+
+
+def _resampled(found: Aggregate) -> str:
+    """Return a note on the intervals, or on the reason for having none."""
+    if found.trials < LEAST_N:
+        return f"no intervals, which take at least {LEAST_N} seeds"
+    return "intervals: 95% stratified bootstrap, each arm drawn on its own"

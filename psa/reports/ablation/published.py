@@ -252,7 +252,7 @@ def _others(cells: Cells, reference: Reference) -> str:
     parts = [
         f"{count:,} {what} "
         for count, what in (
-            (len(there - here), "published architectures are not here."),
+            (len(there - here), "published architectures have not been run here."),
             (len(here - there), "architectures here were not published."),
         )
         if count

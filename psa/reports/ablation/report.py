@@ -76,7 +76,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     order, reference = context.order, comparable_reference(frame, context.reference)
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
-        "accuracies": accuracy_table(frame, order=order),
+        "accuracies": accuracy_table(frame, order=order, modes=cells_of(frame).modes),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
         "regimes": regime_table(frame, reference, order=order),
