@@ -280,6 +280,15 @@ def test_a_page_has_no_column_of_a_mode_that_was_not_requested() -> None:
     ]
 
 
+def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> None:
+    """Only finished trials know the ZeroR of their validation split; the published one stood there."""
+    made = frame({("1*4", mode): ["diverged"] * 3 for mode in ("none", "full")})
+    context = ReportContext(Path("unused"))
+    tables = report.tables(made, context)
+    assert "nothing to take the mean of" in tables["aggregate"].note
+    assert {fact.name for fact in report.page(made, context, tables, {}).facts} == {"Trials", "Regimes"}
+
+
 def test_the_partners_are_counted_if_there_are_any() -> None:
     """It said that 0 of 0 networks meet their partners."""
 

@@ -24,7 +24,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import report as glonet
 from psa.reports.glonet.layer_use import Use
 from psa.reports.glonet.networks import Network
-from psa.reports.memory.arm_tables import consolidated
+from psa.reports.memory.arm_tables import consolidated, of_networks
 from psa.reports.memory.comparisons import comparisons_of
 from psa.reports.memory.runs import runs_from
 from psa.reports.rendering.html import Page
@@ -223,7 +223,7 @@ def test_the_question_of_a_page_is_about_the_settings_that_vary(tmp_path: Path) 
     assert "activations that normalise" in both.question
     sizes = page_of_activations(tmp_path / "sizes", {"arch": ["1*8", "1*16"], "dropout": [0.0, 0.1]})
     assert "activations" not in sizes.question
-    assert sizes.question.endswith("depend on these settings: architecture, dropout?")
+    assert sizes.question.endswith("depend on architecture and dropout?")
 
 
 def test_the_numbers_of_depth(tmp_path: Path) -> None:
@@ -289,6 +289,13 @@ def test_the_numbers_of_memories(tmp_path: Path) -> None:
     for row in rows_of(consolidated(runs)):
         values = test[row["Arm"].split()[0]]
         assert (row["Test %"].mean, row["Test %"].sd) == pytest.approx((values.mean(), values.std(ddof=1)))
+    # no note on a column that is not there: none of these networks grew
+    grown = consolidated(runs.assign(growth_delta=0.5))
+    assert ["Growth and next epoch" in each.note for each in (consolidated(runs), grown)] == [False, True]
+    assert ["Growth and next epoch" in of_networks(each).note for each in (consolidated(runs), grown)] == [
+        False,
+        True,
+    ]
     found = {each.key: each for each in comparisons_of(runs)}
     assert set(found) == {"nn", "random_memory", "hybrid_inactive"}
     p_values = {}

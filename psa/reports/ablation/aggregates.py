@@ -95,15 +95,17 @@ def aggregate_table(
         Column("Interquartile mean (%)", "interval"),
         Column("P(better than none)", "interval", 3),
     )
-    note = (
-        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those without a missing trial; "
-        f"{_resampled(found)}. {cells.note()}"
-    )
+    note = f"{_taken(found, len(cells.archs))} {cells.note()}"
     return Table(caption, label, columns, tuple(rows), note)
 
 
-def _resampled(found: Aggregate) -> str:
-    """Return a note on the intervals, or on the reason for having none."""
-    if found.trials < LEAST_N:
-        return f"no intervals, which take at least {LEAST_N} seeds"
-    return "intervals: 95% stratified bootstrap, each arm drawn on its own"
+def _taken(found: Aggregate, count: int) -> str:
+    """Return a note on the architectures that are taken, of `count`, and on the intervals."""
+    if not found.archs:
+        return "No architecture has all its trials, so there is nothing to take the mean of."
+    how = (
+        "intervals: 95% stratified bootstrap, each arm drawn on its own"
+        if found.trials >= LEAST_N
+        else f"no intervals, which take at least {LEAST_N} seeds"
+    )
+    return f"Over {len(found.archs):,} of {count:,} architectures, those without a missing trial; {how}."

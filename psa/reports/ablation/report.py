@@ -196,9 +196,9 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
         detail = f"{arch}, mode {mode}; {wording.interval_text(best)}"
         detail += "" if best.mean > cells.zero_r else "; not above ZeroR"
         yield Fact("Best mean bounty", f"{best.mean:.2f} %", detail)
-    yield Fact(
-        "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
-    )
+        yield Fact(
+            "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
+        )
     counts = Counter(regimes(cells, cells.archs).values())
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]
     decided = len(cells.archs) - counts["unknown"]

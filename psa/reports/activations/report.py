@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from psa.analysis.frame_columns import LABELS
 from psa.analysis.pooling import POOLED_SETTINGS
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.activations import text
 from psa.reports.activations.arms import Arm, train_accuracies, varying
@@ -119,8 +119,9 @@ def _question(results: ActivationResults) -> str:
     varied = [key for key in varying(results.rows) if key != "variant"]
     if not varied or studied & set(varied):
         return QUESTION
-    named = join_names([_heading(key).lower() for key in varied])
-    return f"How does the test accuracy of multilayer networks depend on these settings: {named}?"
+    *others, last = [_heading(key).lower() for key in varied]
+    named = f"{', '.join(others)} and {last}" if others else last
+    return f"How does the test accuracy of multilayer networks depend on {named}?"
 
 
 def _heading(key: str) -> str:

@@ -186,7 +186,7 @@ def speed_table(results: GlonetResults, seconds: Mapping[Network, Values]) -> Ta
         *_WHO,
         Column("Parameters", "count"),
         Column("Packs", "count"),
-        Column("Milliseconds per epoch and trial", "mean_sd", 0),
+        Column("Milliseconds per epoch and trial", "mean_sd", 1),
     )
 
     def row(each: Trained) -> tuple[Cell, ...]:
