@@ -213,6 +213,12 @@ def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
         "n = 2 trials per cell (decay, dropout, full: no trial); none is missing."
     )
     assert cells_of(made).complete() == ("1*4",)
+    # the second stage of a grid promotes some modes of some architectures
+    staged = frame({("1*4", "none"): [90.0], ("1*4", "full"): [90.0], ("2*4", "none"): [90.0, 91.0]})
+    assert cells_of(staged).note() == (
+        "n = 2 trials per cell (decay, dropout, hidden, output: no trial; 1 of the other 4 cells: no trial), "
+        "but 2 of 3 cells have fewer: 1*4 none 1 (1 missing); 1*4 full 1 (1 missing)."
+    )
     modes = ["none", "hidden", "output"]
     assert [row[0] for row in aggregate_table(made).rows] == modes
     assert [row[1] for row in paired_table(made).rows] == modes[1:]
