@@ -486,8 +486,10 @@ def test_equal_trials_at_zero_r_do_not_beat_it() -> None:
 
 def test_a_missing_mode_leaves_the_regime_open() -> None:
     """It is unknown, and neither agrees nor disagrees with the published one."""
-    row = row_of(regime_table(STUDY, REFERENCE), "4*4")
+    table = regime_table(STUDY, REFERENCE)
+    row = row_of(table, "4*4")
     assert (row["Regime"], row["Agree"], row["n"]) == ("unknown", None, "0 to 4")
+    assert "Unknown: no rule applies, or a mode has no trial." in table.note
 
 
 def test_every_published_regime_is_known() -> None:
