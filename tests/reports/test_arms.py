@@ -316,3 +316,12 @@ def test_no_interval_of_a_difference_reaches_beyond_all_or_nothing() -> None:
     (cells,) = paired_cells([paired([50.0], [40.0])])
     assert isinstance(cells[1], Interval)
     assert np.isnan([cells[1].low, cells[1].high]).all()
+
+
+def test_the_page_of_arms_explains_what_it_measures() -> None:
+    """A reader who opens this page first knows no bounty and no LKG."""
+    made = arms_frame({(arm, "1*16"): [90.0, 91.0, 92.0] for arm in MODE_OF})
+    context = ReportContext(Path("reports"))
+    question = report.page(made, context, report.tables(made, context), {}).question
+    assert "last known good state (LKG)" in question
+    assert "bounty of a trial is the best validation accuracy" in question

@@ -48,9 +48,9 @@ from psa.reports.rendering.tables import Table
 from psa.specs.training import MODES
 
 QUESTION: Final = (
-    "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "
-    "of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that help, "
-    "and which networks?"
+    "Persistent Stochastic Ablation keeps the last known good state (LKG) of a network, damages one random "
+    "neuron of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that "
+    "help, and which networks?"
 )
 _CAPTIONS: Final = {
     "design_space": "Every architecture by its depth and width, both on logarithmic axes.",
