@@ -57,17 +57,15 @@ def pages_of(name: str, rows: pd.DataFrame, besides: Collection[str]) -> Iterato
 
 
 def other_lengths(frame: pd.DataFrame) -> str | None:
-    """Return a note on trials of another number of loops, which are on pages of their own; None without "
-    "any.
-    """
+    """Return a note on trials of another number of loops, on pages of their own; None without any."""
     if "loops" not in frame.attrs.get("apart", {}):
         return None
     here = int(frame.attrs["apart"]["loops"])
-    others = [f"{count:,} of {loops:,}" for loops, count in frame.attrs["lengths"].items() if loops != here]
+    lengths = frame.attrs["lengths"].items()
+    others = [f"{pluralize(count, 'trial')} of {loops:,}" for loops, count in lengths if loops != here]
     return (
-        f"This page is of trials of {here:,} meta-loops. Those of another length ({join_names(others)}) "
-        "are on "
-        "pages of their own, and nothing is compared across lengths."
+        f"This page has the trials of {here:,} meta-loops. Those of another length ({join_names(others)}) "
+        "are on pages of their own, and nothing is compared across lengths."
     )
 
 
@@ -83,10 +81,16 @@ def origin(rows: pd.DataFrame, beside: str) -> str:
     """
     done = rows[rows["status"] == "done"]
     devices = ", ".join(devices_of(rows)) or "unknown"
+    study = rows["study"].iloc[0]
+    records = (
+        f"All numbers come from {pluralize(len(done), 'record')} of study {study}, one per trial, trained "
+        f"on: {devices}."
+        if len(done)
+        else f"No trial of study {study} finished, so this page has no accuracies."
+    )
     return (
-        f"All numbers come from {pluralize(len(done), 'record')} of study {rows['study'].iloc[0]}, one per "
-        f"trial, trained on: {devices}. rows.parquet and rows.csv in the folder of the same name as this "
-        f"page hold {beside}; each table can be downloaded below it."
+        f"{records} The command below writes rows.parquet and rows.csv, which hold {beside}, into the "
+        "folder of the same name as this page; each table can be downloaded below it."
     )
 
 

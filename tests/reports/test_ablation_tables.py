@@ -22,6 +22,7 @@ from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import holm, paired
 from psa.core.errors import UserError
+from psa.reports.ablation import report
 from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
 from psa.reports.ablation.effects import paired_table
@@ -41,6 +42,7 @@ from psa.reports.ablation.published import (
     regime_table,
 )
 from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
+from psa.reports.contract import ReportContext
 from psa.reports.rendering.tables import Bold, Interval, MeanSd, Table
 from psa.specs.training import MODES
 
@@ -211,6 +213,12 @@ def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
         "n = 2 trials per cell (decay, dropout, full: no trial); none is missing."
     )
     assert cells_of(made).complete() == ("1*4",)
+    # the second stage of a grid promotes some modes of some architectures
+    staged = frame({("1*4", "none"): [90.0], ("1*4", "full"): [90.0], ("2*4", "none"): [90.0, 91.0]})
+    assert cells_of(staged).note() == (
+        "n = 2 trials per cell (decay, dropout, hidden, output: no trial; 1 of the other 4 cells: no trial), "
+        "but 2 of 3 cells have fewer: 1*4 none 1 (1 missing); 1*4 full 1 (1 missing)."
+    )
     modes = ["none", "hidden", "output"]
     assert [row[0] for row in aggregate_table(made).rows] == modes
     assert [row[1] for row in paired_table(made).rows] == modes[1:]
@@ -262,7 +270,40 @@ def test_rows_follow_the_list() -> None:
     """What the list does not name comes after it, in the order of the frame; what is not there is counted."""
     table = accuracy_table(STUDY, order=["4*4", "1*16", "9*9"])
     assert [row[0] for row in table.rows] == ["4*4", "1*16", "1*64", "2*30", "2*1"]
-    assert "1 of the 3 architectures listed are not there" in table.note
+    assert "1 of the 3 listed architectures have not been run" in table.note
+
+
+def test_a_page_has_no_column_of_a_mode_that_was_not_requested() -> None:
+    """Two of six columns were empty on a page of four modes. A missing mode keeps its column, and files in
+    the format of the original study have all.
+    """
+    made = frame({("1*4", "none"): [90.0, 91.0, 92.0], ("1*4", "full"): ["failed"] * 3})
+    table = report.tables(made, ReportContext(Path("unused")))["accuracies"]
+    heads = [column.name for column in table.columns]
+    assert heads == ["Architecture", "None", "Full", "Winner", "Winner (test)"]
+    assert [column.name for column in accuracy_table(made).columns][1:-2] == [
+        mode.capitalize() for mode in MODES
+    ]
+
+
+def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> None:
+    """Only finished trials know the ZeroR of their validation split; the published one stood there."""
+    made = frame({("1*4", mode): ["diverged"] * 3 for mode in ("none", "full")})
+    context = ReportContext(Path("unused"))
+    tables = report.tables(made, context)
+    assert "nothing to take the mean of" in tables["aggregate"].note
+    assert {fact.name for fact in report.page(made, context, tables, {}).facts} == {"Trials", "Regimes"}
+
+
+def test_the_partners_are_counted_if_there_are_any() -> None:
+    """It said that 0 of 0 networks meet their partners."""
+
+    def note(*archs: str) -> str:
+        found = architectures(archs, lambda arch: parameters_of("simplemlp", arch), order=ORDER)
+        return found.note
+
+    assert "with a partner" not in note("1*2", "4*1")
+    assert note("1*1024", "4*425").endswith("1 of the 1 network with a partner is within 10% of it.")
 
 
 PUBLISHED_DIFFERENCES = {
@@ -445,8 +486,10 @@ def test_equal_trials_at_zero_r_do_not_beat_it() -> None:
 
 def test_a_missing_mode_leaves_the_regime_open() -> None:
     """It is unknown, and neither agrees nor disagrees with the published one."""
-    row = row_of(regime_table(STUDY, REFERENCE), "4*4")
+    table = regime_table(STUDY, REFERENCE)
+    row = row_of(table, "4*4")
     assert (row["Regime"], row["Agree"], row["n"]) == ("unknown", None, "0 to 4")
+    assert "Unknown: no rule applies, or a mode has no trial." in table.note
 
 
 def test_every_published_regime_is_known() -> None:
@@ -535,8 +578,11 @@ def test_all_architectures_together() -> None:
 
 
 def test_one_trial_has_no_interval() -> None:
-    """Nothing can be drawn anew from it."""
-    mean = aggregate_table(frame(even("1*4", 90.0))).rows[0][1]
+    """Nothing can be drawn anew from it, and no note speaks of intervals that are not there."""
+    table = aggregate_table(frame(even("1*4", 90.0)))
+    assert "no intervals, which take at least 3 seeds" in table.note
+    assert "bootstrap" in aggregate_table(STUDY).note
+    mean = table.rows[0][1]
     assert isinstance(mean, Interval)
     assert mean.value == 90
     assert np.isnan(mean.low)

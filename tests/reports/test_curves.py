@@ -233,6 +233,20 @@ def test_breakthroughs_are_marked_at_their_loop() -> None:
     assert len(jump.others) == 3
 
 
+@pytest.mark.parametrize(
+    ("late", "title"),
+    [
+        (4020, "Largest rises; none of 1 point or more in the second half of the loops"),
+        (4200, "Late breakthroughs"),
+    ],
+)
+def test_a_small_late_rise_is_not_denied(late: int, title: str) -> None:
+    """The title said that no trial rose in the second half; it means that none rose by a point there."""
+    made = build_frame([row("3*3", "none", seed, [1500, *[4000] * 3, late, late]) for seed in (0, 1)])
+    figure = next(breakthroughs(made))[1]
+    assert [text.get_text() for text in figure.texts] == [title]
+
+
 def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
     """The four of the study as far as they are there; without them what the rows hold."""
     assert "10*10" in texts(next(breakthroughs(frame(FEW)))[1])

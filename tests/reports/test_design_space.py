@@ -22,6 +22,7 @@ from psa.analysis.stats import winners
 from psa.core.errors import UserError
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.figures.design_space import SHAPES, design_space_figure, enlargement, spots
+from psa.reports.ablation.figures.figure_set import overview
 from psa.reports.ablation.figures.maps import baseline_map, effects_map, instability_map, regimes_map
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
@@ -341,3 +342,16 @@ def test_what_cannot_share_a_figure_is_refused(changes: dict[str, object], named
     made = [row("1*16", "none", 0, [9000]), row("1*16", "none", 1, [9000]) | {"id": "b"} | changes]
     with pytest.raises(UserError, match=named):
         cells_of(build_frame(made))
+
+
+def test_a_page_without_a_finished_trial_has_no_empty_figures() -> None:
+    """Dots and heat maps of trials that all diverged were empty frames."""
+
+    def drawn(archs: tuple[str, ...], *correct: int) -> list[str]:
+        status = {} if correct else {"status": "diverged"}
+        made = build_frame([row(arch, "none", seed, correct, **status) for arch in archs for seed in (0, 1)])
+        return [name for name, _ in overview(made, archs, ASYMMETRIC)]
+
+    assert drawn(FEW, 9000) == ["accuracy_dots", "heatmaps"]
+    assert drawn(FEW) == []
+    assert drawn(ARCHS) == ["design_space"]

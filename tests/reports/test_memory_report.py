@@ -232,7 +232,9 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     assert ("currently unsupported" in text) == (len(only) > 1)
     page = report.page(rows, context, made, {name: tmp_path / f"{name}.png" for name in pictures})
     assert page.sections
-    assert {fact.name for fact in page.facts} >= {"Trials", "Final stage"}
+    details = {fact.name: fact.detail for fact in page.facts}
+    assert details.keys() >= {"Trials", "Final stage"}
+    assert "; n = " in details["Best mean test accuracy"]  # below three seeds a number, no interval
 
 
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:

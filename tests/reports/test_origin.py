@@ -89,12 +89,21 @@ def test_settings_that_all_trials_share_are_stored_once() -> None:
 
 
 def test_the_sources_of_a_page_are_true_of_loose_records_and_of_bundles() -> None:
-    """A record is a file or a row of a bundle. The rows lie in the folder of the page, not beside it."""
+    """A record is a file or a row of a bundle. The rows lie in the folder of the page, not beside it, and
+    only where the command wrote it: a published page comes without them. Without a finished trial there are
+    no numbers, and no device is known.
+    """
     made = build_frame([row("1*16", "none", seed, [9000]) for seed in (0, 1)] + [row("1*16", "none", 2)])
     text = sources_of(made, "every loop of every trial")
     assert text.startswith("All numbers come from 2 records of study ")
     assert ", one per trial, trained on: " in text
-    assert "rows.parquet and rows.csv in the folder of the same name as this page hold every loop" in text
+    assert (
+        "The command below writes rows.parquet and rows.csv, which hold every loop of every trial, into"
+        in text
+    )
+    nothing = build_frame([row("1*16", "none", seed) for seed in (0, 1)])
+    text = sources_of(nothing, "every loop of every trial")
+    assert text.startswith("No trial of study ablation finished, so this page has no accuracies. The command")
 
 
 def test_a_page_does_not_depend_on_where_its_records_are(tmp_path: Path) -> None:

@@ -240,6 +240,17 @@ def test_speed_has_one_unit_in_figure_and_table() -> None:
     assert "Milliseconds" in speed_table(found, seconds).columns[-1].name
 
 
+def test_a_logarithmic_axis_has_no_interval_that_reaches_below_zero() -> None:
+    """The bars of three scattered packs ran out of the panel at its lower end."""
+    found = results({"GloNet": (3, 4)})
+    seconds = {network: np.array([0.010, 0.050, 0.001]) for network in found.trained}
+    ax = speed_figure(found, seconds).axes[0]
+    assert ax.get_yscale() == "log"
+    ends = [segment[:, 1] for bars in ax.collections for segment in bars.get_segments() if len(segment)]
+    low, high = ax.get_ylim()
+    assert all(low <= end <= high for segment in ends for end in segment if not np.isnan(end))
+
+
 def test_a_pack_is_one_measurement_of_speed() -> None:
     """Three trials of one pack have one time and no deviation; "262.7 ± 0.0" claimed that nothing varies."""
     found = results({"GloNet": (3, 4)})

@@ -140,3 +140,16 @@ def test_a_paragraph_under_a_heading_is_not_split(tmp_path: Path) -> None:
     for at in range(8):
         (sheet,) = (sheet for sheet in sheets if f"begin-{at} " in sheet)
         assert f"end-{at}" in sheet
+
+
+@PRINTS
+def test_texts_before_a_figure_that_fills_a_sheet_do_not_go_with_it(tmp_path: Path) -> None:
+    """A section of text alone, and the text of the next one, left half a sheet empty before a tall figure."""
+    picture = Picture(tmp_path / "tall.png", "A caption")
+    picture.path.write_bytes(png(1000, 1600))
+    sections = (Section("Alone", ("A text alone.",)), Section("Shown", ("A text before it.",), (picture,)))
+    sheets = ["\n".join(sheet) for sheet in printed(tmp_path, replace(page_of(tmp_path), sections=sections))]
+    (first,) = (at for at, sheet in enumerate(sheets) if "A report" in sheet)
+    assert "A text alone." in sheets[first]
+    assert "A text before it." in sheets[first]
+    assert "Figure 1." in sheets[first + 1]

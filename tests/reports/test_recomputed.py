@@ -24,9 +24,10 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import report as glonet
 from psa.reports.glonet.layer_use import Use
 from psa.reports.glonet.networks import Network
-from psa.reports.memory.arm_tables import consolidated
+from psa.reports.memory.arm_tables import consolidated, of_networks
 from psa.reports.memory.comparisons import comparisons_of
 from psa.reports.memory.runs import runs_from
+from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Bold, Table
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
@@ -201,11 +202,28 @@ def test_the_numbers_of_activations(tmp_path: Path) -> None:
         found = scipy_stats.ttest_rel(test[row["Arm"]], test["ReLU"])
         assert row["p"] == pytest.approx(found.pvalue)
         low, high = found.confidence_interval(1 - 0.05 / 2)  # Bonferroni over two comparisons
-        told = "higher" if low > 0 else "lower" if high < 0 else "not told apart"
+        told = "higher" if low > 0 else "lower" if high < 0 else "not significantly different"
         assert row["Test accuracy is"] == told
     facts = {fact.name: fact.value for fact in activations.page(rows, CONTEXT, made, {}).facts}
     assert facts["Best mean test accuracy"] == f"{test[best].mean():.2f} %"
     assert facts["Arms that learn"] == "3 of 3"
+
+
+def page_of_activations(folder: Path, axes: dict[str, Any]) -> Page:
+    """The page of a grid of activations with these axes."""
+    base = {} if "arch" in axes else ACTIVATIONS["base"]
+    store, _ = stored(folder, ACTIVATIONS | {"axes": axes, "base": base})
+    [(_, rows)] = list(activations.parts(load_records_frame(store)))
+    return activations.page(rows, CONTEXT, activations.tables(rows, CONTEXT), {})
+
+
+def test_the_question_of_a_page_is_about_the_settings_that_vary(tmp_path: Path) -> None:
+    """A page on widths and depths with ReLU asked for the accuracy of activations and stochastic layers."""
+    both = page_of_activations(tmp_path / "both", {"activation": ["ReLU", "Tanh"], "dropout": [0.0, 0.1]})
+    assert "activations that normalise" in both.question
+    sizes = page_of_activations(tmp_path / "sizes", {"arch": ["1*8", "1*16"], "dropout": [0.0, 0.1]})
+    assert "activations" not in sizes.question
+    assert sizes.question.endswith("depend on architecture and dropout?")
 
 
 def test_the_numbers_of_depth(tmp_path: Path) -> None:
@@ -271,6 +289,13 @@ def test_the_numbers_of_memories(tmp_path: Path) -> None:
     for row in rows_of(consolidated(runs)):
         values = test[row["Arm"].split()[0]]
         assert (row["Test %"].mean, row["Test %"].sd) == pytest.approx((values.mean(), values.std(ddof=1)))
+    # no note on a column that is not there: none of these networks grew
+    grown = consolidated(runs.assign(growth_delta=0.5))
+    assert ["Growth and next epoch" in each.note for each in (consolidated(runs), grown)] == [False, True]
+    assert ["Growth and next epoch" in of_networks(each).note for each in (consolidated(runs), grown)] == [
+        False,
+        True,
+    ]
     found = {each.key: each for each in comparisons_of(runs)}
     assert set(found) == {"nn", "random_memory", "hybrid_inactive"}
     p_values = {}

@@ -270,6 +270,11 @@ def test_chance_is_measured() -> None:
     assert "learns at every depth" in next(claims.chance(fine))
     some = depths(shallow, made("MLP", 50, [95.0, 9.0]))
     assert "1 of 4 trials stay at chance (with 50 layers)" in next(claims.chance(some))
+    mixed = depths(shallow, made("MLP", 50, [95.0, 9.0, 95.0]), deep)
+    assert "with 50 layers its mean test accuracy is 66.33 % (1 of 3 trials at chance)" in next(
+        claims.chance(mixed)
+    )
+    assert "is 95.50 %." in next(claims.chance(depths(shallow, deep)))
 
 
 def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:
@@ -397,6 +402,8 @@ def test_concentration_is_measured() -> None:
     assert "concentrated in the first layers in 1 of 2 GloNets" in both
     leaning = use(50, [*[3.0] * 8, *[1.0] * 41], [98.0] * 49)
     assert leaning.verdict == "leaning to the first layers"
+    head = next(claims.usage(study, {even.network: even, leaning.network: leaning}))
+    assert "not concentrated in the first layers in any of 2 GloNets; it leans to them in 1, by" in head
     assert use(6, [1.0] * 5, [98.0] * 5).verdict == "short"
 
 

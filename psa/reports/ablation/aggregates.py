@@ -95,8 +95,19 @@ def aggregate_table(
         Column("Interquartile mean (%)", "interval"),
         Column("P(better than none)", "interval", 3),
     )
-    note = (
-        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
-        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
-    )
+    note = f"{_taken(found, len(cells.archs))} {cells.note()}"
     return Table(caption, label, columns, tuple(rows), note)
+
+
+def _taken(found: Aggregate, count: int) -> str:
+    """Return a note on the architectures that are taken, of `count`, and on the intervals."""
+    if not found.archs:
+        return "No architecture has all trials of every mode, so there is nothing to take the mean of."
+    how = (
+        "intervals: 95% stratified bootstrap, each arm drawn on its own"
+        if found.trials >= LEAST_N
+        else f"no intervals, which take at least {LEAST_N} seeds"
+    )
+    return (
+        f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode; {how}."
+    )

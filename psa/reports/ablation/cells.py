@@ -18,7 +18,7 @@ from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
 from psa.analysis.stats import LEAST_N, Summary, Values, present, share_summary
 from psa.core.errors import UserError
-from psa.core.formatting import join_names
+from psa.core.formatting import join_names, pluralize
 from psa.core.parsing import parse_values
 from psa.reports.rendering.tables import MeanSd
 from psa.specs.arch import Arch
@@ -27,8 +27,7 @@ from psa.specs.training import MODES
 _HINTS: Final = {"study": "Name one with --study", "family": "Name one with --family"}
 _ONE_PER_MODE: Final = ("weight_decay", "dropout")  # settings with one value per mode
 COMPARED_CELLS: Final = ("arch", "mode", *_ONE_PER_MODE)  # all other settings must be equal on a page
-# Statuses of trials without a result.
-_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")
+_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")  # without a result
 _GRID: Final = "Name one grid with --grid"
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 8  # most cells that a note lists
@@ -159,17 +158,19 @@ class Cells:
 
     def note(self) -> str:
         """Return a sentence on the number of trials per cell and the cells that have fewer."""
-        size = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
-        unused = [mode for mode in MODES if mode not in self.modes]
-        size += f" ({', '.join(unused)}: no trial)" if unused else ""
-        cells = [(arch, mode) for arch in self.archs for mode in self.modes]
+        size = f"n = {pluralize(self.expected, 'trial')} per cell"
+        places = [(arch, mode) for arch in self.archs for mode in self.modes]
+        cells = [place for place in places if place in self.trials]  # nothing is missing of the others
+        without = [", ".join(mode for mode in MODES if mode not in self.modes)]
+        without += [f"{len(places) - len(cells):,} of the other {len(places):,} cells"] * (cells != places)
+        size += f" ({named})" if (named := "; ".join(f"{each}: no trial" for each in without if each)) else ""
         few = [cell for cell in cells if self._absent(*cell)]
         if not few:
             return f"{size}; none is missing."
-        named = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
-        more = f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
-        have = "has" if len(few) == 1 else "have"
-        return f"{size}, but {len(few):,} of {len(cells):,} cells {have} fewer: {named}{more}."
+        absent = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
+        absent += f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
+        fewer = f"{len(few):,} of {len(cells):,} cells {'has' if len(few) == 1 else 'have'} fewer"
+        return f"{size}, but {fewer}: {absent}."
 
     def _absent(self, arch: str, mode: str) -> int:
         return self.expected - len(self.cell(arch, mode).found)
@@ -231,8 +232,7 @@ def _only(values: pd.Series[Any], otherwise: Any) -> Any:
     found = sorted(values.dropna().unique())
     if len(found) > 1:
         raise UserError(
-            f"the trials must share their data, got {values.name} {found[0]:g} and {found[1]:g}",
-            _GRID,
+            f"the trials must share their data, got {values.name} {found[0]:g} and {found[1]:g}", _GRID
         )
     return type(otherwise)(found[0]) if found else otherwise
 

@@ -96,6 +96,13 @@ def holds_arms(frame: pd.DataFrame) -> bool:
     return not frame["arm"].astype(str).isin(MODES).all()
 
 
+_QUESTION: Final = (
+    "Persistent Stochastic Ablation keeps the last known good state (LKG) of a network, and the bounty of a "
+    "trial is the best validation accuracy that its LKG reached. Does any of these settings raise the "
+    "bounty, and on which architectures?"
+)
+
+
 def arm_page(
     frame: pd.DataFrame,
     made: Mapping[str, Table],
@@ -109,7 +116,7 @@ def arm_page(
     counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
     return Page(
         f"{rows['study'].iloc[0]}: {rows['family'].iloc[0]}, arms",
-        "Does any of these settings help the ratchet, and where?",
+        _QUESTION,
         (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
         tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
         sources,
@@ -178,7 +185,7 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
         none = {arm: _NONE for arm in modes if arm != _NONE}
         own = {arm: mode for arm, mode in modes.items() if arm != mode}
         found[f"arms_minus_none_{loops}"] = _arm_table(scores, none, loops, "mode none")
-        found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "their mode as published")
+        found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "its mode as published")
         found[f"arms_by_architecture_{loops}"] = _arms_by_architecture(scores, own, loops)
     return found
 

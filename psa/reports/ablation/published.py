@@ -119,9 +119,10 @@ def regime_table(
     agreed = (
         f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
     )
+    undecided = " Unknown: no rule applies, or a mode has no trial." if counts["unknown"] else ""
     note = (
         f"{regimes_text}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
-        f"{few_seeds(cells)} {cells.note()}"
+        f"{undecided}{few_seeds(cells)} {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
@@ -252,7 +253,7 @@ def _others(cells: Cells, reference: Reference) -> str:
     parts = [
         f"{count:,} {what} "
         for count, what in (
-            (len(there - here), "published architectures are not here."),
+            (len(there - here), "published architectures have not been run here."),
             (len(here - there), "architectures here were not published."),
         )
         if count

@@ -48,9 +48,9 @@ from psa.reports.rendering.tables import Table
 from psa.specs.training import MODES
 
 QUESTION: Final = (
-    "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "
-    "of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that help, "
-    "and which networks?"
+    "Persistent Stochastic Ablation keeps the last known good state (LKG) of a network, damages one random "
+    "neuron of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that "
+    "help, and which networks?"
 )
 _CAPTIONS: Final = {
     "design_space": "Every architecture by its depth and width, both on logarithmic axes.",
@@ -76,7 +76,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     order, reference = context.order, comparable_reference(frame, context.reference)
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
-        "accuracies": accuracy_table(frame, order=order),
+        "accuracies": accuracy_table(frame, order=order, modes=cells_of(frame).modes),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
         "regimes": regime_table(frame, reference, order=order),
@@ -196,9 +196,9 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
         detail = f"{arch}, mode {mode}; {wording.interval_text(best)}"
         detail += "" if best.mean > cells.zero_r else "; not above ZeroR"
         yield Fact("Best mean bounty", f"{best.mean:.2f} %", detail)
-    yield Fact(
-        "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
-    )
+        yield Fact(
+            "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
+        )
     counts = Counter(regimes(cells, cells.archs).values())
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]
     decided = len(cells.archs) - counts["unknown"]

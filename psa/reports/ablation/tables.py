@@ -9,6 +9,7 @@ import pandas as pd
 
 from psa.analysis.regimes import PUBLISHED_ZERO_R
 from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, winners
+from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
@@ -75,11 +76,10 @@ def architectures(
         for arch, match in found.items()
     ]
     note = "" if published else _PARTNERS if order else _NO_LIST
-    met = [row[-1] for row in rows if row[-1] is not None]
-    if not published and order:
-        note += (
-            f" {met.count('yes')} of {len(met)} that have a partner are within {100 * tolerance:g}% of it."
-        )
+    met = [] if published else [row[-1] for row in rows if row[-1] is not None]
+    if met:
+        note += f" {met.count('yes')} of the {pluralize(len(met), 'network')} with a partner "
+        note += f"{'is' if met.count('yes') == 1 else 'are'} within {100 * tolerance:g}% of it."
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
@@ -113,11 +113,12 @@ def accuracy_table(
     order: Sequence[str] = (),
     tolerance: float = TIE,
     alpha: float = ALPHA,
+    modes: Sequence[str] = MODES,
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
     """Return the mean, standard deviation and n of every cell of a frame of one family, and the winning
-    modes.
+    modes. modes: those with a column.
 
     Winners are bold: those whose unrounded mean is within `tolerance` of the best. If trials are paired, a
     column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
@@ -127,10 +128,10 @@ def accuracy_table(
     best = {arch: winning_modes(cells, arch, tolerance) for arch in cells.archs}
     by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
     absent = len(set(order) - set(cells.archs))
-    listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
+    listed = f" {absent:,} of the {len(order):,} listed architectures have not been run." if absent else ""
     rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r)}"
     note = f"{cells.note()}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
-    return accuracies(means, best, by_test, order=order, note=note, caption=caption, label=label)
+    return accuracies(means, best, by_test, order=order, modes=modes, note=note, caption=caption, label=label)
 
 
 _SPREAD: Final = "sd: of the population, as the study has it."
@@ -156,8 +157,8 @@ def _how(cells: Cells, alpha: float) -> str:
     few = LEAST_N <= pairs <= EXACT_PAIRS
     least = f", before which {pairs} pairs give at least {2.0 ** (1 - pairs):.3g}" if few else ""
     return (
-        "Winner (test): not told from the best by a paired sign-flip test "
-        f"(p < {alpha:g} after Holm's correction{least})."
+        "Winner (test): the best mode and those that do not differ significantly from it (paired sign-flip "
+        f"test, p < {alpha:g} after Holm's correction{least})."
     )
 
 
@@ -175,6 +176,7 @@ def accuracies(
     by_test: Mapping[str, str | None],
     *,
     order: Sequence[str] = (),
+    modes: Sequence[str] = MODES,
     note: str = "",
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
@@ -182,10 +184,10 @@ def accuracies(
     """Return the table of accuracy_table from given means, by architecture, then by mode, and the winning
     modes of each architecture.
     """
-    columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in MODES)]
+    columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in modes)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
     rows = [
-        (arch, *_marked(means[arch], best.get(arch, ())), by_test.get(arch))
+        (arch, *_marked(means[arch], best.get(arch, ()), modes), by_test.get(arch))
         for arch in mode_order(means, order)
     ]
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, wide=True)
@@ -225,9 +227,11 @@ def _judged(means: Mapping[str, MeanSd | None]) -> dict[str, MeanSd]:
     return {mode: cell for mode in MODES if (cell := means.get(mode)) is not None and cell.n >= LEAST_N}
 
 
-def _marked(means: Mapping[str, MeanSd | None], best: Sequence[str]) -> tuple[Cell, ...]:
+def _marked(
+    means: Mapping[str, MeanSd | None], best: Sequence[str], modes: Sequence[str]
+) -> tuple[Cell, ...]:
     """Return the cells of a row with the winners in bold, and the winners' names."""
-    cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in MODES]
+    cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in modes]
     return (*cells, _named(best, _judged(means)))
 
 

@@ -14,7 +14,7 @@ from psa.analysis.pooling import POOLED_SETTINGS
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.activations import text
-from psa.reports.activations.arms import Arm, train_accuracies
+from psa.reports.activations.arms import Arm, train_accuracies, varying
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, threshold_figures
 from psa.reports.activations.run_folders import run_folders
@@ -98,7 +98,7 @@ def page(
     study = str(frame["study"].iloc[0])
     return Page(
         f"{study}{wording.apart_text(frame)}: {pluralize(len(results.arms), 'arm')}",
-        QUESTION,
+        _question(results),
         tuple(text.facts(results)),
         tuple(_sections(results, made, pictures, frame)),
         tuple(text.sources(results)),
@@ -109,6 +109,19 @@ def page(
         },
         {name: names for arm in results.arms for name, names in _trial_names(arm, results)},
     )
+
+
+def _question(results: ActivationResults) -> str:
+    """Return the question of the study, or one on the settings that vary if activations and stochastic layers
+    are not among them.
+    """
+    studied = {"activation", "simplex", "temperature"}
+    varied = [key for key in varying(results.rows) if key != "variant"]
+    if not varied or studied & set(varied):
+        return QUESTION
+    *others, last = [_heading(key).lower() for key in varied]
+    named = f"{', '.join(others)} and {last}" if others else last
+    return f"How does the test accuracy of multilayer networks depend on {named}?"
 
 
 def _heading(key: str) -> str:

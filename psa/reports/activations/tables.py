@@ -23,7 +23,7 @@ from psa.analysis.stats import (
 )
 from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
-from psa.reports.rendering.paired import paired_columns, paired_row
+from psa.reports.rendering.paired import difference_interval, paired_columns, paired_row
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, rounded
 from psa.reports.wording import format_setting
 
@@ -31,7 +31,7 @@ _ONE_PAGE: Final = 40  # rows
 _WORDS: Final = ("activation", "arch")  # columns whose texts may be long
 _BASELINES: Final = ("ReLU", "Identity")
 _NAMED: Final = 6
-ArmVerdict = Literal["higher", "lower", "not told apart"]
+ArmVerdict = Literal["higher", "lower", "not significantly different"]
 
 
 def results_table(
@@ -134,7 +134,7 @@ class ArmComparison:
             return None
         if self.p_holm < ALPHA and (self.low > 0 or self.high < 0):
             return "higher" if self.low > 0 else "lower"
-        return "not told apart"
+        return "not significantly different"
 
 
 def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
@@ -170,7 +170,7 @@ def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: s
     rows = []
     for each in made:
         *cells, effect = paired_row(each.found, each.p_holm)
-        interval = Interval(each.found.difference, each.low, each.high)
+        interval = difference_interval(each.found.difference, each.low, each.high)
         verdict = Bold(each.verdict) if each.verdict in ("higher", "lower") else each.verdict
         rows.append((each.arm.label(keys), each.base.label(keys), *cells, interval, effect, verdict))
     *shared, effect_column = paired_columns(corrected=("p (Holm)",))
@@ -193,9 +193,7 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
     tests = sum(each.found.n >= LEAST_N for each in made)
     if tests == 0:
         return (
-            f"With fewer than {LEAST_N} seeds in common there is a difference, and nothing that tells it "
-            "from "
-            "chance."
+            f"With fewer than {LEAST_N} seeds in common there is a difference, but no interval and no test."
         )
     return (
         "p: two-sided paired t test, corrected by Holm's method over this table; it assumes differences that "

@@ -144,9 +144,9 @@ def baseline_text(found: ActivationResults) -> Iterator[str]:
         "The arms of a seed share the split, the order of batches and, where shapes allow, initial weights, "
         f"so they are compared seed by seed. Of {pluralize(verdicts.total(), 'comparison')} with the "
         "baseline "
-        f"({alike if _of_activations(found) else base.label(found.keys)}), {verdicts['higher']} came out "
-        f"higher, {verdicts['lower']} lower, and {verdicts['not told apart']} cannot be told apart with "
-        "these seeds."
+        f"({alike if _of_activations(found) else base.label(found.keys)}), {verdicts['higher']} found a "
+        f"significantly higher accuracy, {verdicts['lower']} a significantly lower one, and "
+        f"{verdicts['not significantly different']} no significant difference."
     )
     for verdict in ("higher", "lower"):
         arms = [each.arm for each in compared if each.verdict == verdict]

@@ -117,16 +117,21 @@ def chance(results: GlonetResults, model: str = "MLP") -> Iterator[str]:
             )
             continue
         before = [each for each in networks if each.network.layers < first]
-        last = before[-1] if before else None
-        learns = (
-            f"; with {last.network.layers} layers it reaches {mean(last.test):.2f} % on the test split"
-            if last is not None
-            else ""
-        )
+        learns = f"; {_last_that_learns(results, before)}" if before else ""
         yield (
             f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
             f"{CHANCE:g} point above ZeroR ({results.zero_r:.2f} %){learns}{_exploded(deepest)}."
         )
+
+
+def _last_that_learns(results: GlonetResults, networks: Sequence[Trained]) -> str:
+    """Return a phrase on the deepest of some networks, with its trials at chance, which its mean hides."""
+    deepest = networks[-1]
+    lost = _at_chance(results, [deepest]).get(deepest.network.layers, 0)
+    besides = f" ({lost} of {pluralize(deepest.n, 'trial')} at chance)" if lost else ""
+    return (
+        f"with {deepest.network.layers} layers its mean test accuracy is {mean(deepest.test):.2f} %{besides}"
+    )
 
 
 def _exploded(each: Trained) -> str:
@@ -145,10 +150,13 @@ def chance_fact(results: GlonetResults, model: str, features: int) -> tuple[str,
     seeds = sorted({each.n for each in networks})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
     if first is not None:
-        return f"from {first} layers on", f"every trial, on validation, beside ZeroR; {n}"
+        return (
+            f"from {first} layers on",
+            f"no trial more than {CHANCE:g} point above ZeroR on validation; {n}",
+        )
     if lost:
         return "in some trials", f"{pluralize(sum(lost.values()), 'trial')} ({_layers(lost)} layers); {n}"
-    return "in no trial", f"up to {networks[-1].network.layers} layers, on validation, beside ZeroR; {n}"
+    return "in no trial", f"up to {networks[-1].network.layers} layers, by validation accuracy; {n}"
 
 
 def _learning(results: GlonetResults, networks: Sequence[Trained]) -> str:
@@ -195,6 +203,8 @@ def usage(
             f"Use is concentrated in the first layers in {len(concentrated)} of "
             f"{pluralize(len(judged), model)}"
         )
+    leaning = sum(use.verdict == "leaning to the first layers" for use in judged)
+    head += f"; it leans to them in {leaning}" if leaning else ""
     remark = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
     yield f"{head}, by the mean output |h| of hidden layers on the validation split.{remark}"
     yield from map(_of_layers, judged)
@@ -245,11 +255,14 @@ def speed_of_learning(results: GlonetResults) -> Iterator[str]:
         if total:
             yield (
                 f"Width {features}: GloNet comes within 1 point of its own best in fewer epochs than MLP at "
-                f"{len(fewer)} of {pluralize(total, 'depth')} where every pair of {LEAST_N} trials or more "
-                "learns"
-                + (f" ({join_names(fewer)} layers)" if fewer else "")
-                + f", in as many at {len(same)}, in more at {len(more)}."
+                f"{_at(fewer)}, in as many at {_at(same)}, and in more at {_at(more)}, of the "
+                f"{pluralize(total, 'depth')} with {LEAST_N} or more pairs of trials that all learn. These "
+                "are means, not tests."
             )
+
+
+def _at(layers: Sequence[str]) -> str:
+    return f"{pluralize(len(layers), 'depth')} ({join_names(layers)} layers)" if layers else "no depth"
 
 
 def _compared(results: GlonetResults, features: int) -> tuple[list[str], list[str], list[str]]:

@@ -152,7 +152,7 @@ def page(
         QUESTION,
         tuple(_facts(seen)),
         tuple(_sections(seen, pictures, made)),
-        tuple(_sources(frame)),
+        tuple(_sources(seen)),
         tuple(_warnings(seen)),
         {
             table.label: CellTrials({"Model": "Model", "Features": "Features", "Layers": "Layers"})
@@ -272,11 +272,11 @@ def _warnings(seen: _Seen) -> Iterator[str]:
         yield f"{devices}, and their speeds cannot be compared."
 
 
-def _sources(frame: pd.DataFrame) -> Iterator[str]:
-    yield wording.origin(trials_of(frame), "every epoch of every trial, layers.csv every layer")
+def _sources(seen: _Seen) -> Iterator[str]:
+    layers = " layers.csv there holds every layer of every network." if seen.uses else ""
+    yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "
         "the final weights. Intervals are 95 % t intervals of the mean over seeds, restricted to 0 to 100; "
-        "paired "
-        "tests are sign-flip permutation tests, corrected over the table they stand in."
+        "paired tests are sign-flip permutation tests, corrected over the table they stand in."
     )

@@ -131,7 +131,7 @@ def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
         f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
-        f"intervals. {seeds_note(results)}"
+        f"intervals, restricted to -100 to 100. {seeds_note(results)}"
     )
     return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 
@@ -168,7 +168,7 @@ def convergence_table(results: GlonetResults) -> Table:
         f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(results)}"
     )
     return _table(
-        "Epochs until a trial was good enough", "convergence", columns, map(row, network_order(results)), note
+        "Epochs until an accuracy was reached", "convergence", columns, map(row, network_order(results)), note
     )
 
 
@@ -193,7 +193,7 @@ def speed_table(results: GlonetResults, seconds: Mapping[Network, Values]) -> Ta
         found = times_of_packs(seconds, each.network)
         return (*_who(each.network), each.parameters, len(found), mean_sd(1000 * found))
 
-    return _table("Training speed", "speed", columns, map(row, network_order(results)), SPEED)
+    return _table("Training speed", "speed", columns, map(row, network_order(results)), _PACKS)
 
 
 def times_of_packs(seconds: Mapping[Network, Values], network: Network) -> Values:
@@ -204,11 +204,11 @@ def times_of_packs(seconds: Mapping[Network, Values], network: Network) -> Value
 
 
 SPEED: Final = (
-    "The time of the pack a trial was trained in, with its evaluations, probes and checkpoints, divided by "
-    "the epochs of all its trials; mean and standard deviation are over packs. It is of the machine and of "
-    "how many trials were stacked, not of the network alone: compare rows that were trained on the same "
-    "machine in packs of one size."
+    "The time of a pack includes evaluations, probes and checkpoints, and is divided by the epochs of all "
+    "its trials. It depends on the machine, its load and the number of trials in a pack, not on the network "
+    "alone: compare only networks that were trained on the same machine in packs of one size."
 )
+_PACKS: Final = "Mean ± standard deviation over packs; the trials of a pack share one time."
 
 
 def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
@@ -219,7 +219,7 @@ def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         *(Column(f"First {count} (%)", "number", 1) for count in FIRST),
         *(Column(f"First {count}, if equal (%)", "number", 1) for count in FIRST),
         Column(f"Layers that hold {100 * MOST:g} %", "count"),
-        Column("Mean |h|, least layer", "number", 3),
+        Column("Mean |h|, least layer", "number", 4),  # a layer out of use has some ten-thousandths
         Column("Mean |h|, greatest layer", "number", 3),
         Column("Exit after layer", "mean_sd", 1),
         Column("Use"),

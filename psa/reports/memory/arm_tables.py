@@ -10,6 +10,7 @@ import pandas as pd
 
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
+_GREW: Final = "Growth and next epoch"
 # The consolidated table: column of the runs, heading, kind of its cells, digits.
 _SHOWN: Final = (
     ("validation", "Validation %", 2), ("test", "Test %", 2), ("test_loss", "Test loss", 4),
@@ -19,7 +20,7 @@ _SHOWN: Final = (
     ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
     ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
     ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
-    ("growth_delta", "Growth and next epoch", 2), ("throughput", "Images/s", 0),
+    ("growth_delta", _GREW, 2), ("throughput", "Images/s", 0),
 )  # fmt: skip
 _KEYS: Final = ("Arm", "Stage", "Seeds")
 # The headings that describe what a memory does to a network, not the network.
@@ -32,12 +33,18 @@ _OF_EFFECTS: Final = (
     "What a memory helped and harmed is of the test split, same weights with and without it; shares of "
     "helped, harmed and neutral samples add up to 100."
 )
-_OF_NETWORKS: Final = (
-    "Test numbers are of the last weights, seen once. Growth and next epoch: validation accuracy after the "
-    "first epoch that a network trained since it grew, minus that before, mean over its growths, in points; "
-    "the growth itself changes no answer, so this is the gain of an epoch of training too."
+_OF_NETWORKS: Final = "Test numbers are of the last weights, seen once."
+_OF_GROWTHS: Final = (
+    f"{_GREW}: validation accuracy after the first epoch that a network trained since it grew, minus that "
+    "before, mean over its growths, in points; the growth itself changes no answer, so this is the gain of "
+    "an epoch of training too."
 )
-_NOTE: Final = f"{_SCATTER} {_OF_EFFECTS} {_OF_NETWORKS}"
+
+
+def _note(columns: Sequence[Column], *parts: str) -> str:
+    """Return a note of these parts, and that on growths if there are any in the columns."""
+    grew = (_OF_GROWTHS,) if any(column.name == _GREW for column in columns) else ()
+    return " ".join((_SCATTER, *parts, *grew))
 
 
 def consolidated(runs: pd.DataFrame) -> Table:
@@ -51,7 +58,8 @@ def consolidated(runs: pd.DataFrame) -> Table:
     for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
         numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
         rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
-    return Table("Every arm", "tab:memory_arms", columns, tuple(rows), _NOTE, long=True, wide=True)
+    note = _note(columns, _OF_EFFECTS, _OF_NETWORKS)
+    return Table("Every arm", "tab:memory_arms", columns, tuple(rows), note, long=True, wide=True)
 
 
 def _mean_sd(values: pd.Series) -> MeanSd | None:
@@ -65,7 +73,8 @@ def _mean_sd(values: pd.Series) -> MeanSd | None:
 def of_networks(table: Table) -> Table:
     """Return the columns of the consolidated table that describe networks, for the page."""
     names = [column.name for column in table.columns if column.name not in (*_KEYS, *_EFFECTS)]
-    return _columns(table, (*_KEYS, *names), table.label, table.caption, f"{_SCATTER} {_OF_NETWORKS}")
+    note = _note(table.columns, _OF_NETWORKS)
+    return _columns(table, (*_KEYS, *names), table.label, table.caption, note)
 
 
 def of_memories(table: Table) -> Iterator[Table]:

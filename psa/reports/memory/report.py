@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from psa.analysis.csv_text import csv_bytes
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import stored_records
-from psa.analysis.stats import LEAST_N
+from psa.analysis.stats import LEAST_N, share_summary
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
@@ -83,7 +83,7 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
         "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
         "differences. "
         f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
-        "their scatter can be told from none."
+        "their scatter can be significant."
     )
     return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
@@ -213,8 +213,10 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
         return
     last = final_stage(runs)
     yield Fact("Final stage", str(last["stage"].iloc[0]), pluralize(last["seed"].nunique(), "seed"))
-    means = last.groupby("arm")["test"].mean()
-    yield Fact("Best mean test accuracy", f"{means.max():.2f} %", str(means.idxmax()))
+    best = str(last.groupby("arm")["test"].mean().idxmax())
+    found = share_summary(last.loc[last["arm"] == best, "test"])
+    detail = f"{best}; {wording.interval_text(found)}"
+    yield Fact("Best mean test accuracy", f"{found.mean:.2f} %", detail)
     if compared_arms(runs).memory is not None:
         yield Fact("Verdict on the memory", *verdict(_by_key(comparisons_of(runs))))
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import ALPHA, LEAST_N, Paired, benjamini_hochberg, holm
+from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, benjamini_hochberg, holm
 from psa.core.formatting import pluralize
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
 
@@ -31,8 +31,16 @@ def paired_columns(
 
 
 def paired_row(found: Paired, *corrected: float) -> tuple[Cell, ...]:
-    """Return the cells of a comparison: pairs, difference, p, corrected p, effect."""
-    return found.n, found.interval, found.p, *corrected, found.effect
+    """Return the cells of a comparison of percentages: pairs, difference, p, corrected p, effect."""
+    shown = difference_interval(found.difference, found.low, found.high)
+    return found.n, shown, found.p, *corrected, found.effect
+
+
+def difference_interval(value: float, low: float, high: float) -> Interval:
+    """Return a difference of two percentages with its interval restricted to -100 .. 100, where the true
+    difference lies: that of few scattered seeds reaches further.
+    """
+    return Interval(value, float(np.maximum(low, -100)), float(np.minimum(high, 100)))
 
 
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:

@@ -89,11 +89,14 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
             plot_estimates(axes[1], found.improvements, 3)
             axes[1].axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
             axes[1].set_xlabel(f"probability that a run beats one of mode {against}")
+        bars = (
+            f"Bars: 95 % percentile intervals, {BOOTSTRAP_RESAMPLES:,} bootstrap samples stratified by "
+            "architecture, each arm drawn on its own."
+        )
         how = (
             f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every "
             "mode. "
-            f"Bars: 95 % percentile intervals, {BOOTSTRAP_RESAMPLES:,} bootstrap samples stratified by "
-            "architecture, each arm drawn on its own."
+            f"{bars if found.trials >= LEAST_N else f'No intervals, which take at least {LEAST_N} seeds.'}"
         )
         footnote(figure, [*notes_of(cells), how])
     return figure

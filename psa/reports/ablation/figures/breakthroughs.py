@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.curves import Jump
+from psa.reports.ablation.curves import NOTICEABLE, Jump
 from psa.reports.ablation.figures.curves import dress_curves
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import panel_grid
@@ -70,7 +70,8 @@ def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
         raise ValueError("a figure of breakthroughs must have one")
     with plot_style():
         late = any(jump.late for jump in jumps)
-        name = "Late breakthroughs" if late else "Largest rises; none in the second half of the loops"
+        none_late = f"Largest rises; none of {NOTICEABLE:g} point or more in the second half of the loops"
+        name = "Late breakthroughs" if late else none_late
         figure, axes = _panels(name, len(jumps), 2.1, _FOOT)
         for ax, jump in zip(axes, jumps, strict=True):
             plot_jump(ax, jump)

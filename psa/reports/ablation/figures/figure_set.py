@@ -79,13 +79,19 @@ def overview(
     order: Sequence[str] = (),
 ) -> Named:
     """Yield the figures that suit the number of architectures: of a few a dot plot and heat maps, of many
-    the maps of the design space, too, which would be almost empty otherwise.
+    the maps of the design space, too, which would be almost empty otherwise. Without a finished trial there
+    is nothing to draw but the design space.
     """
+    cells = cells_of(trials_of(chosen(frame, archs)))
+    finished = any(cell.found for cell in cells.trials.values())
     if len(archs) < MANY:
-        yield "accuracy_dots", dot_figure(cells_of(trials_of(chosen(frame, archs))), archs)
-        yield from heat_maps(frame, archs)
+        if finished:
+            yield "accuracy_dots", dot_figure(cells, archs)
+            yield from heat_maps(frame, archs)
         return
     yield "design_space", design_space_figure(archs)
+    if not finished:
+        return
     yield from heat_maps(frame, archs)
     yield from maps(frame, archs, asymmetric, effects, order)
 

@@ -86,8 +86,9 @@ def _how(cells: Cells, tolerance: float, by: WinnerBy) -> str:
             f"Maxima over trials within {tolerance:g} points tie. All winners are hollow: no test compares "
             "maxima, and the mode with more trials, or with a lucky one, tends to have the higher."
         )
-    test = "a paired sign-flip test" if cells.paired else "Welch's test"
+    test = "paired sign-flip test" if cells.paired else "Welch's test"
     return (
         f"Unrounded means within {tolerance:g} points tie; the table of accuracies names the modes. "
-        f"Hollow: not told from every other mode by {test} (p < {ALPHA:g} after Holm's correction)."
+        "Hollow: some other mode does not differ significantly from it "
+        f"({test}, p < {ALPHA:g} after Holm's correction)."
     )

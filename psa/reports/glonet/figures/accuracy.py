@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from psa.analysis.stats import LEAST_N, Values, present, summary
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, SPEED, times_of_packs
+from psa.reports.glonet.tables import CHANCE, times_of_packs
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
@@ -30,9 +30,11 @@ def plot_depths(
     numbers: Numbers,
     most: float = math.inf,
     least: float = -math.inf,
+    *,
+    intervals: bool = True,
 ) -> Axes:
-    """Draw the mean with its 95 % t interval per model, and every trial as a dot, over depths at equal
-    distances.
+    """Draw the mean with its 95 % t interval (if `intervals`) per model, and every trial as a dot, over
+    depths at equal distances.
 
     most: the greatest possible number, at which an interval ends. least: the lower end of the panel, below
     which the line goes on; networks with a mean there have no interval and no dots, which would stand without
@@ -47,7 +49,7 @@ def plot_depths(
         x = np.array([results.layers.index(each.network.layers) + shift for each in networks])
         found = [summary(numbers(each)) for each in networks]
         means = np.array([each.mean for each in found])
-        wide = np.array([each.n >= LEAST_N and each.mean >= least for each in found])[None]
+        wide = np.array([intervals and each.n >= LEAST_N and each.mean >= least for each in found])[None]
         reach = np.array([[each.mean - each.low, min(each.high, most) - each.mean] for each in found]).T
         ax.errorbar(
             x, means, np.nan_to_num(reach) * wide, color=look.colour, linestyle=look.line, marker=look.marker,
@@ -124,16 +126,22 @@ def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> F
     with plot_style():
         figure, axes = panels("Training speed", 1, min(len(results.features), _COLUMNS), 1.9)
         for ax, features in zip(axes[0], results.features, strict=False):
-            plot_depths(ax, results, features, lambda each: 1000 * times_of_packs(seconds, each.network))
+            # no interval: that of two or three packs reaches below 0, where a logarithmic axis has no place
+            plot_depths(
+                ax,
+                results,
+                features,
+                lambda each: 1000 * times_of_packs(seconds, each.network),
+                intervals=False,
+            )
             ax.set_yscale("log")
             ax.set_title(f"width {features}", loc="left")
             ax.set_xlabel("layers, the head included")
         _one_range([ax for ax in axes[0] if ax.lines])
         axes[0][0].set_ylabel("milliseconds per epoch and trial")
-        how = "Depths stand at equal distances. The panels share their axes."
-        return finish_panels(
-            figure, results, map(model_line, results.models), [SPEED, how, _left_out(results)]
-        )
+        how = "The time of a pack divided by the epochs of all its trials. Marks: mean over packs; dots: "
+        how += "packs. Depths stand at equal distances. The panels share their axes."
+        return finish_panels(figure, results, map(model_line, results.models), [how, _left_out(results)])
 
 
 def _one_range(axes: list[Axes]) -> None:
