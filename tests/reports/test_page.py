@@ -14,7 +14,7 @@ from made_up_frames import row
 from PIL import Image
 
 from psa.analysis.frame_schema import build_frame
-from psa.reports.rendering.html import CellTrials, Page, Section, html, with_notes
+from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Column, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
@@ -78,7 +78,7 @@ def test_figures_and_tables_are_numbered_and_linked(tmp_path: Path) -> None:
 
 def test_notes_of_figures_are_in_their_captions_once(tmp_path: Path) -> None:
     """Matched by the file, and read aloud with the picture."""
-    page = with_notes(page_of(tmp_path), {tmp_path / "shown.png": ("n = 3 < 4.",)})
+    page = with_pictures(page_of(tmp_path), {tmp_path / "shown.png": ("n = 3 < 4.",)}, {})
     text = html(page)
     assert 'alt="A pixel n = 3 &lt; 4."' in text
     assert '<span class="note">n = 3 &lt; 4.</span>' in text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -215,6 +218,7 @@ def _written(
     from psa.analysis import records_frame
     from psa.reports.plotting import style
     from psa.reports.rendering import html, stages, tables
+    from psa.reports.rendering.images import embedded_image
     from psa.reports.rendering.pdf import document
 
     folder = context.folder
@@ -227,21 +231,37 @@ def _written(
     for name, content in (report.listings(rows, context) | stages.stage_files(source.stages)).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
-    pictures, notes = {}, {}
-    for name, figure in report.figures(rows, context):
-        say(f"{folder}: {name}")
-        stored = style.save(figure, folder / name)
-        pictures[name] = stored[0]
-        notes[stored[0]] = style.notes_in(figure)
-        paths += stored
+    pictures, notes, encoding = {}, {}, {}
+    with ThreadPoolExecutor(1) as encoder, _frozen():
+        for name, figure in report.figures(rows, context):
+            say(f"{folder}: {name}")
+            stored = style.save(figure, folder / name)
+            pictures[name] = stored[0]
+            notes[stored[0]] = style.notes_in(figure)
+            paths += stored
+            del figure
+            gc.collect()  # a figure refers to itself, and two of them take 100 MB
+            # beside the next figure: codecs leave Python to others
+            encoding[stored[0]] = encoder.submit(embedded_image, stored[0].read_bytes())
+    images = {path: image.result() for path, image in encoding.items()}
     say(f"{folder}: trials")
     page = stages.with_stages(report.page(rows, context, made, pictures), source.stages)
-    whole = _with_trials(html.with_notes(page, notes), rows, source)
+    whole = _with_trials(html.with_pictures(page, notes, images), rows, source)
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")
         write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
     return paths
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Let the garbage collector pass over what there is now: it would take a second to look at all rows."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _with_trials(page: Page, rows: pd.DataFrame, source: ReportSource) -> Page:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from psa.reports.rendering.images import embedded_image
+from psa.reports.rendering.images import EmbeddedImage, embedded_image
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
 from psa.reports.rendering.trials import TrialIndex
@@ -49,11 +49,15 @@ class Fact:
 
 @dataclass(frozen=True)
 class Picture:
-    """A stored PNG and its caption, which is also its alternative text. notes: see `footnote` of plotting."""
+    """A stored PNG and its caption, which is also its alternative text.
+
+    notes: see `footnote` of plotting. image: the PNG as the page contains it, if that is made already.
+    """
 
     path: Path
     caption: str
     notes: tuple[str, ...] = ()
+    image: EmbeddedImage | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:
@@ -108,16 +112,22 @@ class Page:
         return tuple(each for each in self.sections if each.text or each.pictures or each.tables)
 
 
-def with_notes(page: Page, notes: Mapping[Path, tuple[str, ...]]) -> Page:
-    """Return the page with the notes of its figures, by the path of the PNG, in their captions."""
+def with_pictures(
+    page: Page, notes: Mapping[Path, tuple[str, ...]], images: Mapping[Path, EmbeddedImage]
+) -> Page:
+    """Return the page with the notes of its figures in their captions and with their images.
 
-    def noted(section: Section) -> Section:
+    notes, images: by the path of the PNG.
+    """
+
+    def filled(section: Section) -> Section:
         pictures = tuple(
-            replace(picture, notes=notes.get(picture.path, picture.notes)) for picture in section.pictures
+            replace(picture, notes=notes.get(picture.path, picture.notes), image=images.get(picture.path))
+            for picture in section.pictures
         )
         return replace(section, pictures=pictures)
 
-    return replace(page, sections=tuple(map(noted, page.sections)))
+    return replace(page, sections=tuple(map(filled, page.sections)))
 
 
 def pick(found: Mapping[str, T], *names: str) -> tuple[T, ...]:
@@ -168,7 +178,7 @@ def _section(section: Section, page: Page, figures: Iterator[int], tables: Itera
 
 
 def _picture(picture: Picture, number: int) -> dict[str, Any]:
-    image = embedded_image(picture.path.read_bytes())
+    image = picture.image or embedded_image(picture.path.read_bytes())
     return {
         "name": picture.path.stem,
         "number": number,
