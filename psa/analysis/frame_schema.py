@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,31 @@ from psa.analysis.frame_columns import LOOP_FIELDS, TRIAL_COLUMNS, TRIAL_FIELDS,
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
+_T = TypeVar("_T")
+
 # Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
 _SMALL: Final = {
     "loop": np.int32, "layer": np.float32, "unit": np.float32, "correct": np.int32, "loss": np.float64,
     "train_loss": np.float64, "kept": np.bool_, "accepted": np.bool_,
 }  # fmt: skip
 _NO_LOOPS: Final = {name: [None] for name in ("mode", *_SMALL)}  # of a trial without results
+
+
+def once_per_frame(function: Callable[[pd.DataFrame], _T]) -> Callable[[pd.DataFrame], _T]:
+    """Keep the result of a function for as long as its frame, which nobody changes in place, is in use: every
+    table and figure of a report asks for it.
+    """
+    found: dict[int, tuple[weakref.ref[pd.DataFrame], _T]] = {}
+
+    @functools.wraps(function)
+    def remembered(frame: pd.DataFrame) -> _T:
+        key = id(frame)
+        if key not in found:
+            result = function(frame)
+            found[key] = weakref.ref(frame, lambda _: found.pop(key, None)), result
+        return found[key][1]
+
+    return remembered
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:

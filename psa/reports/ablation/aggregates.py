@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,11 @@ def aggregate(
 
     Architectures with missing trials are excluded, since a mean over others would be another quantity.
     """
+    return _aggregate(cells, against, seed, resamples)
+
+
+@functools.lru_cache(maxsize=1)  # a table and a figure show the same
+def _aggregate(cells: Cells, against: str, seed: int, resamples: int) -> Aggregate:
     archs = cells.complete()
     if not archs:
         return Aggregate((), cells.expected, {}, {})

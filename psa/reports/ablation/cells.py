@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_columns import classes_and_shape
-from psa.analysis.frame_schema import trials_of
+from psa.analysis.frame_schema import once_per_frame, trials_of
 from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
 from psa.analysis.stats import LEAST_N, Summary, Values, present, share_summary
@@ -88,7 +88,7 @@ class Trials:
         return next((word.upper() for word in _ABSENT if self.statuses.get(word)), "MISSING")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cells:
     """All cells of a frame. expected: number of trials of a complete cell; zero_r: score in percent of always
     answering the majority class; paired: True if equal seeds share their initial state, as in psa's trials
@@ -183,6 +183,7 @@ class Cells:
         return f"{arch} {mode} {len(cell.found)} ({why})"
 
 
+@once_per_frame
 def cells_of(frame: pd.DataFrame) -> Cells:
     """Return the cells of a frame of one family. Raises UserError if it holds several experiments."""
     rows = trials_of(equal_budgets(frame))
