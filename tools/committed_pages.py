@@ -48,6 +48,13 @@ PAGES: Final = {
     "architectures": CommittedPage(
         "architectures", "architectures", "architectures", folder="activation_study"
     ),
+    "activations": CommittedPage(
+        "activations",
+        "activations",
+        "activations",
+        folder="activation_study",
+        overrides=("dropout=0.0", "seeds=0..2"),
+    ),
     "glonet": CommittedPage(
         "glonet",
         "glonet",

@@ -15,7 +15,7 @@ class Result:
 
 
 def test_a_result_is_kept_as_long_as_its_frame() -> None:
-    """Two frames have two results; of a frame that is gone nothing is left, and its place can be another's."""
+    """Two frames have two results. Of a frame that is gone nothing is left; its place can be another's."""
     calls: list[int] = []
 
     @once_per_frame

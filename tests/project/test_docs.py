@@ -498,6 +498,32 @@ def test_the_page_on_activations_says_what_was_measured() -> None:
     assert f"{mean} % ({low} to {high}), with early stopping after {epochs} epochs" in guide
 
 
+def test_the_page_on_activations_shows_the_committed_table_of_activations() -> None:
+    """Every row of it, and what the text below says of them."""
+    page = (ROOT / "docs/activations.md").read_text()
+    folder = ROOT / "results/reports/activation_study/activations"
+    found = {
+        name: (test, sd, epochs) for name, _, _, test, sd, *_, epochs, _ in table_rows(folder / "results.md")
+    }
+    pairs = {arm: (minus, holm) for arm, _, _, minus, _, holm, *_ in table_rows(folder / "paired.md")}
+    shown = re.findall(
+        r"^\| `([A-Z][^`]+)` \| (\S+ \[.+\]) \| (.*) \| (.*) \| ([\d.]+) \|$", page, re.MULTILINE
+    )
+    assert {name: (test, epochs) for name, test, _, _, epochs in shown} == {
+        name: (test, epochs) for name, (test, _, epochs) in found.items()
+    }
+    assert {name: (minus, holm) for name, _, minus, holm, _ in shown if minus} == pairs
+    means = {name: float(test.partition(" ")[0]) for name, (test, _, _) in found.items()}
+    significant = {name for name, (_, holm) in pairs.items() if holm == "<0.001" or float(holm) < 0.05}
+    assert significant == {name for name, mean in means.items() if mean < 60}
+    assert sum(mean <= 11.35 for mean in means.values()) == 5
+    assert means["LayerwiseSoftmax"] == 11.35
+    for name in ("LayerwiseSoftmax(temperature=0.5)", "LayerwiseSoftmax(scale=100)"):
+        assert f"{means[name]} %" in page
+    widest = max(found, key=lambda name: float(found[name][1]))
+    assert f"`{widest}` depends most on the seed (standard deviation {found[widest][1]} points)" in page
+
+
 def test_the_page_on_depth_says_what_was_measured() -> None:
     """Each row of its table is one of the committed tables; what is said of 100 layers and more holds."""
     page = (ROOT / "docs/glonet.md").read_text()
