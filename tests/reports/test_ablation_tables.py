@@ -35,6 +35,7 @@ from psa.reports.ablation.markdown import (
     trials_markdown,
 )
 from psa.reports.ablation.matching import parameters_of, partners
+from psa.reports.ablation.numbers import cells_note
 from psa.reports.ablation.published import (
     comparable_reference,
     published_comparison,
@@ -209,16 +210,19 @@ def test_no_mean_shifts_when_cells_are_missing() -> None:
 def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
     """A grid of three modes has no holes where the other three would be."""
     made = frame({("1*4", mode): [90.0, 91.0] for mode in ("none", "hidden", "output")})
-    assert cells_of(made).note() == (
+    assert cells_note(cells_of(made)) == (
         "n = 2 trials per cell (decay, dropout, full: no trial); none is missing."
     )
     assert cells_of(made).complete() == ("1*4",)
     # the second stage of a grid promotes some modes of some architectures
     staged = frame({("1*4", "none"): [90.0], ("1*4", "full"): [90.0], ("2*4", "none"): [90.0, 91.0]})
-    assert cells_of(staged).note() == (
+    assert cells_note(cells_of(staged)) == (
         "n = 2 trials per cell (decay, dropout, hidden, output: no trial; 1 of the other 4 cells: no trial), "
         "but 2 of 3 cells have fewer: 1*4 none 1 (1 missing); 1*4 full 1 (1 missing)."
     )
+    # with every mode there are no others that these cells could be set against
+    every = frame({("1*4", mode): [90.0] for mode in MODES} | {("2*4", "none"): [90.0]})
+    assert cells_note(cells_of(every)) == "n = 1 trial per cell (5 of 12 cells: no trial); none is missing."
     modes = ["none", "hidden", "output"]
     assert [row[0] for row in aggregate_table(made).rows] == modes
     assert [row[1] for row in paired_table(made).rows] == modes[1:]

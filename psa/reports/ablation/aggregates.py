@@ -18,6 +18,7 @@ from psa.analysis.aggregate_stats import (
 )
 from psa.analysis.stats import LEAST_N, Interval, Values, present
 from psa.reports.ablation.cells import Cells, cells_of
+from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.tables import Cell, Column, Table
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
@@ -101,7 +102,7 @@ def aggregate_table(
         Column("Interquartile mean (%)", "interval"),
         Column("P(better than none)", "interval", 3),
     )
-    note = f"{_taken(found, len(cells.archs))} {cells.note()}"
+    note = f"{_taken(found, len(cells.archs))} {cells_note(cells)}"
     return Table(caption, label, columns, tuple(rows), note)
 
 

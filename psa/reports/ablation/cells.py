@@ -18,7 +18,7 @@ from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
 from psa.analysis.stats import LEAST_N, Summary, Values, present, share_summary
 from psa.core.errors import UserError
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import join_names
 from psa.core.parsing import parse_values
 from psa.reports.rendering.tables import MeanSd
 from psa.specs.arch import Arch
@@ -27,10 +27,10 @@ from psa.specs.training import MODES
 _HINTS: Final = {"study": "Name one with --study", "family": "Name one with --family"}
 _ONE_PER_MODE: Final = ("weight_decay", "dropout")  # settings with one value per mode
 COMPARED_CELLS: Final = ("arch", "mode", *_ONE_PER_MODE)  # all other settings must be equal on a page
-_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")  # without a result
+ABSENT: Final = ("failed", "damaged", "unfinished", "diverged", "shorter", "longer")  # without a result
 _GRID: Final = "Name one grid with --grid"
 _ROUNDING: Final = 1e-9
-_NAMED: Final = 8  # most cells that a note lists
+_NAMED: Final = 8  # most arms that an error lists
 _SAMPLES: Final = 10_000  # of the published validation split
 
 
@@ -85,7 +85,7 @@ class Trials:
     @property
     def token(self) -> str:
         """A one-word reason why the cell is empty."""
-        return next((word.upper() for word in _ABSENT if self.statuses.get(word)), "MISSING")
+        return next((word.upper() for word in ABSENT if self.statuses.get(word)), "MISSING")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,33 +154,11 @@ class Cells:
 
     def complete(self) -> tuple[str, ...]:
         """Return the architectures without missing trials."""
-        return tuple(arch for arch in self.archs if not any(self._absent(arch, mode) for mode in self.modes))
+        return tuple(arch for arch in self.archs if not any(self.missing(arch, mode) for mode in self.modes))
 
-    def note(self) -> str:
-        """Return a sentence on the number of trials per cell and the cells that have fewer."""
-        size = f"n = {pluralize(self.expected, 'trial')} per cell"
-        places = [(arch, mode) for arch in self.archs for mode in self.modes]
-        cells = [place for place in places if place in self.trials]  # nothing is missing of the others
-        without = [", ".join(mode for mode in MODES if mode not in self.modes)]
-        without += [f"{len(places) - len(cells):,} of the other {len(places):,} cells"] * (cells != places)
-        size += f" ({named})" if (named := "; ".join(f"{each}: no trial" for each in without if each)) else ""
-        few = [cell for cell in cells if self._absent(*cell)]
-        if not few:
-            return f"{size}; none is missing."
-        absent = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
-        absent += f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
-        fewer = f"{len(few):,} of {len(cells):,} cells {'has' if len(few) == 1 else 'have'} fewer"
-        return f"{size}, but {fewer}: {absent}."
-
-    def _absent(self, arch: str, mode: str) -> int:
+    def missing(self, arch: str, mode: str) -> int:
+        """Return how many of the expected trials of a cell have not finished."""
         return self.expected - len(self.cell(arch, mode).found)
-
-    def _absence(self, arch: str, mode: str) -> str:
-        cell = self.cell(arch, mode)
-        counts = {word: cell.statuses.get(word, 0) for word in _ABSENT}
-        counts["missing"] = self._absent(arch, mode) - sum(counts.values())
-        why = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        return f"{arch} {mode} {len(cell.found)} ({why})"
 
 
 @once_per_frame

@@ -19,6 +19,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.ablation.figures.aggregate import arms_figure
+from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import arm_findings, paired_cells, paired_columns, with_marks
 from psa.reports.rendering.tables import Column, Table
@@ -47,7 +48,7 @@ def paired_table(
     found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
     rows = [(*place, *each) for place, each in zip(places, paired_cells(found), strict=True)]
     columns = (Column("Architecture"), Column("Mode"), *paired_columns())
-    note = f"{_floor(found)} {cells.note()}" if cells.paired else f"{_UNPAIRED} {cells.note()}"
+    note = f"{_floor(found)} {cells_note(cells)}" if cells.paired else f"{_UNPAIRED} {cells_note(cells)}"
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 

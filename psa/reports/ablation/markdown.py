@@ -19,6 +19,7 @@ from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import lkg_matrix
+from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.latex import escape_markdown
 from psa.reports.rendering.tables import MeanSd, grid, rounded
 from psa.specs.arch import Arch
@@ -35,7 +36,7 @@ def trials_markdown(frame: pd.DataFrame) -> str:
     heads = ["Trial", *map(str.capitalize, MODES)]
     parts = [
         f"# Trials of {cells.family}",
-        f"Best validation accuracy of each trial; Trial is its seed. {escape_markdown(cells.note())}",
+        f"Best validation accuracy of each trial; Trial is its seed. {escape_markdown(cells_note(cells))}",
     ]
     for arch in cells.archs:
         rows = [
@@ -108,7 +109,7 @@ def _by_loop(
         for test in [tests.get((arch, mode), np.nan)]
     ]
     left = [True, True, *[False] * (len(heads) - 2)]
-    note = escape_markdown(cells.note())
+    note = escape_markdown(cells_note(cells))
     return f"# {title} of {cells.family}\n\n{intro} {note}\n\n{grid(heads, rows, left)}\n"
 
 

@@ -10,11 +10,12 @@ from typing import Final, Literal
 from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import join_names, pluralize
-from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.cells import ABSENT, Cells
 from psa.specs.training import MODES
 
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 6  # most architectures that a note lists
+_LISTED: Final = 8  # most cells that a note lists
 _NAN: Final = float("nan")
 
 
@@ -49,6 +50,42 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
         if absent:
             parts.append(f"no trial of {what}{join_names(absent, _NAMED)}")
     return f"Not there: {'; '.join(parts)}." if parts else ""
+
+
+def cells_note(cells: Cells) -> str:
+    """Return a sentence on the number of trials per cell and the cells that have fewer, for tables."""
+    places = [(arch, mode) for arch in cells.archs for mode in cells.modes]
+    requested = [place for place in places if place in cells.trials]  # nothing is missing of the others
+    size = f"n = {pluralize(cells.expected, 'trial')} per cell"
+    size += _not_requested(cells, len(places), len(requested))
+    few = [place for place in requested if cells.missing(*place)]
+    if not few:
+        return f"{size}; none is missing."
+    listed = "; ".join(_absence(cells, *place) for place in few[:_LISTED])
+    more = f"; and {len(few) - _LISTED:,} more cells" if len(few) > _LISTED else ""
+    have = "has" if len(few) == 1 else "have"
+    return f"{size}, but {len(few):,} of {len(requested):,} cells {have} fewer: {listed}{more}."
+
+
+def _not_requested(cells: Cells, places: int, requested: int) -> str:
+    """Return, in brackets, the modes and the number of further cells of which no trial was requested."""
+    parts = []
+    unused = [mode for mode in MODES if mode not in cells.modes]
+    if unused:
+        parts.append(f"{', '.join(unused)}: no trial")
+    if places > requested:
+        others = "the other " if unused else ""
+        parts.append(f"{places - requested:,} of {others}{places:,} cells: no trial")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _absence(cells: Cells, arch: str, mode: str) -> str:
+    """Return the number of finished trials of a cell, and why there are no more."""
+    cell, missing = cells.cell(arch, mode), cells.missing(arch, mode)
+    counts = {status: cell.statuses.get(status, 0) for status in ABSENT}
+    counts["missing"] = missing - sum(counts.values())
+    why = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{arch} {mode} {len(cell.found)} ({why})"
 
 
 @dataclass(frozen=True)

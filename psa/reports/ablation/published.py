@@ -26,7 +26,7 @@ from psa.analysis.stats import ALPHA, LEAST_N, Difference, Interval, Summary, ho
 from psa.core.formatting import format_number, join_names
 from psa.experiments.studies.ablation import Settings, from_settings
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
-from psa.reports.ablation.numbers import regimes
+from psa.reports.ablation.numbers import cells_note, regimes
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
 
@@ -122,7 +122,7 @@ def regime_table(
     undecided = " Unknown: no rule applies, or a mode has no trial." if counts["unknown"] else ""
     note = (
         f"{regimes_text}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
-        f"{undecided}{few_seeds(cells)} {cells.note()}"
+        f"{undecided}{few_seeds(cells)} {cells_note(cells)}"
     )
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
@@ -185,7 +185,7 @@ def published_comparison(
         Column("Differ"),
     )
     near = published_agreement(cells, reference, within)
-    note = f"{_verdict(rows, near, within, alpha)} {_others(cells, reference)}{cells.note()}"
+    note = f"{_verdict(rows, near, within, alpha)} {_others(cells, reference)}{cells_note(cells)}"
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 

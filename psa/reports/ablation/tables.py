@@ -13,7 +13,7 @@ from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
-from psa.reports.ablation.numbers import winning_modes
+from psa.reports.ablation.numbers import cells_note, winning_modes
 from psa.reports.rendering.tables import Bold, Cell, Column, MeanSd, Table
 from psa.specs.training import MODES
 
@@ -130,7 +130,7 @@ def accuracy_table(
     absent = len(set(order) - set(cells.archs))
     listed = f" {absent:,} of the {len(order):,} listed architectures have not been run." if absent else ""
     rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r)}"
-    note = f"{cells.note()}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
+    note = f"{cells_note(cells)}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
     return accuracies(means, best, by_test, order=order, modes=modes, note=note, caption=caption, label=label)
 
 
