@@ -23,6 +23,9 @@ _FEWEST_WITHOUT_AMX: Final = 4
 # Of one column every processor measured takes another kernel, below 12 an AMD EPYC with AVX-512 does (the
 # same MKL).
 FEWEST_COLUMNS: Final = 16
+# Numbers in the second matrix of a product that is measured. A batch of all samples of MNIST has 40 times as
+# many: 25 such products took 2.3 s (2026-11), and a step of so large a batch gains little.
+_MOST_MEASURED: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,11 @@ def _needs_no_zeros(result: Tensor, x: Tensor) -> bool:
 def _fewest_rows(rows: int, x: Tensor) -> int:
     """Return how many rows a product of `rows` rows with x must have, at most FEWEST_ROWS."""
     inner, columns = x.shape
-    cheap = rows < FEWEST_ROWS and x.device.type == "cpu" and not (inner % LANES or columns % LANES)
-    return fewest_rows(inner, columns, transposed=x.stride(0) == 1) if cheap else FEWEST_ROWS
+    if rows >= FEWEST_ROWS or x.device.type != "cpu" or inner * columns > _MOST_MEASURED:
+        return FEWEST_ROWS
+    if inner % LANES or columns % LANES:
+        return FEWEST_ROWS
+    return fewest_rows(inner, columns, transposed=x.stride(0) == 1)
 
 
 @functools.cache

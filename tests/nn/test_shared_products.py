@@ -120,6 +120,24 @@ def test_the_fewest_rows_are_enough(transposed: bool) -> None:
             assert torch.equal(few, whole[part])
 
 
+@pytest.mark.parametrize(("samples", "measured"), [(256, True), (250, False), (54_000, False)])
+def test_products_of_small_aligned_batches_alone_are_measured(
+    samples: int, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training split of MNIST as one batch took seconds to measure; other shapes take all rows."""
+    seen: list[tuple[int, int]] = []
+
+    def measure(inner: int, columns: int, *, transposed: bool) -> int:
+        seen.append((inner, columns))
+        return FEWEST_ROWS
+
+    monkeypatch.setattr("psa.nn.shared_products.fewest_rows", measure)
+    x = torch.zeros(1).expand(samples, 784)
+    shared_product(torch.zeros(2, 1, 784), torch.zeros(2, 1, 1), x, torch.zeros(2, 1, samples))
+    shared_gradient(torch.zeros(2, 1, samples), x, torch.zeros(2, 1, 784))
+    assert seen == ([(784, samples), (samples, 784)] if measured else [])
+
+
 def test_more_rows_are_taken_where_a_processor_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product whose bits depend on the number of its rows: all of them are filled up to FEWEST_ROWS."""
     multiply = torch.mm
