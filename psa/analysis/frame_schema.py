@@ -28,8 +28,10 @@ _NO_LOOPS: Final = {name: [None] for name in ("mode", *_SMALL)}  # of a trial wi
 
 
 def once_per_frame(function: Callable[[pd.DataFrame], _T]) -> Callable[[pd.DataFrame], _T]:
-    """Keep the result of a function for as long as its frame, which nobody changes in place, is in use: every
-    table and figure of a report asks for it.
+    """Compute a function of a frame once, since every table and figure of a report calls it.
+
+    The result is kept as long as the frame exists. Frames must not be changed in place after the first call,
+    and a result must not refer to its frame, which would then exist forever.
     """
     found: dict[int, tuple[weakref.ref[pd.DataFrame], _T]] = {}
 

@@ -241,7 +241,7 @@ def _written(
             paths += stored
             del figure
             gc.collect()  # a figure refers to itself, and two of them take 100 MB
-            # beside the next figure: codecs leave Python to others
+            # in a thread, since Pillow releases the interpreter's lock while it encodes
             encoding[stored[0]] = encoder.submit(embedded_image, stored[0].read_bytes())
     images = {path: image.result() for path, image in encoding.items()}
     say(f"{folder}: trials")
