@@ -221,6 +221,20 @@ def test_correct_answers_are_counted_as_by_argmax(classes: int) -> None:
     assert len(set(expected.tolist())) > 1
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_counted_as_by_argmax(small: Splits, value: float) -> None:
+    """The loss of that trial is NaN; the count and the loss of the other one in the pack stay."""
+    net = net_of()
+    rows = pack_of(net, [1, 2])
+    correct, losses = evaluate(net, rows, small.val)
+    net.layout.bias(rows, len(net.shape.linears) - 1)[1, 3] = value
+    logits = ordinary(net, rows[1:])(small.val.images)
+    found, found_losses = evaluate(net, rows, small.val)
+    assert found.tolist() == [int(correct[0]), int((logits.argmax(dim=1) == small.val.labels).sum())]
+    assert found_losses[0] == losses[0]
+    assert found_losses[1].isnan()
+
+
 def test_cross_entropy_is_torchs(splits: Splits) -> None:
     """Its sum over the batch, and the gradient of its mean, for each trial on its own labels."""
     generator = torch.Generator().manual_seed(0)

@@ -17,15 +17,16 @@ from paths import ROOT
 from rendered_tables import cells, compiled
 from scipy import stats as scipy_stats
 
-from psa.analysis.aggregate_stats import probability_of_improvement
+from psa.analysis.aggregate_stats import probability_of_improvement, stratified_interval
 from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES
-from psa.analysis.stats import holm, paired
+from psa.analysis.stats import Values, holm, paired
 from psa.core.errors import UserError
-from psa.reports.ablation import report
+from psa.reports.ablation import aggregates, report
 from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
 from psa.reports.ablation.effects import paired_table
+from psa.reports.ablation.figures.figure_set import comparison
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
@@ -579,6 +580,24 @@ def test_all_architectures_together() -> None:
         assert mean.low <= mean.value <= mean.high
         assert chance.value == probability_of_improvement(scores[str(mode)], scores["none"])
     assert table == aggregate_table(STUDY)
+
+
+def test_a_table_and_a_figure_share_the_draws_of_one_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each mode its mean, and its chance against mode none. Other rows have draws of their own."""
+    calls: list[int] = []
+
+    def counted(scores: Sequence[Values], *others: Any, **options: Any) -> tuple[float, float]:
+        calls.append(len(scores))
+        return stratified_interval(scores, *others, **options)
+
+    monkeypatch.setattr(aggregates, "stratified_interval", counted)
+    made = STUDY.copy()
+    aggregate_table(made)
+    shown = dict(comparison(made, None))
+    assert "aggregate" in shown
+    assert len(calls) == 2 * len(MODES) - 1
+    aggregate_table(STUDY.copy())
+    assert len(calls) == 2 * (2 * len(MODES) - 1)
 
 
 def test_one_trial_has_no_interval() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from psa.analysis.frame_schema import build_frame
 from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
+from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Column, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
@@ -83,6 +84,15 @@ def test_notes_of_figures_are_in_their_captions_once(tmp_path: Path) -> None:
     assert 'alt="A pixel n = 3 &lt; 4."' in text
     assert '<span class="note">n = 3 &lt; 4.</span>' in text
     assert text.count("n = 3 &lt; 4.") == 2
+
+
+def test_a_picture_that_is_encoded_already_is_not_read_again(tmp_path: Path) -> None:
+    """The page is the same to the byte; `psa report` encodes a figure while it draws the next one."""
+    page, path = page_of(tmp_path), tmp_path / "shown.png"
+    expected = html(page)
+    encoded = with_pictures(page, {}, {path: embedded_image(path.read_bytes())})
+    path.unlink()
+    assert html(encoded) == expected
 
 
 def test_the_origin_is_at_the_foot(tmp_path: Path) -> None:
