@@ -23,10 +23,12 @@ from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.effects import arm_figures, arm_tables, bounties_after
+from psa.reports.ablation.effects import arm_figures, arm_tables, bounties_after, paired_table
 from psa.reports.ablation.figures.aggregate import arms_figure
+from psa.reports.activations.arms import Arm
+from psa.reports.activations.tables import ArmComparison, paired_note
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.paired import arm_findings, paired_cells, with_marks
+from psa.reports.rendering.paired import arm_findings, paired_cells, restriction_note, with_marks
 from psa.reports.rendering.tables import Bold, Column, Interval, Table
 from psa.storage.store import Store
 
@@ -316,6 +318,28 @@ def test_no_interval_of_a_difference_reaches_beyond_all_or_nothing() -> None:
     (cells,) = paired_cells([paired([50.0], [40.0])])
     assert isinstance(cells[1], Interval)
     assert np.isnan([cells[1].low, cells[1].high]).all()
+
+
+@pytest.mark.parametrize(
+    ("intervals", "noted"),
+    [([(-10.0, 143.9)], True), ([(-2.0, 3.0), (-100.1, 2.0)], True), ([(-100.0, 100.0)], False)],
+)
+def test_a_note_says_that_intervals_are_restricted(intervals: list[tuple[float, float]], noted: bool) -> None:
+    """Only where one is; a comparison without an interval has none to restrict."""
+    note = restriction_note([*intervals, (np.nan, np.nan)])
+    assert note == (" Intervals are restricted to -100 to 100." if noted else "")
+
+
+def test_tables_of_differences_note_restricted_intervals() -> None:
+    """Those of modes and of activations; three seeds of which one alone learned."""
+    scattered = frame({("1*4", "none"): [10.0, 10.0, 10.0], ("1*4", "full"): [95.0, 10.0, 95.0]})
+    assert "restricted to -100 to 100" in paired_table(scattered).note
+    close = frame({("1*4", "none"): [10.0, 11.0, 10.0], ("1*4", "full"): [12.0, 12.0, 13.0]})
+    assert "restricted" not in paired_table(close).note
+    found = paired([95.0, 10.0, 95.0], [10.0, 10.0, 10.0])
+    arm = Arm({}, pd.DataFrame(), (0, 1, 2))
+    assert "restricted to -100 to 100" in paired_note([ArmComparison(arm, arm, found, 1.0, -300.0, 400.0)])
+    assert "restricted" not in paired_note([ArmComparison(arm, arm, found, 1.0, -30.0, 40.0)])
 
 
 def test_the_page_of_arms_explains_what_it_measures() -> None:

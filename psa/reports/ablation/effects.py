@@ -21,7 +21,13 @@ from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_ord
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import arm_findings, paired_cells, paired_columns, with_marks
+from psa.reports.rendering.paired import (
+    arm_findings,
+    paired_cells,
+    paired_columns,
+    restriction_note,
+    with_marks,
+)
 from psa.reports.rendering.tables import Column, Table
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
@@ -48,7 +54,7 @@ def paired_table(
     found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
     rows = [(*place, *each) for place, each in zip(places, paired_cells(found), strict=True)]
     columns = (Column("Architecture"), Column("Mode"), *paired_columns())
-    note = f"{_floor(found)} {cells_note(cells)}" if cells.paired else f"{_UNPAIRED} {cells_note(cells)}"
+    note = f"{_on_tests(found)} {cells_note(cells)}" if cells.paired else f"{_UNPAIRED} {cells_note(cells)}"
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
@@ -69,6 +75,11 @@ def _in_percent(found: Paired, samples: int) -> Paired:
         low=100 * found.low / samples,
         high=100 * found.high / samples,
     )
+
+
+def _on_tests(found: Sequence[Paired]) -> str:
+    """Return a note on the tests of a table and on its intervals."""
+    return _floor(found) + restriction_note((each.low, each.high) for each in found)
 
 
 def _floor(found: Sequence[Paired]) -> str:
@@ -237,7 +248,7 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     note = (
         f"Bold: p < {ALPHA:g} after Holm's correction. Of each architecture the mean difference over the "
         "seeds that both arms have; interval and p over "
-        f"architectures. {_floor(found)}"
+        f"architectures. {_on_tests(found)}"
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"
     return Table(
@@ -257,7 +268,7 @@ def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int
     rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
     return Table(
         f"Bounty of each arm after {loops:,} loops minus that of its mode as published, seed by seed",
-        f"tab:arms_by_architecture_{loops}", columns, tuple(rows), _floor(found), len(rows) > _ONE_PAGE,
+        f"tab:arms_by_architecture_{loops}", columns, tuple(rows), _on_tests(found), len(rows) > _ONE_PAGE,
     )  # fmt: skip
 
 

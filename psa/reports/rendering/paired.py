@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from psa.core.formatting import pluralize
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
 
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
+_MOST: Final = 100  # points between two percentages
 _NAMED: Final = 6  # most arms that a sentence lists; a longer list is read in the table
 
 
@@ -40,7 +41,13 @@ def difference_interval(value: float, low: float, high: float) -> Interval:
     """Return a difference of two percentages with its interval restricted to -100 .. 100, where the true
     difference lies: that of few scattered seeds reaches further.
     """
-    return Interval(value, float(np.maximum(low, -100)), float(np.minimum(high, 100)))
+    return Interval(value, float(np.maximum(low, -_MOST)), float(np.minimum(high, _MOST)))
+
+
+def restriction_note(intervals: Iterable[tuple[float, float]]) -> str:
+    """Return a note, after a space, if `difference_interval` restricts any of these intervals; else ""."""
+    restricted = any(low < -_MOST or high > _MOST for low, high in intervals)
+    return f" Intervals are restricted to -{_MOST} to {_MOST}." if restricted else ""
 
 
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
