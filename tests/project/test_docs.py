@@ -522,6 +522,9 @@ def test_the_page_on_activations_shows_the_committed_table_of_activations() -> N
         assert f"{means[name]} %" in page
     widest = max(found, key=lambda name: float(found[name][1]))
     assert f"`{widest}` depends most on the seed (standard deviation {found[widest][1]} points)" in page
+    (seeds,) = {row[2] for row in table_rows(folder / "paired.md")}
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert f"(without dropout, {seeds} seeds, {int(seeds) * len(found)} trials)" in guide
 
 
 def test_the_page_on_depth_says_what_was_measured() -> None:
