@@ -61,12 +61,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice | Tensor) -> Split:
+        """Return some of the samples."""
+        return Split(
+            images=self.images[rows],
+            labels=self.labels[rows],
+            digits=self.digits[rows],
+            index=self.index[rows],
+            pixels=self.pixels and Pixels(self.pixels.values[rows], self.pixels.scaling),
+        )
+
     def first(self, count: int) -> Split:
         """Return the first samples, at most `count`."""
-        pixels = self.pixels and Pixels(self.pixels.values[:count], self.pixels.scaling)
-        return Split(
-            self.images[:count], self.labels[:count], self.digits[:count], self.index[:count], pixels
-        )
+        return self[:count]
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on another device."""

@@ -149,7 +149,7 @@ def test_without_a_gpu_every_call_runs() -> None:
 def test_a_cuda_graph_trains_as_the_cpu_does(small: Splits, caplog: pytest.LogCaptureFixture) -> None:
     """Close to the CPU's weights after an epoch, and recorded without a warning."""
     one = small.train
-    there = Split(*(part.to("cuda") for part in (one.images, one.labels, one.digits, one.index)))
+    there = one.to("cuda")
     losses, weights = trained("resmlp", "3*5", one)
     found, found_weights = trained("resmlp", "3*5", there)
     assert torch.allclose(found.cpu(), losses, rtol=1e-4)

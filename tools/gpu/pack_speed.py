@@ -42,9 +42,7 @@ def training_rows(size: int) -> list[RowSettings]:
 def samples_for(splits: Splits, device: torch.device) -> Split:
     """Return 50,000 training samples on the device, repeated where there are fewer."""
     places = torch.arange(TRAIN) % len(splits.train)
-    train = splits.train
-    parts = (train.images, train.labels, train.digits, train.index)
-    return Split(*(part[places].to(device) for part in parts))
+    return splits.train[places].to(device)
 
 
 def trial_epoch_seconds(
