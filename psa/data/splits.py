@@ -48,8 +48,8 @@ class Split:
 
     images: float32 [N, features], scaled; of images with channels one channel after the other. labels: int64
     [N] in 0..classes-1, what a network is trained on. digits: int64 [N], the original class: of digits the
-    digit. index: int64 [N], the place in the original train or test file. pixels: of bytes that a constant
-    scaling turned into `images`; None of other samples, and on a GPU.
+    digit. index: int64 [N], the place in the original train or test file. pixels: the bytes that a constant
+    scaling turned into `images`, of a training split on the CPU, which is gathered from them; otherwise None.
     """
 
     images: Tensor

@@ -29,6 +29,17 @@ def mnist(data_dir: Path) -> Splits:
     return load_splits(DataSpec(), data_dir)
 
 
+def test_bytes_are_kept_of_the_training_split_on_a_cpu_alone(mnist: Splits) -> None:
+    """Only training gathers samples, and a GPU gathers numbers. The first samples keep the first bytes."""
+    assert mnist.val.pixels is mnist.test.pixels is None
+    assert mnist.train.pixels is not None
+    assert mnist.to("cpu").train.pixels is mnist.train.pixels
+    assert mnist.to("meta").train.pixels is None
+    few = mnist.train.first(5).pixels
+    assert few is not None
+    assert torch.equal(few.values, mnist.train.pixels.values[:5])
+
+
 def test_class_counts_are_the_published_ones(data_dir: Path) -> None:
     """The four tables of class counts and their majority classes, number by number."""
     tables = {table.title: table for table in class_counts(DataSpec(), data_dir)}

@@ -149,6 +149,7 @@ def test_other_scalings(tmp_path: Path) -> None:
     images, labels = made(60, (6, 6), 3, np.uint8)
     shown = load_splits(spec_of(content_of_arrays(images, labels), scaling="unit"), tmp_path).train
     assert np.allclose(shown.images.numpy(), images.reshape(60, -1)[shown.index.numpy()] / 255, atol=1e-7)
+    assert shown.pixels is None  # the constants are those of MNIST
 
 
 def test_images_with_channels_are_scaled_by_channel_and_read_channel_after_channel(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import gc
 import html
 import io
 import json
@@ -23,6 +24,7 @@ from pictures import undrawn
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
+from psa.cli.commands.report import _frozen
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation.report import identical_arms
@@ -100,6 +102,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(PSA, ["report", "ablation"])
     return Reported(folder, code, out.getvalue(), err.getvalue())
+
+
+def test_the_garbage_collector_sees_all_objects_again_after_the_figures() -> None:
+    """Also if a figure cannot be drawn: what stays frozen is never collected."""
+    with contextlib.suppress(ZeroDivisionError), _frozen():
+        assert gc.get_freeze_count() > 0
+        raise ZeroDivisionError
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.slow
