@@ -48,7 +48,7 @@ _CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
 _STARTUP: Final = "start of workers"  # the entry for the time until they train their first pack
 _STARTUP_SECONDS: Final = 6.0  # where it is not measured: torch is loaded and the data are read
-_WORKER_BYTES: Final = 700_000_000  # of torch and MNIST
+_WORKER_BYTES: Final = 850_000_000  # of torch with CUDA, numba and MNIST (measured, 2026-11)
 _MNIST_BYTES: Final = 4 * 784 * 70_000
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 

@@ -48,7 +48,7 @@ def test_the_whole_screen(plan: Plan) -> None:
     assert "trials pending │ 24" in lines
     assert "packs │ 2: 2 of 12 trials" in lines
     assert "time left here │ less than 1 s with 2 workers" in lines
-    assert "peak memory │ 1.4 GB" in lines
+    assert "peak memory │ 1.7 GB" in lines
     assert any(line.startswith("on disk, all weights kept │ ") and line.endswith(" kB") for line in lines)
     assert lines[-1] == (
         "2 of 2 networks are not measured on this machine yet: their times are estimated from the "
