@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     assert page.sections
     details = {fact.name: fact.detail for fact in page.facts}
     assert details.keys() >= {"Trials", "Final stage"}
-    assert "; n = " in details["Best mean test accuracy"]  # below three seeds a number, no interval
+    assert re.search(r"; 95 % interval [\d.]+ to [\d.]+, n = 3$", details["Best mean test accuracy"])
 
 
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
