@@ -16,7 +16,7 @@ from paths import ROOT
 
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.records_frame import load_records_frame, stored_records
-from psa.analysis.stats import Paired, t_test
+from psa.analysis.stats import Paired, share_summary, t_test
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import growth_event_json
@@ -30,6 +30,7 @@ from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
+from psa.reports.wording import interval_text
 from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -500,3 +501,11 @@ def test_the_page_shows_networks_and_memories_apart() -> None:
     assert [column.name for column in memories.columns] == ["Arm", "Stage", "Seeds", "Helped %"]
     assert memories.rows == (("hybrid", "late", 3, 5.0),)
     assert list(of_memories(replace(table, rows=table.rows[:1]))) == []
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_the_best_accuracy_has_an_interval_from_three_seeds_on(seeds: int) -> None:
+    """Below that its detail is the number of trials alone."""
+    text = interval_text(share_summary(pd.Series([90.0, 91.0, 92.0][:seeds])))
+    assert text.endswith(f"n = {seeds}")
+    assert ("interval" in text) == (seeds == 3)
