@@ -11,7 +11,7 @@ from psa.analysis.frame_schema import once_per_frame
 
 
 class Result:
-    """What the function returns."""
+    """A result that can be referenced weakly."""
 
 
 def test_a_result_is_kept_as_long_as_its_frame() -> None:

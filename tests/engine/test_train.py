@@ -84,7 +84,7 @@ def test_an_epoch_is_every_sample_once_in_the_order_of_the_stream(samples: int, 
 def test_gathered_bytes_have_the_bits_of_the_images(
     scaling: str, digits: tuple[int, ...] | None, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of every scaling that is a function of one pixel, for a filtered split too; and without numba."""
+    """For every scaling that depends on one pixel alone, filtered splits included, with and without numba."""
     pytest.importorskip("numba", reason="the extra `fast` is not installed")
     monkeypatch.setattr(train_batches, "_MANY_SAMPLES", 0)
     split = load_splits(DataSpec(scaling=scaling, digits=digits), data_dir).train

@@ -106,7 +106,7 @@ def test_views_made_once_change_no_bit(
 
 @pytest.mark.parametrize("transposed", [True, False])
 def test_the_fewest_rows_are_enough(transposed: bool) -> None:
-    """Of whatever this processor does: a product of so many rows has the bits of one of many rows."""
+    """On any processor, a product with that many rows has the same bits as one with more rows."""
     inner, columns = 256, 784
     fewest = fewest_rows(inner, columns, transposed=transposed)
     assert fewest in {4, FEWEST_ROWS}

@@ -583,7 +583,7 @@ def test_all_architectures_together() -> None:
 
 
 def test_a_table_and_a_figure_share_the_draws_of_one_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each mode its mean, and its chance against mode none. Other rows have draws of their own."""
+    """The figure and the table share the draws of the bootstrap. Other rows are resampled separately."""
     calls: list[int] = []
 
     def counted(scores: Sequence[Values], *others: Any, **options: Any) -> tuple[float, float]:
