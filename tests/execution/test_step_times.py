@@ -1,4 +1,6 @@
-"""psa.execution.worker.benchmark: the time of a step is the least of repeats that take long enough."""
+"""psa.execution.worker.benchmark: the time of a step is the least of repeats that take long enough, and pack
+sizes that are close take turns.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import torch
 from helpers import trial
 
 from psa.execution.worker import benchmark
-from psa.execution.worker.benchmark import LEAST_SECONDS, REPEATS, STEPS, measure_step_times
+from psa.execution.worker.benchmark import LEAST_SECONDS, REPEATS, ROUNDS, STEPS, measure_step_times
 
 
 @pytest.mark.parametrize("least", [LEAST_SECONDS, LEAST_SECONDS / 100])
@@ -38,3 +40,52 @@ def test_short_steps_are_repeated_until_they_took_long_enough(
     assert len(times) >= REPEATS
     assert sum(times) * STEPS >= LEAST_SECONDS
     assert len(times) == REPEATS or sum(times[:-1]) * STEPS < LEAST_SECONDS
+
+
+def _per_trial(
+    monkeypatch: pytest.MonkeyPatch, microseconds: Callable[[int, int], float]
+) -> tuple[dict[int, float], dict[int, int]]:
+    """Return the microseconds per trial that are found for packs of up to 12 trials, and how often each was
+    timed.
+
+    microseconds: of a step per trial, given the size of the pack and how often it was timed before.
+    """
+    visits: dict[int, int] = {}
+    repeats: dict[int, int] = {}
+
+    def seconds_per_step(epoch: Callable[..., object], _: int) -> float:
+        size = len(epoch.__self__.rows)  # type: ignore[attr-defined]
+        visit = visits.get(size, 0)
+        seconds = microseconds(size, visit) * size / 1e6
+        repeats[size] = repeats.get(size, 0) + 1
+        if repeats[size] * STEPS * seconds >= LEAST_SECONDS:
+            visits[size], repeats[size] = visit + 1, 0
+        return seconds
+
+    monkeypatch.setattr(benchmark, "seconds_per_step", seconds_per_step)
+    trials = [trial("1*4", "none", seed) for seed in range(12)]
+    found = measure_step_times(trials, torch.device("cpu"))
+    return {size: round(1e6 * seconds / size) for size, seconds in found.items()}, visits
+
+
+def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest pack is the fastest, but was slowed down when its turn came first."""
+    quiet = {1: 500, 2: 300, 6: 100, 12: 80}
+    found, visits = _per_trial(
+        monkeypatch, lambda size, visit: quiet[size] * (1.4 if size == 12 and visit == 0 else 1)
+    )
+    assert found == quiet
+    assert visits == {1: 1, 2: 1, 6: 1 + ROUNDS, 12: 1 + ROUNDS}
+
+
+def test_sizes_far_from_the_fastest_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is the fastest, where no other comes close."""
+    _, visits = _per_trial(monkeypatch, lambda size, _: {1: 500, 2: 300, 6: 200, 12: 80}[size])
+    assert visits == {1: 1, 2: 1, 6: 1, 12: 1}
+
+
+def test_sizes_whose_few_repeats_take_long_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of wide networks scatter little, and another round of them would take seconds."""
+    slow = 1e6 * LEAST_SECONDS
+    _, visits = _per_trial(monkeypatch, lambda size, _: slow)
+    assert set(visits) == {1, 2, 6}

@@ -22,6 +22,8 @@ STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
+ROUNDS = 3  # in which the sizes that are close take turns: what slows all of them for a while decides nothing
+_CLOSE = 1.5  # times the least time per trial
 
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
@@ -31,11 +33,19 @@ def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[in
     samples = STEPS * trials[0].method.batch_size
     split = _made_up(samples, math.prod(data.shape), data.classes, device)
     found: dict[int, float] = {}
+    packs: dict[int, _TimedPack] = {}
     for size in candidate_sizes(trials[0], len(trials)):
-        found[size] = _measured(net, trials[:size], split, device)
+        packs[size] = _TimedPack(net, trials[:size], split, device)
+        found[size] = packs[size].least()
         each = [seconds / size for size, seconds in found.items()]
         if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):
             break
+        if packs[size].is_slow:
+            del packs[size]
+    close = _CLOSE * min(seconds / size for size, seconds in found.items())
+    again = [size for size in packs if found[size] / size <= close]
+    for size in again * ROUNDS if len(again) > 1 else []:
+        found[size] = min(found[size], packs[size].least())
     return found
 
 
@@ -46,24 +56,39 @@ def _made_up(samples: int, features: int, classes: int, device: torch.device) ->
     return Split(images, labels, labels, labels)
 
 
-def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.device) -> float:
-    rows = [row_of(fresh_state(trial, net, 1)) for trial in trials]
-    rows = [rows[at] for at in batch_order(rows)]
-    active = StackedParams.stacked([net.initial(row.seed) for row in rows]).to(device)
-    gradients = active.zeros_like()
-    optimizer = optimizer_for("adamw", rows, active, gradients)
-    batches = Batches(rows, split, trials[0].method.batch_size)
-    visited = DevicePack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
+class _TimedPack:
+    """A pack of which some steps are timed, again and again."""
 
-    def epoch(stop: Callable[[], bool]) -> None:
-        train_epoch(net, rows, active, gradients, optimizer, batches, stop, visited=visited)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def __init__(self, net: Dense, trials: Sequence[Trial], split: Split, device: torch.device) -> None:
+        states = [fresh_state(trial, net, 1) for trial in trials]
+        rows = [row_of(state) for state in states]
+        self.rows = [rows[at] for at in batch_order(rows)]
+        self.active = StackedParams.stacked([net.initial(row.seed) for row in self.rows]).to(device)
+        self.gradients = self.active.zeros_like()
+        self.optimizer = optimizer_for("adamw", self.rows, self.active, self.gradients)
+        self.batches = Batches(self.rows, split, trials[0].method.batch_size)
+        self.visited = DevicePack(net, states, device).visited
+        self.net, self.device = net, device
+        self.repeats = 0
 
-    times: list[float] = []
-    while len(times) < REPEATS or sum(times) * len(batches) < LEAST_SECONDS:
-        times.append(seconds_per_step(epoch, len(batches)))
-    return min(times[1:])
+    @property
+    def is_slow(self) -> bool:
+        """True if its repeats take long enough to be few; so long a time scatters little."""
+        return self.repeats <= REPEATS
+
+    def least(self) -> float:
+        """Return the least seconds of a step in repeats that take long enough together."""
+        times: list[float] = []
+        while len(times) < REPEATS or sum(times) * len(self.batches) < LEAST_SECONDS:
+            times.append(seconds_per_step(self._epoch, len(self.batches)))
+        self.repeats = len(times)
+        return min(times[1:])
+
+    def _epoch(self, stop: Callable[[], bool]) -> None:
+        each = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
+        train_epoch(*each, stop, visited=self.visited)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def seconds_per_step(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
