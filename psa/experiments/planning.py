@@ -1,4 +1,6 @@
-"""Planning: the trials that remain to be trained on this machine, their packs and their slots."""
+"""Planning: the trials that remain to be trained on this machine, their packs and their slots, and those that
+need no training because a finished trial has their result.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ from psa.execution.devices import DeviceSlot, device_slots
 from psa.execution.machine import DeviceName
 from psa.execution.packing import groups_of, packed
 from psa.specs.trial import Pack, Trial
+from psa.storage.locks import lock_trials
+from psa.storage.records.equal_training import record_of_equal, training_of
 from psa.storage.store import Store
 
 
@@ -44,3 +48,28 @@ def planned_for(
     packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
     return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))
+
+
+def take_equal_results(trials: Sequence[Trial], horizon: int, store: Store) -> int:
+    """Store the results of finished trials for pending ones with equal training; return how many.
+
+    Only records are stored, no states. A trial that has a record of fewer loops is left to continue.
+    """
+    survey = store.progress(trials, horizon)
+    finished = {training_of(trial): trial for trial in survey.done}
+    finished.pop(None, None)
+    pairs = [(trial, finished.get(training_of(trial))) for trial in survey.pending]
+    return sum(_taken(trial, source, store) for trial, source in pairs if source is not None)
+
+
+def _taken(trial: Trial, source: Trial, store: Store) -> bool:
+    """Store the result of another trial for a trial. Return False if it is held or has a record."""
+    with lock_trials(store, [trial]) as free:
+        stored = store.read(source)
+        record = None if stored is None else record_of_equal(stored, trial)
+        if not free or record is None or store.read(trial) is not None:
+            return False
+        machine = store.sidecar(source.id) or {}
+        facts = {name: fact for name, fact in machine.items() if not name.startswith("pack_")}
+        store.write(trial, record, facts | {"copied_from": source.id})
+        return True

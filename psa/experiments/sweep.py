@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from psa.core.files import check_writable
+from psa.core.formatting import pluralize
 from psa.core.stop import StopRequest
 from psa.data.own import keep_tables
 from psa.execution.backend import Backend, BackendOptions, backend_named
@@ -20,7 +21,7 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
-from psa.experiments.planning import Plan, planned_for
+from psa.experiments.planning import Plan, planned_for, take_equal_results
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
@@ -156,6 +157,7 @@ class _SweepRunner:
         """
         # promoted trials need their weights in a later stage
         self.keep = self.sweep.options.keep_weights if stage.last else "all"
+        self._take_results(stage)
         planned = self._planned(stage)
         time_left = EtaEstimator(self.sweep.costs, len(planned.places))
         self.sweep.trackers.log_finished(stage.trials, stage.meta_loops)
@@ -168,6 +170,14 @@ class _SweepRunner:
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
+
+    def _take_results(self, stage: StageStatus) -> None:
+        """Take the results of finished trials with equal training, where no weights would be stored."""
+        if self.keep == "none":
+            taken = take_equal_results(stage.trials, stage.meta_loops, self.sweep.store)
+            if taken:
+                count = pluralize(taken, "result")
+                self.progress.say(f"{stage.title}{count} copied from trials with equal training")
 
     def _planned(self, stage: StageStatus) -> Plan:
         return planned_for(
