@@ -1,8 +1,8 @@
-"""Update docs/reproduction.md with the share of the published grids in the committed bundles.
+"""Update README.md and docs/reproduction.md with the share of the published grids in the committed bundles.
 
     python tools/published_page.py [--check]
 
-A test checks that the page is up to date.
+A test checks that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.formatting import pluralize
-from psa.experiments.grid import load_grid
+from psa.experiments.grid import Grid, load_grid
+from psa.specs.training import MODES
+from psa.specs.trial import Trial
 from psa.storage.store import Store
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/reproduction.md"
+FRONT: Final = ROOT / "README.md"
 PLACE: Final = re.compile(r"(?<=<!-- published -->\n).*?(?=<!-- /published -->)", re.DOTALL)
 GRIDS: Final = ("simplemlp", "resmlp")
-MODES: Final = ("none", "dropout", "full", "hidden", "output")  # decay is bit-identical to none
+# What the README says of the picture of all architectures trained so far.
+COUNTS: Final = re.compile(r"on \d+ of the (\d+) published(.*?)drew it from [\d,]+ records", re.DOTALL)
 SEEDS: Final = 2
 
 
@@ -30,29 +34,45 @@ def sentence() -> str:
     return "".join(f"{line}\n" for line in map(_line, GRIDS))
 
 
-def _line(name: str) -> str:
+def _finished(name: str) -> tuple[Grid, list[Trial]]:
+    """Return a grid and its trials that are done in the bundles."""
     grid = load_grid(ROOT / f"reproduction/{name}.toml")
     store = Store(ROOT / "models", ROOT / "results/published")
-    done = store.progress(grid.trials, grid.meta_loops).done
+    return grid, store.progress(grid.trials, grid.meta_loops).done
+
+
+def _line(name: str) -> str:
+    grid, done = _finished(name)
     seeds = Counter((str(trial.model.arch), trial.intervention.mode) for trial in done)
     archs = {str(trial.model.arch) for trial in grid.trials}
     ready = [arch for arch in archs if all(seeds[arch, mode] >= SEEDS for mode in MODES)]
-    modes = f"{', '.join(MODES[:-1])} and {MODES[-1]}"
     return (
         f"- `{name}.toml`: {len(done):,} of {pluralize(len(grid.trials), 'trial')}. {len(ready)} of "
-        f"{len(archs)} architectures have at least {SEEDS} seeds in modes {modes}."
+        f"{len(archs)} architectures have at least {SEEDS} seeds in every mode."
     )
 
 
-def page() -> str:
-    """Return the page with the generated lines in place."""
-    text, count = PLACE.subn(lambda _: sentence(), PAGE.read_text())
-    if count != 1:
-        sys.exit(f"{PAGE} must hold the two marks of the published part once, got {count} times")
-    return text
+def counts(found: re.Match[str]) -> str:
+    """Return the counts of the README in place of those found."""
+    _, done = _finished(GRIDS[0])
+    archs = {str(trial.model.arch) for trial in done}
+    return f"on {len(archs)} of the {found[1]} published{found[2]}drew it from {len(done):,} records"
+
+
+def pages() -> dict[Path, str]:
+    """Return the two pages with the generated parts in place."""
+    made = {}
+    parts = {PAGE: (PLACE, lambda _: sentence()), FRONT: (COUNTS, counts)}
+    for path, (place, new) in parts.items():
+        made[path], count = place.subn(new, path.read_text())
+        if count != 1:
+            sys.exit(f"{path} must hold {place.pattern!r} once, got {count} times")
+    return made
 
 
 if __name__ == "__main__":
+    behind = {path: text for path, text in pages().items() if text != path.read_text()}
     if "--check" in sys.argv:
-        sys.exit(f"{PAGE} is behind: run {sys.argv[0]}" if page() != PAGE.read_text() else 0)
-    PAGE.write_text(page())
+        sys.exit(f"{', '.join(map(str, behind))} must be written anew: run {sys.argv[0]}" if behind else 0)
+    for path, text in behind.items():
+        path.write_text(text)

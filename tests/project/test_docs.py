@@ -5,6 +5,7 @@ Each page runs in an environment that holds what the page has told its reader to
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -296,6 +297,27 @@ def test_the_readme_shows_a_real_result() -> None:
     (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert (ROOT / picture).is_file()
     assert picture.startswith("results/reports/")
+
+
+def test_the_readme_says_what_its_picture_shows() -> None:
+    """Which networks are less accurate with ablation, which more, and with how many seeds."""
+    table = ROOT / "results/reports/all/ablation_simplemlp/accuracies.csv"
+    with table.open() as file:
+        rows = {row["Architecture"]: row for row in csv.DictReader(file) if row["None mean"]}
+    gains = {
+        arch: [float(row[f"{way} mean"]) - float(row["None mean"]) for way in ("Full", "Hidden", "Output")]
+        for arch, row in rows.items()
+    }
+    shallow = [arch for arch in rows if arch[:2] in {"1*", "2*"} and arch[2:] != "1"]
+    assert len(shallow) >= 10
+    assert all(max(gains[arch]) < 0 for arch in shallow)
+    higher = [arch for arch, each in gains.items() if min(each) > 5]
+    said = re.search(r"that of ([^,]+), ([^,]+) and (\S+) is higher\s+by more than 5 points", README)
+    assert said is not None
+    assert [arch.replace("\\", "") for arch in said.groups()] == higher
+    assert {rows[arch][f"{way} n"] for arch in higher for way in ("None", "Full", "Hidden", "Output")} == {
+        "2"
+    }
 
 
 def test_the_readme_is_short() -> None:
