@@ -320,6 +320,26 @@ def test_the_readme_says_what_its_picture_shows() -> None:
     }
 
 
+@pytest.mark.parametrize("folder", ["ablation_simplemlp", "all/ablation_simplemlp"])
+def test_the_agreement_with_the_published_numbers_is_that_of_the_reports(folder: str) -> None:
+    """The page on reproduction repeats counts of cells from the notes of two tables."""
+    text = " ".join((ROOT / "docs/reproduction.md").read_text().split())
+    table = (ROOT / "results/reports" / folder / "published.md").read_text()
+    near, cells, usual, differ = re.search(
+        r"(\d+) of (\d+) cells lie within 2 points .*?, (\d+) within two standard .*?; (\d+) of \d+ differ",
+        table,
+    ).groups()  # type: ignore[union-attr]
+    if folder.startswith("all/"):
+        assert f"In {near} of {cells} cells the mean is within 2 points of the published mean" in text
+        assert (
+            f"and in {usual} of {cells} it is within two standard deviations of the published trials" in text
+        )
+    else:
+        assert f"has {cells} cells" in text
+        assert f"In {near} of them the mean is within 2 points of the published mean" in text
+        assert (differ == "0") == ("no cell differs significantly" in text)
+
+
 def test_the_readme_is_short() -> None:
     """A reader sees what psa is for, and a first picture, without scrolling for long."""
     assert len(README.splitlines()) <= 150

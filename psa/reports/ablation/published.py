@@ -191,12 +191,13 @@ def published_comparison(
 
 @dataclass(frozen=True)
 class PublishedAgreement:
-    """The number of cells near the published mean, and of cells compared; training: the same for
-    architectures that any trial of ours brought above ZeroR. The others agree because they answer the
-    majority class.
+    """The number of cells near the published mean, of those within two standard deviations of the published
+    trials, and of cells compared; training: the first of architectures that any trial of ours brought above
+    ZeroR. The others agree because they answer the majority class.
     """
 
     near: int
+    usual: int
     compared: int
     training: str = ""
 
@@ -205,15 +206,16 @@ class PublishedAgreement:
 
 
 def published_agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> PublishedAgreement:
-    """Count the cells of ours whose mean is within `within` points of the published mean."""
+    """Count the cells of ours whose mean is within `within` points of the published mean, or within twice the
+    standard deviation of the published trials.
+    """
     places = [place for place in reference.cells if cells.cell(*place).found]
-    near = {
-        place: abs(cells.cell(*place).summary.mean - reference.cells[place].mean) <= within
-        for place in places
-    }
+    apart = {place: abs(cells.cell(*place).summary.mean - reference.cells[place].mean) for place in places}
+    near = {place for place in places if apart[place] <= within}
+    usual = [place for place in places if apart[place] <= 2 * reference.cells[place].sd + _PRINTED]
     training = [place for place in places if cells.above_zero_r(place[0])]
-    trained = PublishedAgreement(sum(near[place] for place in training), len(training))
-    return PublishedAgreement(sum(near.values()), len(places), str(trained))
+    trained = f"{sum(place in near for place in training):,} of {len(training):,}"
+    return PublishedAgreement(len(near), len(usual), len(places), trained)
 
 
 def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
@@ -242,7 +244,8 @@ def _verdict(rows: Sequence[tuple[Cell, ...]], near: PublishedAgreement, within:
     differ = [row[-1] for row in rows if row[-1] is not None]
     return (
         f"{near} cells lie within {within:g} points of the published mean ({near.training} of architectures "
-        "of which any trial beats ZeroR); "
+        f"of which any trial beats ZeroR), {near.usual:,} within two standard deviations of the published "
+        "trials; "
         f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction)."
     )
 
