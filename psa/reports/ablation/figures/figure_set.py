@@ -83,7 +83,7 @@ def overview(
     is nothing to draw but the design space.
     """
     cells = cells_of(trials_of(chosen(frame, archs)))
-    finished = any(cell.found for cell in cells.trials.values())
+    finished = cells.any_finished
     if len(archs) < MANY:
         if finished:
             yield "accuracy_dots", dot_figure(cells, archs)
