@@ -118,7 +118,7 @@ class Cells:
 
     @property
     def any_finished(self) -> bool:
-        """Whether any trial has finished: only these know the ZeroR of their validation split."""
+        """True if any trial has finished: only these know the ZeroR of their validation split."""
         return any(cell.found for cell in self.trials.values())
 
     def cell(self, arch: str, mode: str) -> Trials:
