@@ -60,7 +60,7 @@ _CAPTIONS: Final = {
     "winning_strategy": "The mode with the highest mean bounty.",
     "parameter_matching": "Parameters, and which architectures meet the budget of a network with one layer.",
     "regimes": "The regime of each architecture by the rules of the study.",
-    "accuracy_dots": "Mean bounty of every mode with its interval, a row per architecture.",
+    "accuracy_dots": "Mean bounty of every mode, a row per architecture.",
     "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: panels per architecture, one per mode.",
