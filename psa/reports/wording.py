@@ -106,9 +106,8 @@ def few_trials(most: int) -> str | None:
     if most >= LEAST_N or not most:
         return None
     return (
-        f"No arm has more than {pluralize(most, 'trial')}: below {LEAST_N} there are means alone, no "
-        "interval, "
-        "no test and no verdict, since the scatter of so few cannot be estimated."
+        f"No arm has more than {pluralize(most, 'trial')}: below {LEAST_N} there is no interval, no test and "
+        "no verdict, since so few say too little about the scatter between seeds."
     )
 
 

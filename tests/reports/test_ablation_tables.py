@@ -298,6 +298,9 @@ def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> 
     tables = report.tables(made, context)
     assert "nothing to take the mean of" in tables["aggregate"].note
     assert {fact.name for fact in report.page(made, context, tables, {}).facts} == {"Trials", "Regimes"}
+    assert [name for name, table in tables.items() if "11.02" in table.note] == []
+    facts = {fact.name: fact.detail for fact in report.page(made, context, tables, {}).facts}
+    assert facts["Trials"] == "3 expected per architecture and mode"
 
 
 def test_the_partners_are_counted_if_there_are_any() -> None:
@@ -308,7 +311,10 @@ def test_the_partners_are_counted_if_there_are_any() -> None:
         return found.note
 
     assert "with a partner" not in note("1*2", "4*1")
-    assert note("1*1024", "4*425").endswith("1 of the 1 network with a partner is within 10% of it.")
+    assert note("1*1024", "4*425").endswith("The only network with a partner is within 10% of it.")
+    assert note("1*8", "4*17").endswith("The only network with a partner is not within 10% of it.")
+    two = note("1*1024", "4*425", "4*17")
+    assert two.endswith("1 of the 2 networks with a partner is within 10% of it.")
 
 
 PUBLISHED_DIFFERENCES = {

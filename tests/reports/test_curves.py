@@ -14,7 +14,15 @@ from scipy import stats as scipy_stats
 from psa.analysis.frame_schema import build_frame, trials_of
 from psa.core.errors import UserError
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
+from psa.reports.ablation.curves import (
+    Panel,
+    best_trials,
+    curve_choice,
+    jumps_of,
+    largest_gain,
+    latest_jumps,
+    panel_of,
+)
 from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
 from psa.reports.ablation.figures.curves import convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
@@ -273,3 +281,66 @@ def test_a_target_whose_trials_all_failed_says_so() -> None:
     assert "No meta-loop of 2*30: it has no panel." in texts(figure)
     assert len(figure.axes) == 1
     assert list(convergence(rows, ["2*30"])) == []
+
+
+def test_the_text_at_a_jump_covers_no_curve() -> None:
+    """It stood in a white box on the very curve whose jump it names."""
+    steps = [1000, 2000, *range(5000, 5900, 100), 6300, 6300]
+    made = build_frame([row("3*3", "none", seed, [step - 90 * seed for step in steps]) for seed in range(3)])
+    jump = jumps_of(made, cells_of(made), ["3*3"])[0]
+    figure = next(breakthroughs(made))[1]
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    (text,) = (part for part in ax.texts if part.get_text().startswith("loop 12"))
+    box = text.get_window_extent().transformed(ax.transData.inverted())
+    x = np.linspace(box.x0, box.x1, 50)
+    for curve in (jump.lkg, *jump.others):
+        heights = np.interp(x, np.arange(1, len(curve) + 1), curve)
+        assert not ((heights > box.y0) & (heights < box.y1)).any()
+
+
+def test_a_title_calls_no_early_rise_late() -> None:
+    """Where some of the shown rises are late and others are not."""
+    late = [row("3*3", "none", seed, [1500, *[4000] * 3, 4400, 4400]) for seed in (0, 1)]
+    early = [row("2*8", "none", seed, [1500, *[4000] * 5]) for seed in (0, 1)]
+    figure = next(breakthroughs(build_frame([*late, *early])))[1]
+    name = "Late breakthroughs in 1 of 2 architectures, the largest rises of the others"
+    assert [text.get_text() for text in figure.texts] == [name]
+
+
+def test_a_figure_of_some_architectures_says_why_these() -> None:
+    """Others could be thought to have no curve."""
+    rows = frame(("1*16", "3*3", "2*8", "4*4", "1*8"))
+    assert "Shown: the architectures with a trial above ZeroR." in texts(next(breakthroughs(rows))[1])
+    trained = [row(arch, "none", 0, [2000, 9000]) for arch in ("1*16", "1*8", "3*3", "2*8", "4*4")]
+    notes = texts(next(breakthroughs(build_frame(trained)))[1])
+    assert "Shown: 4 of the 5 architectures with a trial above ZeroR, those whose best trial rose" in notes
+    chosen, why = curve_choice(cells_of(rows))
+    assert all(arch in why for arch in chosen)
+    assert why in notes_in(next(convergence(rows, chosen, why=why))[1])
+    assert "Shown: 1 architecture of the 4 of the published figure." in texts(
+        next(breakthroughs(frame(("10*10", "1*16"))))[1]
+    )
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [(2, False), (3, True)])
+def test_a_legend_names_what_is_drawn(seeds: int, shown: bool) -> None:
+    """Neither intervals that take more seeds, nor mode none for comparison where it is alone, nor ZeroR far
+    below the axis.
+    """
+    made = build_frame([row("1*16", "none", seed, [9000, 9100 + seed]) for seed in range(seeds)])
+    found = next(convergence(made, ["1*16"]))[1]
+    (legend,) = found.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["mean", *(["95 % t interval"] if shown else []), "best trial"]
+    assert ("No intervals, which take at least 3 seeds." in texts(found)) != shown
+
+
+@pytest.mark.parametrize(("worst", "insets"), [(8900, 1), (3000, 0)])
+def test_an_inset_covers_no_interval(worst: int, insets: int) -> None:
+    """One seed that does not train makes a wide interval, which the inset hid."""
+    made = [row("1*16", "none", seed, [2000, *[9000] * 11]) for seed in range(9)]
+    figure = next(convergence(build_frame([*made, row("1*16", "none", 9, [2000, *[worst] * 11])]), ["1*16"]))[
+        1
+    ]
+    assert len(figure.axes[0].child_axes) == insets

@@ -30,7 +30,7 @@ from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.figures.dots import dot_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, comparison, convergence, heat_maps, maps
-from psa.reports.ablation.figures.published import beside
+from psa.reports.ablation.figures.published import agreement_figure, beside
 from psa.reports.plotting.style import (
     MODE_LOOKS,
     REGIME_LOOKS,
@@ -284,6 +284,18 @@ def test_read_reference_are_read_and_compared() -> None:
     assert both.loc["115*115", ["difference", "half"]].tolist() == [0, 0]
     one = beside(published, cells_of(build_frame(made[:1])))
     assert one["half"].isna().all()
+
+
+def test_the_axes_of_published_and_our_means_hold_their_intervals() -> None:
+    """They ended at the means, which cut the bars; and the cells that an interval judges are counted."""
+    made = [row("1*16", "none", seed, [count]) for seed, count in enumerate([3000, 5000, 7000])]
+    cells = cells_of(build_frame([*made, row("1*8", "none", 0, [5500])]))
+    both = beside(read_reference(PUBLISHED), cells)
+    figure = agreement_figure(both, cells)
+    low, high = figure.axes[0].get_ylim()
+    held = cells.cell("1*16", "none").summary
+    assert low < max(held.low, 0) < min(held.high, 100) < high
+    assert "of 1 cell that has one" in note(figure)
 
 
 def test_a_published_table_that_is_none_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from psa.analysis.frame_schema import build_frame
 from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
 from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
-from psa.reports.rendering.tables import Column, Table
+from psa.reports.rendering.tables import Column, MeanSd, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
 
 
@@ -450,3 +450,62 @@ def test_sentences_of_a_table_are_in_sight(tmp_path: Path, size: str) -> None:
     assert found["width"] >= 250
     phone = ['"Claim: "', '"Shown: "', '"Evidence: "']
     assert found["heads"] == (phone if size.startswith("390") else ["none"] * 3)
+
+
+@NEEDS
+@pytest.mark.parametrize(("size", "hinted"), [("390,800", True), ("1280,900", False)])
+def test_a_figure_wider_than_a_phone_says_that_it_scrolls(tmp_path: Path, size: str, hinted: bool) -> None:
+    """A phone shows no scroll bar, so the panels out of sight could be missed."""
+    script = (
+        SCRIPT
+        % """
+      const view = document.querySelector("figure .view"), caption = document.querySelector("figcaption");
+      const hint = getComputedStyle(caption, "::before").content;
+      done({ scrolls: view.scrollWidth > view.clientWidth, hint });"""
+    )
+    found = browsed(tmp_path, page_of(tmp_path), script, size)
+    assert found["errors"] == []
+    assert (found["scrolls"], "sideways" in found["hint"]) == (hinted, hinted)
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["1280,900", "2200,1200"])
+def test_no_column_of_a_table_of_means_is_cut_on_a_usual_screen(tmp_path: Path, size: str) -> None:
+    """Six incomplete means with their deviations and two winners have room beside the contents."""
+    means = tuple(MeanSd(61.34, 21.0, 2, 10) for _ in range(6))
+    columns = (
+        Column("Architecture"),
+        *(Column(name, "mean_sd") for name in ("None", "Decay", "Dropout", "Full", "Hidden", "Output")),
+        Column("Winner"),
+        Column("Winner (test)"),
+    )
+    lines = tuple((f"1*{at}", *means, "Tie: none/decay", "Tie: all but hidden") for at in range(30))
+    table = Table("Means", "tab:means", columns, lines, "The note.")
+    page = replace(page_of(tmp_path), sections=(Section("Numbers", (), (), (table,)),))
+    script = (
+        SCRIPT
+        % """
+      const box = document.querySelector(".scroll");
+      done({ wide: box.scrollWidth, room: box.clientWidth,
+        size: parseFloat(getComputedStyle(box.querySelector("table")).fontSize) });"""
+    )
+    found = browsed(tmp_path, page, script, size)
+    assert found["errors"] == []
+    assert found["wide"] <= found["room"]
+    assert found["size"] >= 9.6  # pixels; smaller letters could not be read
+
+
+@NEEDS
+def test_the_line_between_rows_spans_every_cell(tmp_path: Path) -> None:
+    """Also the first one, which stays at the left: with collapsed borders it left its line behind."""
+    script = (
+        SCRIPT
+        % """
+      const cells = [...document.querySelectorAll(".sortable tbody td")];
+      const styles = cells.map((cell) => getComputedStyle(cell));
+      done({ lines: [...new Set(styles.map((style) => style.borderTopWidth))],
+        models: [...new Set(styles.map((style) => style.borderCollapse))],
+        first: styles[0].position });"""
+    )
+    found = browsed(tmp_path, page_of(tmp_path), script)
+    assert found == {"errors": [], "lines": ["1px"], "models": ["separate"], "first": "sticky"}

@@ -546,3 +546,18 @@ def test_notes_are_a_caption_and_no_part_of_the_picture(tmp_path: Path) -> None:
     png, pdf, notes = save(figure, tmp_path / "one")
     assert (png.suffix, pdf.suffix, notes.read_text()) == (".png", ".pdf", "n = 3.\nBars: intervals.\n")
     assert len(save(new_figure(1), tmp_path / "none")) == 2
+
+
+@pytest.mark.parametrize(("seeds", "intervals"), [(2, False), (3, True)])
+def test_notes_explain_what_a_figure_shows(seeds: int, intervals: bool) -> None:
+    """Neither bars, bold numbers nor dots that are not there."""
+    made = [row("1*16", mode, seed, [9000 + seed]) for mode in ("none", "full") for seed in range(seeds)]
+    cells = cells_of(build_frame(made))
+    dots = " ".join(notes_in(dot_figure(cells, ["1*16"])))
+    assert ("bars: 95 % t intervals of the mean" in dots) == intervals
+    assert ("without intervals, which take at least 3 trials" in dots) != intervals
+    heat = " ".join(notes_in(heat_map_figure(cells, ["1*16"])))
+    assert ("Bold: in the first panel" in heat) == intervals
+    assert ("differences whose 95 % interval" in heat, "Dotted" in heat) == (False, False)
+    lacking = cells_of(build_frame([*made[:-seeds], row("1*8", "full", 0, [9000])]))
+    assert "Dotted: too few trials." in " ".join(notes_in(heat_map_figure(lacking, ["1*16", "1*8"])))

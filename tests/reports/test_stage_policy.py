@@ -149,6 +149,7 @@ def test_a_report_of_a_staged_grid_has_its_policy(
         {name: 100 * mean for name, mean in means().items()}
     )
     page = (tmp_path / "results/reports/staged.html").read_text()
+    assert "Trials and candidates are counted over the whole grid" in page
     assert "Stage b: 9 trials, up to loop 3; 3 of 5 candidates promoted." in page
     assert run(PSA, ["report", "staged", "--output-dir", "other"]) == 0
     assert not (tmp_path / "other/staged/stage_policy.json").exists()

@@ -12,7 +12,17 @@ from rendered_tables import cells, compiled
 
 from psa.core.errors import UserError
 from psa.reports.rendering.latex import escape
-from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table, grid, rounded, save_table
+from psa.reports.rendering.tables import (
+    Bold,
+    Column,
+    Interval,
+    MeanSd,
+    Table,
+    grid,
+    rounded,
+    save_table,
+    shown,
+)
 
 NAN = float("nan")
 COLUMNS = (
@@ -219,3 +229,23 @@ def test_names_become_neither_formulas_nor_markup() -> None:
     assert shown == ["'=1+1", "'@SUM(A1)", "'+cmd|x", "'-2+3", *names[4:]]
     assert not re.search("<[a-z/]", table.markdown())
     assert "&lt;script>" in table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0625, "0.063"), (0.3125, "0.313"), (0.0624, "0.062"), (1.0, "1.000")]
+)
+def test_a_p_value_of_few_pairs_is_not_below_the_least_that_they_allow(p: float, text: str) -> None:
+    """0.062 stood above a note that five pairs give at least 0.0625."""
+    table = Table("Tests", "tab:tests", (Column("p", "p", 3),), ((p,),))
+    assert shown(p, table.columns[0]) == text
+    assert text in table.latex()
+
+
+@pytest.mark.parametrize(("name", "text"), [("Share", "12.50%"), ("Share (%)", "12.50")])
+def test_the_unit_stands_in_the_name_or_in_the_cells(name: str, text: str) -> None:
+    """In LaTeX the name had it twice."""
+    column = Column(name, "percent")
+    assert shown(12.5, column) == text
+    latex = Table("Shares", "tab:shares", (column,), ((12.5,),)).latex()
+    assert latex.count(r"(\%)") == 1
+    assert "12.50%" not in latex

@@ -116,6 +116,11 @@ class Cells:
         asked = {mode for _, mode in self.trials}
         return tuple(mode for mode in MODES if mode in asked)
 
+    @property
+    def any_finished(self) -> bool:
+        """True if any trial has finished: only these know the ZeroR of their validation split."""
+        return any(cell.found for cell in self.trials.values())
+
     def cell(self, arch: str, mode: str) -> Trials:
         """Return the trials of a cell, empty if the frame does not have the cell."""
         nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, Counter())

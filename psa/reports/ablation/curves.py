@@ -178,3 +178,24 @@ def latest_jumps(frame: pd.DataFrame, cells: Cells, count: int = 4) -> list[Jump
     """
     everyone = jumps_of(frame, cells, [arch for arch in cells.archs if cells.above_zero_r(arch)])
     return sorted(everyone, key=lambda jump: (not jump.late, -jump.gain))[:count]
+
+
+def curve_choice(cells: Cells) -> tuple[list[str], str]:
+    """Return the architectures whose curves are shown, and why: those of the study if present, else the most
+    accurate one and the one with the widest spread.
+    """
+    study: list[str] = [arch for arch in ("1*1024", "18*18") if arch in cells.archs]
+    if study:
+        return study, f"Shown: {' and '.join(study)}, as in the published figure."
+    numbers = {arch: cells.numbers(arch).values() for arch in cells.archs if cells.numbers(arch)}
+    if not numbers:
+        return list(cells.archs[:1]), ""
+    best = max(numbers, key=lambda arch: max(cell.mean for cell in numbers[arch]))
+    widest = max(numbers, key=lambda arch: max(cell.sd for cell in numbers[arch]))
+    spread = "the largest standard deviation of any mode"
+    if best == widest:
+        return [best], f"Shown: the architecture with the highest mean bounty of any mode, and with {spread}."
+    return [
+        best,
+        widest,
+    ], f"Shown: {best}, with the highest mean bounty of any mode, and {widest}, with {spread}."

@@ -119,9 +119,10 @@ def regime_table(
     agreed = (
         f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
     )
+    zero_r = f"; ZeroR is {cells.zero_r:.2f}%" if cells.any_finished else ""
     undecided = " Unknown: no rule applies, or a mode has no trial." if counts["unknown"] else ""
     note = (
-        f"{regimes_text}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
+        f"{regimes_text}{zero_r}.{agreed} n: of the modes, least and greatest."
         f"{undecided}{few_seeds(cells)} {cells_note(cells)}"
     )
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)

@@ -22,6 +22,7 @@ from psa.reports import wording
 from psa.reports.ablation import effects
 from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
+from psa.reports.ablation.curves import curve_choice
 from psa.reports.ablation.effects import arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
@@ -59,10 +60,10 @@ _CAPTIONS: Final = {
     "winning_strategy": "The mode with the highest mean bounty.",
     "parameter_matching": "Parameters, and which architectures meet the budget of a network with one layer.",
     "regimes": "The regime of each architecture by the rules of the study.",
-    "accuracy_dots": "Mean bounty of every mode with its interval, a row per architecture.",
+    "accuracy_dots": "Mean bounty of every mode, a row per architecture.",
     "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
-    "plot_convergence": "Accuracy of the LKG over the meta-loops: a panel per architecture, a line per mode.",
+    "plot_convergence": "Accuracy of the LKG over the meta-loops: panels per architecture, one per mode.",
     "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
@@ -107,23 +108,9 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     ]
     yield from figure_set.overview(frame, archs, context.asymmetric, ablative, context.order)
     yield from figure_set.comparison(frame, comparable_reference(frame, context.reference))
-    yield from figure_set.convergence(frame, _telling(cells))
+    shown, why = curve_choice(cells)
+    yield from figure_set.convergence(frame, shown, why=why)
     yield from figure_set.breakthroughs(frame)
-
-
-def _telling(cells: Cells) -> list[str]:
-    """Return the architectures whose curves are shown: those of the study if present, else the most accurate
-    one and the one with the widest spread.
-    """
-    study: list[str] = [arch for arch in ("1*1024", "18*18") if arch in cells.archs]
-    if study:
-        return study
-    numbers = {arch: cells.numbers(arch).values() for arch in cells.archs if cells.numbers(arch)}
-    if not numbers:
-        return list(cells.archs[:1])
-    best = max(numbers, key=lambda arch: max(cell.mean for cell in numbers[arch]))
-    widest = max(numbers, key=lambda arch: max(cell.sd for cell in numbers[arch]))
-    return list(dict.fromkeys((best, widest)))
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -188,7 +175,10 @@ def _caption(name: str) -> str:
 def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> Iterator[Fact]:
     rows = trials_of(frame)
     done = int((rows["status"] == "done").sum())
-    yield Fact("Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} per architecture and mode")
+    expected = "" if done == len(rows) else "expected "
+    yield Fact(
+        "Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} {expected}per architecture and mode"
+    )
     means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
     if means:
         arch, mode = max(means, key=lambda cell: means[cell])

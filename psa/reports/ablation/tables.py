@@ -9,7 +9,6 @@ import pandas as pd
 
 from psa.analysis.regimes import PUBLISHED_ZERO_R
 from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, winners
-from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
@@ -78,9 +77,15 @@ def architectures(
     note = "" if published else _PARTNERS if order else _NO_LIST
     met = [] if published else [row[-1] for row in rows if row[-1] is not None]
     if met:
-        note += f" {met.count('yes')} of the {pluralize(len(met), 'network')} with a partner "
-        note += f"{'is' if met.count('yes') == 1 else 'are'} within {100 * tolerance:g}% of it."
+        note += f" {_meeting(met.count('yes'), len(met))} within {100 * tolerance:g}% of it."
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+def _meeting(near: int, networks: int) -> str:
+    """Return how many of the networks with a partner are near it, up to the verb."""
+    if networks == 1:
+        return f"The only network with a partner is{'' if near else ' not'}"
+    return f"{near} of the {networks:,} networks with a partner {'is' if near == 1 else 'are'}"
 
 
 _PARTNERS: Final = (
@@ -129,7 +134,7 @@ def accuracy_table(
     by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
     absent = len(set(order) - set(cells.archs))
     listed = f" {absent:,} of the {len(order):,} listed architectures have not been run." if absent else ""
-    rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r)}"
+    rule = f"{_tie(tolerance, 'unrounded')} {_no_winner(cells.zero_r if cells.any_finished else None)}"
     note = f"{cells_note(cells)}{listed} {_SPREAD} {rule} {_how(cells, alpha)}"
     return accuracies(means, best, by_test, order=order, modes=modes, note=note, caption=caption, label=label)
 
@@ -141,10 +146,11 @@ def _tie(tolerance: float, means: str) -> str:
     return f"Winner, bold: {means} mean within {tolerance:g} of the best."
 
 
-def _no_winner(zero_r: float) -> str:
+def _no_winner(zero_r: float | None) -> str:
     """Return the conditions under which an architecture has no winner."""
+    known = "" if zero_r is None else f" ({zero_r:.2f}%)"
     return (
-        f"No winner is named where no mean is above ZeroR ({zero_r:.2f}%), which a constant answer "
+        f"No winner is named where no mean is above ZeroR{known}, which a constant answer "
         f"reaches; modes with fewer than {LEAST_N} trials take no part."
     )
 

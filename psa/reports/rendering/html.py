@@ -28,6 +28,7 @@ _HIGH: Final = 0.8  # height by width; such figures have a row for each architec
 _SHORT: Final = 10  # rows; a table of so many is kept on one printed page
 _WHOLE: Final = 25  # rows; a table of so many has no scroll box of its own, which would hide one or two rows
 _NARROW: Final = 80  # letters; two tables of so many stand beside each other on a wide screen
+_DENSE: Final = 140  # letters; the columns of a wider table stand closer together on a usual screen
 _WIDE: Final = 195  # letters; a wider table has no room on an upright sheet, so its sheet is turned
 _WIDEST: Final = 270  # letters; wider than a turned sheet, so cells take several lines
 _PRINTED_WHOLE: Final = 100  # rows, of two sheets; of a longer table only the first are printed
@@ -241,6 +242,7 @@ def _kind(rows: int, letters: int) -> str:
         short=rows <= _SHORT,
         whole=rows <= _WHOLE,
         narrow=letters <= _NARROW,
+        dense=letters > _DENSE,
         wide=letters > _WIDE,
         widest=letters > _WIDEST,
     )

@@ -140,7 +140,8 @@ def with_stages(page: Page, stages: Sequence[StageStatus]) -> Page:
     if len(stages) < 2:  # a single stage promotes nothing
         return page
     tables = tuple(stage_tables(stages).values())
-    section = Section("Stages", tuple(map(_sentence, stages)), (), tables)
+    whole = "Trials and candidates are counted over the whole grid, on all of its pages."
+    section = Section("Stages", (whole, *map(_sentence, stages)), (), tables)
     return replace(page, sections=(*page.sections, section))
 
 

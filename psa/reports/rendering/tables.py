@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Final, Literal
 
@@ -171,13 +172,14 @@ def value_of(cell: Cell) -> Value:
 
 def central(value: Value) -> str | float | None:
     """Return the central number of a mean or an interval; a single number or a text is returned as is."""
-    match value:
-        case MeanSd():
-            return value.mean
-        case Interval():
-            return value.value
-        case _:
-            return value
+    if isinstance(value, MeanSd):
+        return value.mean
+    return value.value if isinstance(value, Interval) else value
+
+
+def _lacks_unit(column: Column) -> bool:
+    """Return whether a column holds percentages and its name does not say so."""
+    return column.kind == "percent" and "%" not in column.name
 
 
 def _is_left(column: Column) -> bool:
@@ -192,6 +194,8 @@ def _plain(value: str | float, column: Column) -> str:
         return str(value)
     if column.kind == "p" and value < 10**-column.digits:
         return f"<{10**-column.digits:.{column.digits}f}"
+    if column.kind == "p":  # of few pairs often a half, such as 0.0625, which is the least that they allow
+        return str(Decimal(value).quantize(Decimal(1).scaleb(-column.digits), ROUND_HALF_UP))
     return rounded(value, column.digits, signed=column.signed)
 
 
@@ -218,7 +222,7 @@ def in_markdown(cell: Cell, column: Column) -> str:
     elif column.kind == "count":
         text = f"{value:,}"
     else:
-        text = escape_markdown(_plain(value, column)) + ("%" if column.kind == "percent" else "")
+        text = escape_markdown(_plain(value, column)) + ("%" if _lacks_unit(column) else "")
     return f"**{text}**" if isinstance(cell, Bold) else text
 
 
@@ -240,7 +244,7 @@ def _in_latex(cell: Cell, column: Column) -> str:
 
 
 def _head(column: Column) -> str:
-    name = latex.escape(column.name) + (r" (\%)" if column.kind == "percent" else "")
+    name = latex.escape(column.name) + (r" (\%)" if _lacks_unit(column) else "")
     return name if column.kind == "text" else f"{{{name}}}"
 
 

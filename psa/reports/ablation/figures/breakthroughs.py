@@ -18,6 +18,8 @@ from psa.reports.plotting.style import MODE_LOOKS, footnote, plot_style
 
 _FOOT: Final = 0.1  # inches below the axes
 _LEFT: Final = 0.5  # inches at the left of the panels
+_LABEL: Final = (95, 9)  # points: width and height of the text at a jump
+_EDGE: Final = 0.1  # of the height, which ZeroR below the axis is written into
 _JUMPS: Final = (
     "Coloured: the trial with the highest bounty of all modes; grey: the other seeds of its mode. "
     "Marked: the largest rise of the LKG within one meta-loop after half of the loops, or of all loops where "
@@ -50,31 +52,60 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
     values = np.concatenate([jump.lkg, jump.others.ravel()])
     dress_curves(ax, (float(np.nanmin(values)), float(np.nanmax(values))), jump.zero_r, loops, log=False)
     ax.axvline(jump.loop, color=look.colour, linewidth=0.7, linestyle=":", zorder=2, gid="jump")
-    after, before = jump.lkg[jump.loop - 1], jump.lkg[jump.loop - 2]
-    ax.plot(jump.loop, after, marker=look.marker, color=look.colour, markersize=5, zorder=4)
+    ax.plot(jump.loop, jump.lkg[jump.loop - 1], marker=look.marker, color=look.colour, markersize=5, zorder=4)
     right = jump.loop > 0.5 * loops
     ax.annotate(
-        f"loop {jump.loop}: {jump.gain:+.2f} points", (jump.loop, (before + after) / 2),
+        f"loop {jump.loop}: {jump.gain:+.2f} points", (jump.loop, label_height(ax, jump, right=right)),
         (-5 if right else 5, 0), textcoords="offset points", ha="right" if right else "left", va="center",
         fontsize=7, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
     )  # fmt: skip
     return ax
 
 
-def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
+def label_height(ax: Axes, jump: Jump, *, right: bool) -> float:
+    """Return the height in percent, near the jump, at which a text beside it covers no curve.
+
+    right: the text ends at the jump, else it begins there. Without a free place, return the middle of the
+    jump.
+    """
+    loops, (low, high) = len(jump.lkg), ax.get_ylim()
+    box = np.array(ax.get_window_extent().size) * 72 / ax.figure.dpi
+    wide, half = (loops - 1) * _LABEL[0] / box[0], (high - low) * 0.5 * _LABEL[1] / box[1]
+    ends = (jump.loop - wide, jump.loop) if right else (jump.loop, jump.loop + wide)
+    x = np.arange(1, loops + 1)
+    under = np.vstack([jump.lkg, jump.others, np.full(loops, jump.zero_r)])
+    edges = [[np.interp(end, x, curve) for end in ends] for curve in under]
+    inside = (x > ends[0]) & (x < ends[1])
+    covered = np.hstack([under[:, inside], edges])
+    least, most = np.nanmin(covered, axis=1), np.nanmax(covered, axis=1)
+    middle = float(jump.lkg[jump.loop - 2 : jump.loop].mean())
+    room = (high - low) * _EDGE
+    heights = np.linspace(low + room, high - half, 200)
+    free = [each for each in heights if np.all((most < each - half) | (least > each + half))]
+    return min(free, key=lambda each: abs(each - middle), default=middle)
+
+
+def _name(jumps: Sequence[Jump]) -> str:
+    """Return the title, which calls no rise late that is not."""
+    late = sum(jump.late for jump in jumps)
+    if not late:
+        return f"Largest rises; none of {NOTICEABLE:g} point or more in the second half of the loops"
+    if late < len(jumps):
+        return f"Late breakthroughs in {late} of {len(jumps)} architectures, the largest rises of the others"
+    return "Late breakthroughs"
+
+
+def breakthrough_figure(jumps: Sequence[Jump], cells: Cells, why: str = "") -> Figure:
     """Return a figure with one panel per architecture, showing the jump of its best trial.
 
-    Raises ValueError without a jump.
+    why: a note on the choice of the architectures. Raises ValueError without a jump.
     """
     if not jumps:
         raise ValueError("a figure of breakthroughs must have one")
     with plot_style():
-        late = any(jump.late for jump in jumps)
-        none_late = f"Largest rises; none of {NOTICEABLE:g} point or more in the second half of the loops"
-        name = "Late breakthroughs" if late else none_late
-        figure, axes = _panels(name, len(jumps), 2.1, _FOOT)
+        figure, axes = _panels(_name(jumps), len(jumps), 2.1, _FOOT)
         for ax, jump in zip(axes, jumps, strict=True):
             plot_jump(ax, jump)
             panel_title(ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {max(jump.lkg):.2f} %")
-        footnote(figure, [*notes_of(cells), _JUMPS])
+        footnote(figure, [*notes_of(cells), why, _JUMPS])
     return figure

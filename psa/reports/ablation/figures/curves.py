@@ -72,8 +72,10 @@ def plot_mode(ax: Axes, curve: Curve, base: Curve | None, *, current: bool = Fal
 
 
 def _settled(panel: Panel, ends: tuple[float, float]) -> bool:
-    """Return whether the means end close together near the top of the axis, with room for an inset below."""
-    late = np.concatenate([curve.mean[panel.loops // 2 :] for curve in panel.curves])
+    """Return whether means and intervals end near the top of the axis, with room for an inset below."""
+    from_ = int(_INSET[0] * panel.loops)  # the inset begins there
+    drawn = [curve.low if curve.n >= LEAST_N else curve.mean for curve in panel.curves]
+    late = np.concatenate([each[from_:] for each in drawn])
     return panel.loops >= 10 and bool(np.all(late > ends[0] + 0.72 * (ends[1] - ends[0])))
 
 
@@ -147,11 +149,12 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
 
 
 def convergence_figure(
-    panels: Sequence[Panel], cells: Cells, log: bool = False, current: bool = False
+    panels: Sequence[Panel], cells: Cells, log: bool = False, current: bool = False, why: str = ""
 ) -> Figure:
     """Return a figure with a block per target architecture and a panel per mode, on axes that they share.
 
     Modes that are identical in every loop share a panel. current: also draw the accuracy of each loop.
+    why: a note on the choice of the architectures.
     """
     drawn = [panel for panel in panels if panel.curves]
     with plot_style():
@@ -162,8 +165,10 @@ def convergence_figure(
         for panel, groups in zip(drawn, blocks, strict=True):
             _draw_block(figure, panel, groups, top, log=log, current=current)
             top -= _block_height(groups)
-        draw_legend(figure, _handles(current), _LEFT, _FOOT + _LEGEND, 6, handlelength=2.4, columnspacing=1.1)
-        footnote(figure, [*notes_of(cells), *_panel_notes(panels, blocks)])
+        draw_legend(
+            figure, _handles(figure, current), _LEFT, _FOOT + _LEGEND, 6, handlelength=2.4, columnspacing=1.1
+        )
+        footnote(figure, [*notes_of(cells), why, *_panel_notes(panels, blocks)])
     return figure
 
 
@@ -217,17 +222,26 @@ def _beyond(zero_r: float, low: float) -> str:
     return f", {'below' if zero_r < low else 'above'} the axis"
 
 
-def _handles(current: bool) -> list[Line2D | Patch]:
+def _handles(figure: Figure, current: bool) -> list[Line2D | Patch]:
+    """Return the handles of what some panel shows."""
     look: dict[str, Any] = {"color": "black"}
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], linewidth=1.5, label="mean", **look),
-        Patch(alpha=0.2, linewidth=0, label="95 % t interval", **look),
-        Line2D([], [], linewidth=0.7, linestyle=_DASHED, label="best trial", **look),
-        Line2D([], [], linewidth=1.0, color="#9A9A9A", label="mean of mode none"),
-        Line2D([], [], linewidth=0.9, color=GREY, linestyle=(0, (6, 3)), label="ZeroR"),
+    drawn = {str(part.get_gid()) for ax in figure.axes for part in (*ax.lines, *ax.collections)}
+    interval = any(name.startswith("interval") for name in drawn)
+    handles: list[tuple[bool, Line2D | Patch]] = [
+        (True, Line2D([], [], linewidth=1.5, label="mean", **look)),
+        (interval, Patch(alpha=0.2, linewidth=0, label="95 % t interval", **look)),
+        (True, Line2D([], [], linewidth=0.7, linestyle=_DASHED, label="best trial", **look)),
+        (
+            "none for comparison" in drawn,
+            Line2D([], [], linewidth=1.0, color="#9A9A9A", label="mean of mode none"),
+        ),
+        (
+            "zero_r" in drawn,
+            Line2D([], [], linewidth=0.9, color=GREY, linestyle=(0, (6, 3)), label="ZeroR"),
+        ),
+        (current, Line2D([], [], linestyle=_CURRENT, label="accuracy of each loop, mean", **look)),
     ]
-    label = "accuracy of each loop, mean"
-    return [*handles, *([Line2D([], [], linestyle=_CURRENT, label=label, **look)] if current else [])]
+    return [handle for shown, handle in handles if shown]
 
 
 def _panel_notes(panels: Sequence[Panel], blocks: Sequence[Sequence[Sequence[Curve]]]) -> list[str]:
@@ -244,5 +258,13 @@ def _panel_notes(panels: Sequence[Panel], blocks: Sequence[Sequence[Sequence[Cur
     without = [f"No meta-loop of {panel.arch}: it has no panel." for panel in panels if not panel.curves]
     equal = {" and ".join(each.mode for each in group) for block in blocks for group in block if group[1:]}
     same = [f"Modes {names} are identical in every loop and share a panel." for names in sorted(equal)]
-    shared = "The panels of an architecture share both axes. Intervals are drawn from three seeds on."
+    shared = f"The panels of an architecture share both axes.{_without_intervals(panels)}"
     return [f"Means over seeds. {'; '.join(lines)}.{left_out}", *same, *without, shared]
+
+
+def _without_intervals(panels: Sequence[Panel]) -> str:
+    """Return a note on means without an interval; nothing if there are none."""
+    few = [curve.n < LEAST_N for panel in panels for curve in panel.curves]
+    if all(few):
+        return f" No intervals, which take at least {LEAST_N} seeds."
+    return f" Intervals take at least {LEAST_N} seeds." if any(few) else ""

@@ -32,10 +32,10 @@ _STEP: Final = 0.075  # inches between modes
 _APART: Final = 0.12  # inches between architectures
 _LETTER: Final = 0.068  # inches of a letter of a row's name
 _RIGHT: Final = 1.55  # inches for the names of regimes
+_BARS: Final = "; bars: 95 % t intervals of the mean, within 0 and 100 %"
 _HOW: Final = (
-    "Large marks: means over seeds; bars: 95 % t intervals of the mean, within 0 and 100 %, from three "
-    "trials on; small marks: trials. Rows are sorted by depth, then width; in brackets the parameters. "
-    "Right: the regime by the study's rules. "
+    "Large marks: means over seeds{bars}; small marks: trials. Rows are sorted by depth, then width; in "
+    "brackets the parameters. Right: the regime by the study's rules. "
 )
 
 
@@ -97,8 +97,19 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
         for handle in handles:
             handle.set_linestyle("")
         draw_legend(figure, handles, left, 0.25, 6, handletextpad=0.2, columnspacing=1.5)
-        footnote(figure, [*notes_of(cells), _HOW + zero_r_note(cells.zero_r, shown=shown)])
+        footnote(
+            figure,
+            [*notes_of(cells), _HOW.format(bars=_bars(cells, rows)) + zero_r_note(cells.zero_r, shown=shown)],
+        )
     return figure
+
+
+def _bars(cells: Cells, archs: Sequence[str]) -> str:
+    """Return what the bars are, and from how many trials on if some mean has none."""
+    counts = [n for arch in archs for mode in cells.modes if (n := cells.cell(arch, mode).summary.n)]
+    if all(n < LEAST_N for n in counts):
+        return f", without intervals, which take at least {LEAST_N} trials"
+    return _BARS + (f", from {LEAST_N} trials on" if any(n < LEAST_N for n in counts) else "")
 
 
 def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> bool:

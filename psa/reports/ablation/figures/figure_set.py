@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
-from psa.core.formatting import join_names
+from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.aggregates import aggregate
-from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
 from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
@@ -83,7 +83,7 @@ def overview(
     is nothing to draw but the design space.
     """
     cells = cells_of(trials_of(chosen(frame, archs)))
-    finished = any(cell.found for cell in cells.trials.values())
+    finished = cells.any_finished
     if len(archs) < MANY:
         if finished:
             yield "accuracy_dots", dot_figure(cells, archs)
@@ -97,11 +97,12 @@ def overview(
 
 
 def convergence(
-    frame: pd.DataFrame, targets: Sequence[str], log: bool = False, current: bool = False
+    frame: pd.DataFrame, targets: Sequence[str], log: bool = False, current: bool = False, why: str = ""
 ) -> Named:
     """Yield one figure with a block of panels per target, none if no target has a meta-loop.
 
-    current: with the accuracy of each loop, too. Raises UserError for a target without a trial.
+    current: with the accuracy of each loop, too. why: a note on the choice of the targets.
+    Raises UserError for a target without a trial.
     """
     for target in targets:
         chosen_target(frame, target)
@@ -109,7 +110,7 @@ def convergence(
     cells = cells_of(rows)
     panels = [panel_of(rows, cells, target) for target in targets]
     if any(panel.curves for panel in panels):
-        yield "plot_convergence", convergence_figure(panels, cells, log, current)
+        yield "plot_convergence", convergence_figure(panels, cells, log, current, why)
 
 
 def chosen_target(frame: pd.DataFrame, target: str) -> None:
@@ -133,7 +134,22 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     archs = targets or [arch for arch in BREAKTHROUGHS if arch in cells.archs]
     jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
     if jumps:
-        yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells)
+        why = "" if targets else _chosen_jumps([jump.arch for jump in jumps], cells)
+        yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells, why)
+
+
+def _chosen_jumps(archs: Sequence[str], cells: Cells) -> str:
+    """Return why these architectures are shown and no others; nothing if there are no others."""
+    if set(archs) <= set(BREAKTHROUGHS):
+        one = pluralize(len(archs), "architecture")
+        return f"Shown: {one} of the {len(BREAKTHROUGHS)} of the published figure."
+    above = sum(map(cells.above_zero_r, cells.archs))
+    if len(archs) < above:
+        return (
+            f"Shown: {len(archs):,} of the {above:,} architectures with a trial above ZeroR, those whose "
+            "best trial rose most, late rises first."
+        )
+    return "" if above == len(cells.archs) else "Shown: the architectures with a trial above ZeroR."
 
 
 def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:

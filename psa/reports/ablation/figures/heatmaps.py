@@ -27,11 +27,10 @@ _NARROWEST: Final = 1.1  # inches of a panel; below that the numbers and the nam
 _MANY: Final = 45
 _DARK: Final = 0.45  # luminance below which text in a cell is white
 _LINEAR: Final = 0.1  # points up to which differences are shown on a linear scale
-_HOW: Final = (
-    "The panels share their rows, sorted by depth, then width; each has a scale of its own. Bold: in the "
-    "first panel the highest mean and those within {tie:g} points of it, in the second differences whose "
-    "95 % interval excludes 0 (not corrected for their number). Dotted: no trial. The last panel shows "
-    "sample standard deviations over seeds."
+_HOW: Final = "The panels share their rows, sorted by depth, then width; each has a scale of its own."
+_BOLD: Final = (  # of the first two panels
+    f"in the first panel the highest mean and those within {TIE:g} points of it",
+    "in the second differences whose 95 % interval excludes 0 (not corrected for their number)",
 )
 
 
@@ -163,8 +162,19 @@ def heat_map_figure(cells: Cells, archs: Sequence[str]) -> Figure:
                 ax.tick_params(axis="y", length=0)
             _bar(figure, panel, left, wide)
             left += wide + _GAP
-        footnote(figure, [*notes_of(cells), _HOW.format(tie=TIE)])
+        footnote(figure, [*notes_of(cells), _how(panels)])
     return figure
+
+
+def _how(panels: Sequence[HeatPanel]) -> str:
+    """Return how to read these panels: what is bold or dotted is explained if something is."""
+    bold = [text for panel, text in zip(panels, _BOLD, strict=False) if panel.bold.any()]
+    parts = [_HOW, *([f"Bold: {', '.join(bold)}."] if bold else [])]
+    if any(np.isnan(panel.values).any() for panel in panels):
+        parts.append("Dotted: too few trials.")
+    if panels[-1].name.startswith("standard"):
+        parts.append("The last panel shows sample standard deviations over seeds.")
+    return " ".join(parts)
 
 
 def _bar(figure: Figure, panel: HeatPanel, left: float, wide: float) -> None:

@@ -19,7 +19,7 @@ from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.scales import number_text
-from psa.reports.plotting.style import GREY, MODE_LOOKS, footnote, mode_handle, plot_style
+from psa.reports.plotting.style import GREY, MODE_LOOKS, WIDTH, footnote, mode_handle, plot_style
 from psa.specs.training import MODES
 
 _COLUMNS: Final = (
@@ -78,42 +78,45 @@ def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     if trained.any() and not trained.all():
         ranges.append(_range(both[trained]))
     with plot_style():
+        left = 0.5 if len(ranges) > 1 else (WIDTH - 3.0) / 2  # one panel stands in the middle
         figure, axes = panel_grid(
             "Published and our means", len(ranges), len(ranges), 3.0,
-            left=0.5, bottom=0.75, top=0.55, gap=(0.55, 0), width=3.0,
+            left=left, bottom=0.75, top=0.55, gap=(0.55, 0), width=3.0,
         )  # fmt: skip
         for ax, ends in zip(axes, ranges, strict=True):
             name = "all cells" if ends is ranges[0] else f"enlarged: {ends[0]:.1f} to {ends[1]:.1f} %"
             ax.set_title(name, loc="left", fontsize=8)
             plot_agreement(ax, both, ends)
-        _mode_legend(figure, both, 0.34)
+        _mode_legend(figure, both, left, 0.34)
         footnote(figure, _notes(both, cells, "Bars: 95 % t intervals of the means. "))
     return figure
 
 
 def _range(both: pd.DataFrame) -> tuple[float, float]:
-    """Return the range of all means, with a margin of a twentieth."""
+    """Return the range of all means and their intervals, with a margin of a twentieth."""
     means = both[["mean_published", "mean_ours"]].to_numpy(dtype=np.float64)
-    low, high = float(means.min()), float(means.max())
+    halves = np.nan_to_num(both[["half_published", "half_ours"]].to_numpy(dtype=np.float64))
+    low, high = float((means - halves).min()), float((means + halves).max())
     room = max(0.05 * (high - low), 0.5)
-    return max(0.0, low - room), min(100.5, high + room)
+    return max(-0.5, low - room), min(100.5, high + room)
 
 
-def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
+def _mode_legend(figure: Figure, both: pd.DataFrame, left: float, up: float) -> None:
     handles = [mode_handle(mode) for mode in MODES if (both["mode"] == mode).any()]
     for handle in handles:
         handle.set_linestyle("")
-    draw_legend(figure, handles, 0.5, up, 6, handletextpad=0.2, columnspacing=1.5)
+    draw_legend(figure, handles, left, up, 6, handletextpad=0.2, columnspacing=1.5)
 
 
 def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
     within = int((both["difference"].abs() <= _BAND).sum())
-    apart = int((both["difference"].abs() > both["half"]).sum())
+    apart, judged = int((both["difference"].abs() > both["half"]).sum()), int(both["half"].notna().sum())
     return [
         *notes_of(cells),
         f"{how}Grey: ±{_BAND:g} percentage points; {within:,} of {pluralize(len(both), 'cell')} within it. "
-        f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them, not corrected for "
-        "their number.",
+        f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of "
+        f"{pluralize(judged, 'cell')} that {'has' if judged == 1 else 'have'} one, not corrected for their "
+        "number.",
     ]
 
 
