@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import some_record
 from pictures import undrawn
@@ -14,6 +16,7 @@ from pictures import undrawn
 from psa.cli.app import PSA, run
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.promotion import stage_statuses
+from psa.reports.ablation.cells import Trials
 from psa.reports.rendering.stages import stage_files, stage_policy_json, stage_tables
 from psa.storage.store import Store
 
@@ -155,3 +158,14 @@ def test_a_report_of_a_staged_grid_has_its_policy(
     assert not (tmp_path / "other/staged/stage_policy.json").exists()
     assert "Stages" not in (tmp_path / "other/staged.html").read_text()
     capfd.readouterr()
+
+
+def test_a_score_between_two_hundredths_is_rounded_as_in_other_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of 96.94 and 96.95 % is the same number wherever it is shown."""
+    pair = [9694, 9695]
+    monkeypatch.setitem(CORRECT, "vote", tuple([1000, count] for count in pair))
+    grid, store = trained(tmp_path, 1)
+    shown = stage_tables([*stage_statuses(grid, store)])["stages"].markdown()
+    assert f" {Trials(np.array(pair, dtype=float), 10_000, Counter()).mean:.2f}" in shown

@@ -128,7 +128,7 @@ def _rows(status: StageStatus) -> Iterator[tuple[Cell, ...]]:
     move = f"{status.grid.stages[status.number - 1].name} to {status.stage.name}"
     fates = {True: "yes", False: "no", None: "not decided"}
     for name, each in zip(candidate_names(status.candidates), status.candidates, strict=True):
-        score = None if each.score is None else 100 * float(each.score)
+        score = None if each.score is None else float(100 * each.score)  # exact until it is rounded, once
         yield (
             move, name, len(each.points), each.group, each.rank, score, fates[each.promoted],
             reason(each, rule),
