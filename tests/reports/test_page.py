@@ -450,3 +450,33 @@ def test_sentences_of_a_table_are_in_sight(tmp_path: Path, size: str) -> None:
     assert found["width"] >= 250
     phone = ['"Claim: "', '"Shown: "', '"Evidence: "']
     assert found["heads"] == (phone if size.startswith("390") else ["none"] * 3)
+
+
+@NEEDS
+def test_a_phone_says_that_a_figure_continues_and_keeps_rows_low(tmp_path: Path) -> None:
+    """A figure is as wide there as its letters need, with nothing at its edge that says so. A cell that is
+    out of sight takes one line, and lines between rows are those of every cell, also of one that stays.
+    """
+    columns = (Column("Architecture"), Column("Seeds", "count"), Column("Answer"))
+    rows = tuple((f"1*{at}", 3, "not significantly different from it") for at in range(3))
+    table = Table(
+        "Answers", "tab:answers", (*columns, Column("Last", "count")), tuple((*each, 1) for each in rows)
+    )
+    page = page_of(tmp_path)
+    page = replace(page, sections=(replace(page.sections[0], tables=(table,)),))
+    script = (
+        SCRIPT
+        % """
+      const body = document.querySelector(".sortable").tBodies[0];
+      done({ hint: document.querySelector(".sideways").getBoundingClientRect().height > 0,
+        high: body.rows[0].getBoundingClientRect().height,
+        lines: [...body.rows[1].cells].map(cell => parseFloat(getComputedStyle(cell).borderTopWidth) > 0),
+        apart: getComputedStyle(body.parentNode).borderCollapse });"""
+    )
+    phone, screen, wide = (browsed(tmp_path, page, script, f"{size},900") for size in (390, 1280, 2200))
+    assert (phone["hint"], screen["hint"], wide["hint"]) == (True, False, False)
+    assert max(phone["high"], wide["high"]) < 40
+    for found in (phone, screen, wide):
+        assert found["errors"] == []
+        assert found["lines"] == [True] * 4
+        assert found["apart"] == "separate"
