@@ -17,7 +17,7 @@ from psa.analysis.frame_schema import build_frame
 from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
 from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
-from psa.reports.rendering.tables import Column, Table
+from psa.reports.rendering.tables import Column, Interval, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
 
 
@@ -480,3 +480,30 @@ def test_a_phone_says_that_a_figure_continues_and_keeps_rows_low(tmp_path: Path)
         assert found["errors"] == []
         assert found["lines"] == [True] * 4
         assert found["apart"] == "separate"
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["1280,900", "1600,900", "2200,1200"])
+def test_a_table_of_ten_columns_is_no_wider_than_the_page(tmp_path: Path, size: str) -> None:
+    """One whose names are long was a few pixels wider, so that its last column was cut at the edge."""
+    numbers = [
+        Column(name, "number") for name in ("sd", "Train (%)", "Validation (%)", "Best epoch", "Epochs")
+    ]
+    columns = (
+        Column("Activation"), Column("Architecture"), Column("n", "count"), Column("Test (%)", "interval"),
+        *numbers, Column("Final thresholds"),
+    )  # fmt: skip
+    row = (
+        "DecayingRescaledReLU(schedule=exponential)", "1*512, 1*256, 1*128, 1*64", 3,
+        Interval(89.84, 72.25, 100.0), 7.08, 90.88, 89.31, 23.3, 26.7, "0.631, -0.113, -0.053, -0.009",
+    )  # fmt: skip
+    page = page_of(tmp_path)
+    table = Table("Results", "tab:results", columns, (row,) * 3)
+    page = replace(page, sections=(replace(page.sections[0], tables=(table,)),))
+    script = (
+        SCRIPT
+        % """
+      const box = document.querySelector(".table .scroll");
+      done({ beyond: box.scrollWidth - box.clientWidth });"""
+    )
+    assert browsed(tmp_path, page, script, size) == {"errors": [], "beyond": 0}

@@ -29,7 +29,7 @@ from psa.reports.plotting.scales import label_bar, linear_ticks, number_text
 from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, WIDTH, add_axes, footnote, plot_style
 
 _ROW: Final = 0.17  # inches
-_TWO_LINES: Final = 0.205  # inches of a row where a name takes two lines
+_TWO_LINES: Final = 0.19  # inches of a row where a name takes two lines
 _OFF: Final = 0.17  # of a row: the mean lies below the marks that it would cover
 _LETTER: Final = 0.054  # inches of a letter of an arm's name, whose letters take 0.047 to 0.050
 _NAME: Final = 48  # letters of a line of an arm's name; a longer name takes several lines
