@@ -175,9 +175,9 @@ def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
 
 
 def _effect(differences: Values) -> float:
+    if np.ptp(differences) <= _ROUNDING:  # else the rounding of decimal fractions would be taken for scatter
+        return 0.0 if abs(differences[0]) <= _ROUNDING else float("nan")
     n, sd = len(differences), float(differences.std(ddof=1))
-    if sd == 0:
-        return float("nan") if differences.any() else 0.0
     return float(differences.mean()) / sd * (1 - 3 / (4 * (n - 1) - 1))
 
 

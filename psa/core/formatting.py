@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -55,6 +56,11 @@ def join_names(names: Sequence[str], most: int = 12) -> str:
     """Join names with commas, only the first of many: `1*1, 1*2 and 96 more`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def group_thousands(text: str) -> str:
+    """Separate the thousands of the numbers in a text: `46,218.5 ± 4,714.0`; digits after a point stay."""
+    return re.sub(r"(?<![\d.])\d{4,}", lambda found: f"{int(found[0]):,}", text)
 
 
 def pluralize(count: int, thing: str) -> str:

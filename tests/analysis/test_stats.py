@@ -62,6 +62,13 @@ def test_the_sign_flip_test_counts_all_flips() -> None:
     assert stats.paired([4, 4, 4], [4, 4, 4]).effect == 0
 
 
+def test_the_rounding_of_fractions_is_no_scatter() -> None:
+    """Equal differences of percentages have no effect size, though they differ in their last bits."""
+    other = np.array([97.59, 8.04, 0.13])
+    assert np.ptp((other + 0.1) - other) > 0
+    assert math.isnan(stats.paired(other + 0.1, other).effect)
+
+
 def test_the_sign_flip_test_is_scipys() -> None:
     """Against its general permutation test, exact, with ties and without."""
     for seed in range(6):

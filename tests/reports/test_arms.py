@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,15 @@ from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.tables import ArmComparison, paired_note
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.paired import arm_findings, paired_cells, restriction_note, with_marks
-from psa.reports.rendering.tables import Bold, Column, Interval, Table
+from psa.reports.rendering.paired import (
+    arm_findings,
+    effect_note,
+    paired_cells,
+    paired_columns,
+    restriction_note,
+    with_marks,
+)
+from psa.reports.rendering.tables import Bold, Column, Interval, Table, in_markdown
 from psa.storage.store import Store
 
 ARCHS = ("1*16", "2*30", "4*4")
@@ -40,11 +48,12 @@ def arms_frame(scores: dict[tuple[str, str], list[float]], **columns: Any) -> pd
     """A frame of the bounties in percent of (arm, arch), one per seed, in three loops."""
     rows = []
     for (arm, arch), bounties in scores.items():
+        mode = MODE_OF.get(arm, "hidden")
         for seed, bounty in enumerate(bounties):
-            (one,) = frame({(arch, MODE_OF[arm]): [bounty]}).to_dict("records")[:1]
+            (one,) = frame({(arch, mode): [bounty]}).to_dict("records")[:1]
             correct = [round(bounty * 90), round(bounty * 100), round(bounty * 80)]
             history = {
-                "loop": [1, 2, 3], "mode": [MODE_OF[arm]] * 3, "layer": [None] * 3, "unit": [None] * 3,
+                "loop": [1, 2, 3], "mode": [mode] * 3, "layer": [None] * 3, "unit": [None] * 3,
                 "correct": correct, "loss": [1.0] * 3, "train_loss": [1.0] * 3, "kept": [True, True, False],
             }  # fmt: skip
             kept = {key: one[key] for key in ("study", "family", "arch", "mode", "parameters", "source")}
@@ -99,6 +108,42 @@ def test_arms_are_compared_with_the_published_arm_of_their_mode() -> None:
         expected = np.mean(told[arm, arch]) - np.mean(other)
         assert (n, interval.value) == (5, pytest.approx(expected))
     assert len(tables["arms_by_architecture_3"].rows) == 2 * len(ARCHS)
+
+
+def test_architectures_are_in_the_order_of_their_size() -> None:
+    """By depth, then by width as a number: 1*8 before 1*16."""
+    archs = ("2*30", "1*64", "1*8", "1*16")
+    told = {(arm, arch): [90.0, 91.0] for arm in ("none", "none, patience 3") for arch in archs}
+    rows = arm_tables(arms_frame(told))["arms_by_architecture_3"].rows
+    assert [row[0] for row in rows] == ["1*8", "1*16", "1*64", "2*30"]
+
+
+def test_an_effect_far_beyond_the_scatter_is_not_a_number() -> None:
+    """Differences that hardly scatter have a g of hundreds, which three of them cannot show; the note says
+    so, also where they do not scatter at all, and is empty where there is no such effect.
+    """
+    few = [paired([95.0, 95.2, 95.1 + more], [11.35] * 3) for more in (0.0, 900.0)]
+    columns = paired_columns()
+    texts = [in_markdown(cells[-1], columns[-1]) for cells in paired_cells(few)]
+    assert texts[0] == ">+10"
+    assert texts[1].startswith("+0.")
+    assert "beyond ±10 is shown as >+10 or <-10" in effect_note(few)
+    assert effect_note(few[1:]) == ""
+    assert effect_note([paired([95.0] * 3, [11.35] * 3)]) == " Without any scatter there is no g."
+    assert effect_note([paired([95.0, 96.0], [11.35] * 2)]) == ""
+
+
+def test_long_names_of_arms_leave_the_panel_its_room() -> None:
+    """A name of several settings takes two lines; no two names overlap, and none is cut."""
+    arms = [f"hidden, schedule {kind}, schedule loops 10, end rate 0.1" for kind in ("adaptive", "linear")]
+    told = {(arm, arch): [90.0, 91.0] for arm in ("none", *arms) for arch in ARCHS}
+    ((_, figure),) = arm_figures(arms_frame(told))
+    figure.draw_without_rendering()
+    (ax, _) = figure.axes
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    assert ax.get_position().width > 0.4
 
 
 def test_a_bounty_after_fewer_loops_is_of_those() -> None:

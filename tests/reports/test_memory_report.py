@@ -23,8 +23,15 @@ from psa.interventions.growth import growth_event_json
 from psa.reports.activations.run_figures import run_thresholds
 from psa.reports.contract import ReportContext
 from psa.reports.memory import report
-from psa.reports.memory.arm_tables import of_memories, of_networks
-from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
+from psa.reports.memory.arm_tables import consolidated, of_memories, of_networks
+from psa.reports.memory.comparisons import (
+    CALLED,
+    NEEDED,
+    MemoryComparison,
+    compared_arms,
+    comparisons_of,
+    verdict,
+)
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
@@ -82,15 +89,17 @@ BASE = {
     ("changes", "said", "against"),
     [
         ({}, "promising", ""),
-        ({"random_memory": (94.0, 94.1, 93.95)}, "currently unsupported", "random_memory"),
-        ({"hybrid_inactive": (94.3, 94.1, 93.8)}, "currently unsupported", "hybrid_inactive"),
-        ({"nn_large": (95.0, 95.1, 95.0)}, "unresolved", "nn_large"),
-        ({"embedding_knn": (96.0, 96.1, 96.0)}, "unresolved", "embedding_knn"),
+        ({"random_memory": (94.0, 94.1, 93.95)}, "currently unsupported", "random entries"),
+        ({"hybrid_inactive": (94.3, 94.1, 93.8)}, "currently unsupported", "an idle memory"),
+        ({"nn_large": (95.0, 95.1, 95.0)}, "unresolved", "the largest plain network"),
+        ({"embedding_knn": (96.0, 96.1, 96.0)}, "unresolved", "a vote of embeddings"),
         ({"nn_large": (95.0, 95.0, 95.0), "random_memory": (95.0, 95.0, 95.0)}, "currently unsupported", ""),
     ],
 )
 def test_the_verdict_follows_its_rule(changes: dict[str, Any], said: str, against: str) -> None:
-    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0."""
+    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0. The reason calls
+    rivals what the rule of the page calls them.
+    """
     found = {each.key: each for each in comparisons_of(runs(BASE | changes))}
     name, why = verdict(found)
     assert name == said
@@ -102,7 +111,7 @@ def test_without_the_controls_or_with_one_seed_nothing_is_decided() -> None:
     for name in NEEDED:
         found = {e.key: e for e in comparisons_of(runs({k: v for k, v in BASE.items() if k != name}))}
         assert verdict(found)[0] == "undecided"
-        assert name in verdict(found)[1]
+        assert verdict(found)[1].endswith(f"with {CALLED[name]}")
     once = runs({name: values[:1] for name, values in BASE.items()})
     assert verdict({each.key: each for each in comparisons_of(once)})[0] == "undecided"
     assert all(answer.answer != "yes" for answer in answered(once) if "points" in answer.evidence)
@@ -381,6 +390,23 @@ def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
     ((_, rows),) = list(report.parts(frame))
     found = build_runs(rows, ReportContext(tmp_path, observed=None, store=store))
     assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]
+
+
+def test_the_numbers_of_a_vote_are_told_from_those_of_its_network() -> None:
+    """The list of trials has other numbers for the same arm; without a vote the note says nothing."""
+    for rest in (runs(BASE), runs({name: BASE[name] for name in ("nn", "hybrid")})):
+        table = consolidated(rest)
+        for note in (table.note, of_networks(table).note):
+            assert ("Numbers of embedding_knn are of the vote" in note) == (len(rest) == 18)
+
+
+def test_every_column_of_what_a_memory_does_is_explained() -> None:
+    """By its heading without the sign of percent."""
+    found = runs(BASE).assign(**dict.fromkeys(NUMBERS, 1.0))
+    (table,) = of_memories(consolidated(found))
+    for column in table.columns[3:]:
+        word = column.name.removesuffix(" %").partition(",")[0].split()[0].lower()
+        assert word in table.note.lower()
 
 
 def test_a_growing_network_is_compared_with_the_really_best_fixed_one() -> None:

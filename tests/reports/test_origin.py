@@ -128,6 +128,26 @@ def test_a_name_that_repeats_another_one_is_not_listed() -> None:
     assert found["rows"]["Arm"] == ["1*16", "1*16"]  # cells still find their trials by it
 
 
+@pytest.mark.parametrize(
+    ("policy", "loops", "best", "loop", "kept"),
+    [
+        ("keep", "Epochs", "Validation (%)", "Epoch", "Kept weights"),
+        ("ratchet", "Meta-loops", "Bounty (%)", "Meta-loop", "LKG"),
+    ],
+)
+def test_the_terms_of_ablation_are_of_ablation_alone(
+    policy: str, loops: str, best: str, loop: str, kept: str
+) -> None:
+    """Ordinary training has epochs and validation accuracy. A name of the report that is a column is called
+    as that column.
+    """
+    made = [row("1*16", "none", seed, [9000], policy=policy) for seed in (0, 1)]
+    found = decoded(index_trials(build_frame(made), {}, {each["id"]: {"arm": "none"} for each in made}))
+    assert (found["labels"]["loops"], found["labels"]["bounty"]) == (loops, best)
+    assert (found["loop"], found["kept"]) == (loop, kept)
+    assert found["labels"]["arm"] == "Arm"
+
+
 def test_a_large_grid_fits_a_page_of_ten_megabytes() -> None:
     """5,880 trials of 100 loops, with numbers that do not repeat."""
     draws = np.random.default_rng(0)

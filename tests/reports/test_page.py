@@ -17,7 +17,7 @@ from psa.analysis.frame_schema import build_frame
 from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
 from psa.reports.rendering.images import embedded_image
 from psa.reports.rendering.provenance import Provenance
-from psa.reports.rendering.tables import Column, MeanSd, Table
+from psa.reports.rendering.tables import Column, Interval, MeanSd, Table
 from psa.reports.rendering.trials import StoredTrial, index_trials
 
 
@@ -453,22 +453,6 @@ def test_sentences_of_a_table_are_in_sight(tmp_path: Path, size: str) -> None:
 
 
 @NEEDS
-@pytest.mark.parametrize(("size", "hinted"), [("390,800", True), ("1280,900", False)])
-def test_a_figure_wider_than_a_phone_says_that_it_scrolls(tmp_path: Path, size: str, hinted: bool) -> None:
-    """A phone shows no scroll bar, so the panels out of sight could be missed."""
-    script = (
-        SCRIPT
-        % """
-      const view = document.querySelector("figure .view"), caption = document.querySelector("figcaption");
-      const hint = getComputedStyle(caption, "::before").content;
-      done({ scrolls: view.scrollWidth > view.clientWidth, hint });"""
-    )
-    found = browsed(tmp_path, page_of(tmp_path), script, size)
-    assert found["errors"] == []
-    assert (found["scrolls"], "sideways" in found["hint"]) == (hinted, hinted)
-
-
-@NEEDS
 @pytest.mark.parametrize("size", ["1280,900", "2200,1200"])
 def test_no_column_of_a_table_of_means_is_cut_on_a_usual_screen(tmp_path: Path, size: str) -> None:
     """Six incomplete means with their deviations and two winners have room beside the contents."""
@@ -509,3 +493,60 @@ def test_the_line_between_rows_spans_every_cell(tmp_path: Path) -> None:
     )
     found = browsed(tmp_path, page_of(tmp_path), script)
     assert found == {"errors": [], "lines": ["1px"], "models": ["separate"], "first": "sticky"}
+
+
+@NEEDS
+def test_a_phone_says_that_a_figure_continues_and_keeps_rows_low(tmp_path: Path) -> None:
+    """A figure is as wide there as its letters need, with nothing at its edge that says so. A cell that is
+    out of sight takes one line, and lines between rows are those of every cell, also of one that stays.
+    """
+    columns = (Column("Architecture"), Column("Seeds", "count"), Column("Answer"))
+    rows = tuple((f"1*{at}", 3, "not significantly different from it") for at in range(3))
+    table = Table(
+        "Answers", "tab:answers", (*columns, Column("Last", "count")), tuple((*each, 1) for each in rows)
+    )
+    page = page_of(tmp_path)
+    page = replace(page, sections=(replace(page.sections[0], tables=(table,)),))
+    script = (
+        SCRIPT
+        % """
+      const body = document.querySelector(".sortable").tBodies[0];
+      done({ hint: document.querySelector(".sideways").getBoundingClientRect().height > 0,
+        high: body.rows[0].getBoundingClientRect().height,
+        lines: [...body.rows[1].cells].map(cell => parseFloat(getComputedStyle(cell).borderTopWidth) > 0),
+        apart: getComputedStyle(body.parentNode).borderCollapse });"""
+    )
+    phone, screen, wide = (browsed(tmp_path, page, script, f"{size},900") for size in (390, 1280, 2200))
+    assert (phone["hint"], screen["hint"], wide["hint"]) == (True, False, False)
+    assert max(phone["high"], wide["high"]) < 40
+    for found in (phone, screen, wide):
+        assert found["errors"] == []
+        assert found["lines"] == [True] * 4
+        assert found["apart"] == "separate"
+
+
+@NEEDS
+@pytest.mark.parametrize("size", ["1280,900", "1600,900", "2200,1200"])
+def test_a_table_of_ten_columns_is_no_wider_than_the_page(tmp_path: Path, size: str) -> None:
+    """One whose names are long was a few pixels wider, so that its last column was cut at the edge."""
+    numbers = [
+        Column(name, "number") for name in ("sd", "Train (%)", "Validation (%)", "Best epoch", "Epochs")
+    ]
+    columns = (
+        Column("Activation"), Column("Architecture"), Column("n", "count"), Column("Test (%)", "interval"),
+        *numbers, Column("Final thresholds"),
+    )  # fmt: skip
+    row = (
+        "DecayingRescaledReLU(schedule=exponential)", "1*512, 1*256, 1*128, 1*64", 3,
+        Interval(89.84, 72.25, 100.0), 7.08, 90.88, 89.31, 23.3, 26.7, "0.631, -0.113, -0.053, -0.009",
+    )  # fmt: skip
+    page = page_of(tmp_path)
+    table = Table("Results", "tab:results", columns, (row,) * 3)
+    page = replace(page, sections=(replace(page.sections[0], tables=(table,)),))
+    script = (
+        SCRIPT
+        % """
+      const box = document.querySelector(".table .scroll");
+      done({ beyond: box.scrollWidth - box.clientWidth });"""
+    )
+    assert browsed(tmp_path, page, script, size) == {"errors": [], "beyond": 0}

@@ -137,7 +137,9 @@ def test_candidates_of_axes_are_named_by_their_settings(tmp_path: Path) -> None:
 def test_a_report_of_a_staged_grid_has_its_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As a file, as a table in three forms, and as a section of the page; without the grid nothing."""
+    """As a file, as a table in three forms, and as a section of the page; without the grid nothing. Ordinary
+    training has epochs; loops are of the ablation study. A heading in percent has no percent signs below it.
+    """
     trained(tmp_path, 2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
@@ -153,7 +155,10 @@ def test_a_report_of_a_staged_grid_has_its_policy(
     )
     page = (tmp_path / "results/reports/staged.html").read_text()
     assert "Trials and candidates are counted over the whole grid" in page
-    assert "Stage b: 9 trials, up to loop 3; 3 of 5 candidates promoted." in page
+    assert "Stage b: 9 trials, up to epoch 3; 3 of 5 candidates promoted." in page
+    assert "after the last epoch of the stage before" in policy["criterion"]
+    assert r"{Validation (\%)} &" in (folder / "stages.tex").read_text()
+    assert "%" not in "".join((folder / "stages.md").read_text().splitlines()[4:])
     assert run(PSA, ["report", "staged", "--output-dir", "other"]) == 0
     assert not (tmp_path / "other/staged/stage_policy.json").exists()
     assert "Stages" not in (tmp_path / "other/staged.html").read_text()

@@ -134,6 +134,45 @@ def test_a_wide_table_is_turned() -> None:
         assert text.index(r"\begin{landscape}") < text.index(r"\caption") < text.index(r"\end{landscape}")
 
 
+def test_a_number_beyond_the_most_that_is_shown_says_on_which_side_it_lies() -> None:
+    """In Markdown and LaTeX; the CSV keeps the number."""
+    table = Table(
+        "Made up",
+        "tab:made_up",
+        (Column("g", "number", signed=True, most=10),),
+        ((1210.6,), (-11.0,), (9.5,)),
+    )
+    assert [row[0] for row in cells(table.markdown())[1:]] == [">+10", "<-10", "+9.50"]
+    assert "S[table-format=<+2.2]" in table.latex()
+    assert table.csv().splitlines()[1:] == ["1210.6", "-11.0", "9.5"]
+
+
+def test_thousands_are_separated_in_every_number() -> None:
+    """As in counts; names and digits after the point stay, and CSV and LaTeX have plain digits."""
+    columns = (
+        Column("Name"),
+        Column("Time", "mean_sd", 1),
+        Column("Wide", "interval", 5),
+        Column("g", "number", 4),
+    )
+    row = ("1*2048", MeanSd(46218.25, 4714.0, 3, 3), Interval(0.12345, -1234.5, 999.0), 1628.12345)
+    table = Table("Made up", "tab:made_up", columns, (row,))
+    assert cells(table.markdown())[1] == [
+        "1*2048", "46,218.2 ± 4,714.0", "0.12345 [-1,234.50000, 999.00000]", "1,628.1235",
+    ]  # fmt: skip
+    assert "," not in table.csv().splitlines()[1].replace(",", "", 7)
+    assert "46218.2 +- 4714.0" in table.latex()
+
+
+def test_a_percent_sign_stands_in_the_heading_or_in_the_cells() -> None:
+    """Never in both."""
+    table = Table(
+        "Made up", "tab:made_up", (Column("Test (%)", "percent"), Column("Test", "percent")), ((9.5, 9.5),)
+    )
+    assert cells(table.markdown())[1] == ["9.50", "9.50%"]
+    assert table.latex().count(r"(\%)") == 2
+
+
 def test_one_trial_has_no_deviation() -> None:
     """A mean of one value stands alone, also in a column of others."""
     table = Table("C", "tab:c", (Column("A", "mean_sd"),), ((MeanSd(50, NAN, 1, 3),),))

@@ -19,10 +19,12 @@ from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.ablation.figures.aggregate import arms_figure
+from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (
     arm_findings,
+    effect_note,
     paired_cells,
     paired_columns,
     restriction_note,
@@ -78,8 +80,8 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 
 
 def _on_tests(found: Sequence[Paired]) -> str:
-    """Return a note on the tests of a table and on its intervals."""
-    return _floor(found) + restriction_note((each.low, each.high) for each in found)
+    """Return a note on the tests of a table, on its intervals and on its effects."""
+    return _floor(found) + restriction_note((each.low, each.high) for each in found) + effect_note(found)
 
 
 def _floor(found: Sequence[Paired]) -> str:
@@ -261,9 +263,12 @@ def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int
     """Return the table of arms minus the published arm of their mode, seed by seed for each architecture."""
     names, found = [], []
     for arm, other in base.items():
-        for arch, pairs in _pairs(scores, arm, other).groupby("arch", observed=True):
-            names.append((str(arch), arm))
-            found.append(paired(pairs["arm"], pairs["base"]))
+        parts = {
+            str(arch): pairs for arch, pairs in _pairs(scores, arm, other).groupby("arch", observed=True)
+        }
+        for arch in by_size(parts):
+            names.append((arch, arm))
+            found.append(paired(parts[arch]["arm"], parts[arch]["base"]))
     columns = (Column("Architecture"), Column("Arm", breaks=6), *paired_columns("Difference (points)"))
     rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
     return Table(

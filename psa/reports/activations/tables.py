@@ -23,7 +23,13 @@ from psa.analysis.stats import (
 )
 from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
-from psa.reports.rendering.paired import difference_interval, paired_columns, paired_row, restriction_note
+from psa.reports.rendering.paired import (
+    difference_interval,
+    effect_note,
+    paired_columns,
+    paired_row,
+    restriction_note,
+)
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, rounded
 from psa.reports.wording import format_setting
 
@@ -200,6 +206,7 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
         f"scatter normally. Corrected interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni). The last "
         f"column says higher or lower where that interval excludes 0 and the corrected p is below {ALPHA:g}."
         + restriction_note((each.low, each.high) for each in made)
+        + effect_note([each.found for each in made])
     )
 
 

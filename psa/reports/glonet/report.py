@@ -273,7 +273,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
 
 
 def _sources(seen: _Seen) -> Iterator[str]:
-    layers = " layers.csv there holds every layer of every network." if seen.uses else ""
+    layers = " layers.csv in that folder holds every layer of every network." if seen.uses else ""
     yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "

@@ -12,7 +12,7 @@ from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
-from psa.reports.rendering.paired import paired_cells, paired_columns
+from psa.reports.rendering.paired import effect_note, paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
@@ -131,7 +131,7 @@ def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
         f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
-        f"intervals, restricted to -100 to 100. {seeds_note(results)}"
+        f"intervals, restricted to -100 to 100.{effect_note(found)} {seeds_note(results)}"
     )
     return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 

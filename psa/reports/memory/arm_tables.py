@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 import pandas as pd
 
+from psa.reports.memory.arm_names import KNN
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 _GREW: Final = "Growth and next epoch"
@@ -31,7 +32,14 @@ _EFFECTS: Final = (
 _SCATTER: Final = "Means and sample standard deviations over seeds."
 _OF_EFFECTS: Final = (
     "What a memory helped and harmed is of the test split, same weights with and without it; shares of "
-    "helped, harmed and neutral samples add up to 100."
+    "helped, harmed and neutral samples add up to 100. Strong: changes of loss beyond 0.2 nats. Change of "
+    "loss: its mean in nats. With %, Without %: test accuracy. Moved: mean length of the change of a hidden "
+    "vector, also as a share of the length of that vector. Gate: mean weight of what was retrieved. Of the "
+    "retrieved entries: Distance, their mean distance; Purity, the share with the label of the sample; "
+    "Top-1, the share of samples whose nearest entry has their label."
+)
+_OF_VOTES: Final = (
+    f"Numbers of {KNN} are of the vote; the stages and the list of trials have those of its network alone."
 )
 _OF_NETWORKS: Final = "Test numbers are of the last weights, seen once."
 _OF_GROWTHS: Final = (
@@ -41,10 +49,11 @@ _OF_GROWTHS: Final = (
 )
 
 
-def _note(columns: Sequence[Column], *parts: str) -> str:
-    """Return a note of these parts, and that on growths if there are any in the columns."""
+def _note(columns: Sequence[Column], arms: Iterable[Cell], *parts: str) -> str:
+    """Return a note of these parts, and those on growths and on votes if there are any."""
     grew = (_OF_GROWTHS,) if any(column.name == _GREW for column in columns) else ()
-    return " ".join((_SCATTER, *parts, *grew))
+    votes = (_OF_VOTES,) if any(KNN in str(arm) for arm in arms) else ()
+    return " ".join((_SCATTER, *parts, *grew, *votes))
 
 
 def consolidated(runs: pd.DataFrame) -> Table:
@@ -58,7 +67,7 @@ def consolidated(runs: pd.DataFrame) -> Table:
     for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
         numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
         rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
-    note = _note(columns, _OF_EFFECTS, _OF_NETWORKS)
+    note = _note(columns, runs["arm"], _OF_EFFECTS, _OF_NETWORKS)
     return Table("Every arm", "tab:memory_arms", columns, tuple(rows), note, long=True, wide=True)
 
 
@@ -73,7 +82,7 @@ def _mean_sd(values: pd.Series) -> MeanSd | None:
 def of_networks(table: Table) -> Table:
     """Return the columns of the consolidated table that describe networks, for the page."""
     names = [column.name for column in table.columns if column.name not in (*_KEYS, *_EFFECTS)]
-    note = _note(table.columns, _OF_NETWORKS)
+    note = _note(table.columns, (row[1] for row in table.rows), _OF_NETWORKS)
     return _columns(table, (*_KEYS, *names), table.label, table.caption, note)
 
 

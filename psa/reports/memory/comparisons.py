@@ -6,7 +6,7 @@ of several is compared, by validation accuracy alone; the comparison is of test 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -14,12 +14,19 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.stats import ALPHA, LEAST_N, Paired, benjamini_hochberg, paired, t_test
+from psa.core.formatting import join_names
 from psa.reports.memory.arm_names import KNN
 from psa.reports.memory.runs import final_stage
 
 # The arms that the memory is compared with, in the order of the questions.
 RIVALS: Final = ("nn", "random_memory", "hybrid_inactive", "nn_large", KNN, "best_fixed_hybrid")
 NEEDED: Final = ("random_memory", "hybrid_inactive", "nn_large", KNN)
+CALLED: Final = {
+    "random_memory": "random entries",
+    "hybrid_inactive": "an idle memory",
+    "nn_large": "the largest plain network",
+    KNN: "a vote of embeddings",
+}
 _ASKED: Final = {
     "nn": "Is the memory better than the same network without one?",
     "random_memory": "Is it better than entries drawn at random?",
@@ -183,11 +190,16 @@ def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerd
     """
     lacking = [name for name in NEEDED if name not in comparisons or comparisons[name].found.n < LEAST_N]
     if lacking:
-        return "undecided", f"no paired comparison over {LEAST_N} seeds or more with {', '.join(lacking)}"
+        return "undecided", f"no paired comparison over {LEAST_N} seeds or more with {_listed(lacking)}"
     against = [name for name in NEEDED if not comparisons[name].positive]
     if not against:
-        return "promising", f"better than all of {', '.join(NEEDED)}, with intervals above 0"
-    why = f"not shown to be better than {', '.join(against)}"
+        return "promising", f"better than {_listed(NEEDED)}, with intervals above 0"
+    why = f"not shown to be better than {_listed(against)}"
     if {"random_memory", "hybrid_inactive"} & set(against):
         return "currently unsupported", why
     return "unresolved", why
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return what rivals are, as a reader of the rule of the verdict knows them."""
+    return join_names([CALLED[name] for name in names])

@@ -13,6 +13,7 @@ from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, val
 
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
 _MOST: Final = 100  # points between two percentages
+_MOST_EFFECT: Final = 10  # standard deviations: beyond it, g tells how little so few differences scatter
 _NAMED: Final = 6  # most arms that a sentence lists; a longer list is read in the table
 
 
@@ -27,7 +28,7 @@ def paired_columns(
         Column(pairs, "count"),
         Column(difference, "interval", signed=True),
         *(Column(name, "p", 3) for name in ("p", *corrected)),
-        Column(effect, "number", signed=True),
+        Column(effect, "number", signed=True, most=_MOST_EFFECT),
     )
 
 
@@ -48,6 +49,18 @@ def restriction_note(intervals: Iterable[tuple[float, float]]) -> str:
     """Return a note, after a space, if `difference_interval` restricts any of these intervals; else ""."""
     restricted = any(low < -_MOST or high > _MOST for low, high in intervals)
     return f" Intervals are restricted to -{_MOST} to {_MOST}." if restricted else ""
+
+
+def effect_note(found: Iterable[Paired]) -> str:
+    """Return a note, after a space, on effects that are not shown as numbers; "" without any."""
+    effects = [each.effect for each in found if each.n >= LEAST_N]
+    beyond = (
+        f" Hedges' g beyond \u00b1{_MOST_EFFECT} is shown as >+{_MOST_EFFECT} or <-{_MOST_EFFECT}: the "
+        "differences scatter too little to estimate it."
+    )
+    constant = " Without any scatter there is no g."
+    large = any(abs(effect) > _MOST_EFFECT for effect in effects)
+    return beyond * large + constant * bool(np.isnan(effects).any())
 
 
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from psa.core.formatting import pluralize
 from psa.experiments.grid import GridPoint
@@ -13,8 +13,6 @@ from psa.experiments.grid_file import Promotion
 from psa.experiments.promotion import Candidate, StageStatus
 from psa.reports.rendering.html import Page, Section
 from psa.reports.rendering.tables import Cell, Column, Table
-
-_CRITERION: Final = "validation accuracy after the last loop of the stage before, mean over its seeds"
 
 
 def stage_files(stages: Sequence[StageStatus]) -> dict[str, bytes]:
@@ -36,10 +34,21 @@ def stage_policy_json(stages: Sequence[StageStatus]) -> bytes:
     first, *later = stages
     body = {
         "grid": first.grid.name,
-        "criterion": _CRITERION,
+        "criterion": _criterion(stages),
         "stages": [_facts(first), *(_facts(each) | _decision(each) for each in later)],
     }
     return (json.dumps(body, indent=1) + "\n").encode()
+
+
+def _criterion(stages: Sequence[StageStatus]) -> str:
+    unit = _unit(stages[0])
+    return f"validation accuracy after the last {unit} of the stage before, mean over its seeds"
+
+
+def _unit(status: StageStatus) -> str:
+    """Return the unit of training of a stage: loops of the ablation study, epochs of ordinary training."""
+    ordinary = all(point.trial.method.policy == "keep" for point in status.stage.everyone)
+    return "epoch" if ordinary else "loop"
 
 
 def _facts(status: StageStatus) -> dict[str, Any]:
@@ -116,9 +125,9 @@ def stages_table(stages: Sequence[StageStatus]) -> Table | None:
         Column("Rank", "count"), Column("Validation (%)", "percent"), Column("Promoted"), Column("Rule"),
     )  # fmt: skip
     note = (
-        f"Criterion: {_CRITERION}. The test split plays no part. Among equal scores the candidate that comes "
-        "first in the grid is taken. A candidate without a group is either always promoted, or listed in no "
-        "group and never promoted."
+        f"Criterion: {_criterion(stages)}. The test split plays no part. Among equal scores the candidate "
+        "that comes first in the grid is taken. A candidate without a group is either always promoted, or "
+        "listed in no group and never promoted."
     )
     return Table("Candidates promoted to the next stage", "tab:stages", columns, rows, note, long=True)
 
@@ -150,7 +159,7 @@ def _sentence(status: StageStatus) -> str:
     trained = (
         "an unknown number of trials" if status.points is None else pluralize(len(status.points), "trial")
     )
-    text = f"Stage {stage.name}: {trained}, up to loop {stage.meta_loops:,}"
+    text = f"Stage {stage.name}: {trained}, up to {_unit(status)} {stage.meta_loops:,}"
     if status.number == 0:
         return f"{text}."
     if status.points is None:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from psa.analysis.stats import Interval
 from psa.core.files import write_atomically
+from psa.core.formatting import group_thousands
 from psa.reports.rendering import latex
 from psa.reports.rendering.latex import escape_formula, escape_markdown
 
@@ -58,7 +59,8 @@ _TYPES: Final[dict[ColumnKind, type | tuple[type, ...]]] = {
 @dataclass(frozen=True)
 class Column:
     """A column of a table. digits: after the decimal point; signed: show a plus, too; breaks: in LaTeX the
-    text may take several lines of that many centimetres.
+    text may take several lines of that many centimetres; most: a single number beyond it, on either side of
+    0, is shown as `>+10` or `<-10`.
     """
 
     name: str
@@ -66,6 +68,12 @@ class Column:
     digits: int = 2
     signed: bool = False
     breaks: float = 0
+    most: float = math.inf
+
+    @property
+    def unit(self) -> str:
+        """The unit of its cells, which is not repeated where the heading states it."""
+        return "%" if self.kind == "percent" and "%" not in self.name else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class Table:
         ]
         parts = [
             f"### {escape_markdown(self.caption)}",
-            grid(heads, rows, [_is_left(each) for each in self.columns]),
+            grid(heads, rows, [each.kind == "text" for each in self.columns]),
         ]
         return "\n\n".join([*parts, *([escape_markdown(self.note)] if self.note else [])]) + "\n"
 
@@ -177,15 +185,6 @@ def central(value: Value) -> str | float | None:
     return value.value if isinstance(value, Interval) else value
 
 
-def _lacks_unit(column: Column) -> bool:
-    """Return whether a column holds percentages and its name does not say so."""
-    return column.kind == "percent" and "%" not in column.name
-
-
-def _is_left(column: Column) -> bool:
-    return column.kind == "text"
-
-
 def _plain(value: str | float, column: Column) -> str:
     """Format a single number or a text, for any format."""
     if isinstance(value, str):
@@ -196,6 +195,8 @@ def _plain(value: str | float, column: Column) -> str:
         return f"<{10**-column.digits:.{column.digits}f}"
     if column.kind == "p":  # of few pairs often a half, such as 0.0625, which is the least that they allow
         return str(Decimal(value).quantize(Decimal(1).scaleb(-column.digits), ROUND_HALF_UP))
+    if abs(value) > column.most:
+        return f">{column.most:+g}" if value > 0 else f"<{-column.most:g}"
     return rounded(value, column.digits, signed=column.signed)
 
 
@@ -219,10 +220,9 @@ def in_markdown(cell: Cell, column: Column) -> str:
         return MISSING
     if isinstance(value, MeanSd | Interval):
         text = _shown(value, column, lambda each: _plain(each, column), " ± ", " (n={})")
-    elif column.kind == "count":
-        text = f"{value:,}"
     else:
-        text = escape_markdown(_plain(value, column)) + ("%" if _lacks_unit(column) else "")
+        text = escape_markdown(_plain(value, column)) + column.unit
+    text = text if column.kind == "text" else group_thousands(text)
     return f"**{text}**" if isinstance(cell, Bold) else text
 
 
@@ -244,7 +244,7 @@ def _in_latex(cell: Cell, column: Column) -> str:
 
 
 def _head(column: Column) -> str:
-    name = latex.escape(column.name) + (r" (\%)" if _lacks_unit(column) else "")
+    name = latex.escape(column.name) + (r" (\%)" if column.unit else "")
     return name if column.kind == "text" else f"{{{name}}}"
 
 
@@ -267,9 +267,9 @@ def _specification(column: Column, cells: Iterable[Cell]) -> str:
 
 def _widest(numbers: Sequence[str]) -> str:
     """Return the room of numbers around their points in the notation of siunitx: `<1.3`, `+2.2`, `7`."""
-    small = "<" if any(number.startswith("<") for number in numbers) else ""
-    sign = "+" if any(number[0] in "+-" for number in numbers) else ""
-    halves = [number.lstrip("<+-").partition(".") for number in numbers]
+    small = "<" if any(number[0] in "<>" for number in numbers) else ""
+    sign = "+" if any(number.lstrip("<>")[0] in "+-" for number in numbers) else ""
+    halves = [number.lstrip("<>+-").partition(".") for number in numbers]
     whole, digits = (max((len(half[at]) for half in halves), default=1) for at in (0, 2))
     return f"{small}{sign}{whole}{f'.{digits}' if digits else ''}"
 

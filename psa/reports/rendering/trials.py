@@ -25,6 +25,8 @@ from psa.storage.records.record_store import StoredRecord
 # Columns of the frame that the list of trials shows, besides those in which its trials differ.
 _SHOWN: Final = ("seed", "status", "loops", "bounty", "test")
 _NAMES: Final = ("study", "family", "arch", "activation", "mode")
+# Headings of trials of ordinary training (policy keep), which has epochs and no last known good state.
+_ORDINARY: Final = {"loops": "Epochs", "bounty": "Validation (%)"}
 _MOST_CURVES: Final = 1_000_000  # loops of all trials; above that a page would pass 10 MB
 _MOST_LOSSES: Final = 100_000
 _PERCENT: Final = ("lkg", "accuracy")
@@ -83,8 +85,12 @@ def index_trials(
     values = {key: tuple(named.get(name, {}).get(key) for name in ids) for key in extra}
     # a name that repeats another one for every trial, such as arms that differ in their architecture alone
     shown = {texts: key for key, texts in reversed(values.items())}
+    ordinary = bool((rows["policy"] == "keep").all())
+    labels_of = LABELS | (_ORDINARY if ordinary else {})
     content = {
-        "labels": {name: LABELS[name] for name in (*columns, *_SHOWN)} | {name: name for name in extra},
+        "labels": {name: labels_of.get(name, name) for name in (*columns, *_SHOWN, *extra)},
+        "loop": "Epoch" if ordinary else "Meta-loop",
+        "kept": "Kept weights" if ordinary else "LKG",
         "listed": [*(key for key in extra if shown[values[key]] == key), *columns, *_SHOWN],
         "rows": {name: _values(rows[name]) for name in (*_NAMES, *_SHOWN)}
         | {key: list(texts) for key, texts in values.items()}

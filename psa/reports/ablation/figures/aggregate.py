@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Final
 
 import numpy as np
@@ -28,8 +29,10 @@ from psa.reports.plotting.scales import label_bar, linear_ticks, number_text
 from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, WIDTH, add_axes, footnote, plot_style
 
 _ROW: Final = 0.17  # inches
+_TWO_LINES: Final = 0.19  # inches of a row where a name takes two lines
 _OFF: Final = 0.17  # of a row: the mean lies below the marks that it would cover
-_LETTER: Final = 0.062  # inches of a letter of an arm's name
+_LETTER: Final = 0.054  # inches of a letter of an arm's name, whose letters take 0.047 to 0.050
+_NAME: Final = 48  # letters of a line of an arm's name; a longer name takes several lines
 _BAR: Final = 0.75  # inches for the colour bar with its numbers
 _MEAN: Final = "#000000"
 _POINT: Final = "#0072B2"
@@ -221,12 +224,19 @@ def plot_arms(ax: Axes, rows: Sequence[ArmRow]) -> Axes:
 def _new_figure(
     names: Sequence[str], count: int, loops: int, beside: float = 0.1
 ) -> tuple[Figure, list[Axes]]:
-    left = 0.2 + _LETTER * max(map(len, names))
+    lines = [_in_lines(name).splitlines() for name in names]
+    left = 0.2 + _LETTER * max(len(line) for each in lines for line in each)
     return panel_grid(
-        f"Each arm minus mode none, after {loops:,} loops", count, count, _ROW * len(names),
+        f"Each arm minus mode none, after {loops:,} loops", count, count,
+        (_TWO_LINES if max(map(len, lines)) > 1 else _ROW) * len(names),
         left=left, bottom=0.5, top=0.38 + 0.2 * (count > 1), gap=(0.2, 0), right=beside,
         width=None if left < 0.6 * WIDTH else 0.4 * WIDTH,
     )  # fmt: skip
+
+
+def _in_lines(name: str) -> str:
+    """Return the name of an arm in lines that leave the panel its room."""
+    return fill(name, _NAME, break_long_words=False, break_on_hyphens=False)
 
 
 def _finish(axes: Sequence[Axes], names: Sequence[str], rows: Sequence[ArmRow]) -> None:
@@ -243,7 +253,7 @@ def _finish(axes: Sequence[Axes], names: Sequence[str], rows: Sequence[ArmRow]) 
         ax.xaxis.set_major_formatter(FuncFormatter(number_text))
         ax.yaxis.set_major_locator(FixedLocator(range(len(names))))
         ax.set_yticklabels([])
-    axes[0].set_yticklabels(names)
+    axes[0].set_yticklabels(map(_in_lines, names), linespacing=0.9)
     middle = (axes[0].get_position().x0 + axes[-1].get_position().x1) / 2
     figure = axes[0].get_figure(root=True)
     if len(axes) == 1 or figure is None:

@@ -117,8 +117,8 @@ addEventListener("keydown", event => {
 // Trials: the index is JSON, compressed.
 const NEAR = 60; // curves in one plot; more cannot be told apart
 const LIST = 200; // rows shown at first
-const CURVES = { lkg: ["LKG, validation accuracy (%)", 100], accuracy: ["Validation accuracy of each loop (%)", 100],
-  loss: ["Validation loss", 1], train_loss: ["Training loss", 1] };
+const curvesOf = index => ({ lkg: [`${index.kept}, validation accuracy (%)`, 100],
+  accuracy: [`Validation accuracy of each ${index.loop.toLowerCase()} (%)`, 100], loss: ["Validation loss", 1], train_loss: ["Training loss", 1] });
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
@@ -126,7 +126,7 @@ async function unpacked(text) {
 const show = (value, name = "") => /^(bounty|test)$/.test(name) && typeof value === "number" ? value.toFixed(2) : value === null || value === undefined ? "n/a" : typeof value === "object" ? JSON.stringify(value) : String(value);
 
 function trialPages(index) {
-  const size = index.rows.id.length, all = [...Array(size).keys()], dialog = $("#trial-dialog");
+  const CURVES = curvesOf(index), size = index.rows.id.length, all = [...Array(size).keys()], dialog = $("#trial-dialog");
   const value = (at, name) => index.rows[name]?.[at] ?? null;
   const nameOf = at => value(at, "id");
   const colour = (at, count) => `hsl(${Math.round(360 * at / Math.max(count, 1))} 70% ${isDark() ? 62 : 42}%)`;
@@ -177,10 +177,10 @@ function trialPages(index) {
     plot = new uPlot({
       width: wide, height: Math.min(360, Math.round(0.55 * wide) + 60), scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
       legend: { show: shown.length <= 12 },
-      series: [{ label: "loop" }, ...shown.map((at, place) => ({
+      series: [{ label: index.loop }, ...shown.map((at, place) => ({
         label: nameOf(at).split("/").slice(-2).join("/"), stroke: colour(place, shown.length), width: 1.4, points: { show: longest === 1 },
         value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
-      axes: [{ ...axis, label: "Meta-loop or epoch" }, { ...axis, label: title, size: 64 }],
+      axes: [{ ...axis, label: index.loop }, { ...axis, label: title, size: 64 }],
     }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
   }
 
