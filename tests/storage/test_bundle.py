@@ -343,13 +343,33 @@ def test_what_is_left_out_is_named(home: Path, capsys: pytest.CaptureFixture[str
     assert "not of this grid" in told
 
 
+def test_overrides_select_the_trials_of_the_sweep_that_had_them(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials with a setting outside of the grid's axes, which no part of the file names."""
+    words = ["grid.toml", "lr=2e-3"]
+    others = load_grid(Path(words[0]), words[1:]).trials
+    store = Store(Path("models"), Path("loose"))
+    for trial in others:
+        store.write(trial, some_record(3, trial), {})
+    told = said(capsys, "bundle", "new.parquet", *words[1:], "--from", "loose", "--grid", words[0], code=0)
+    assert f"{len(others)} added, {len(trials())} not of this grid" in told
+    assert {record["id"] for record in RecordStore(Path("new.parquet")).all()} == {
+        trial.id for trial in others
+    }
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
     [
         (["bundle", "x.txt", "--from", "loose"], "a bundle must be called NAME.parquet, got x.txt"),
         (["bundle", "x.parquet", "--from", "nowhere"], "--from must be a folder or a bundle, got nowhere"),
         (["bundle", "x.parquet", "--from", "empty"], "must hold records to put into x.parquet, got none"),
-        (["bundle", "x.parquet", "--from", "loose", "--only", "seed=1"], "--only must go with --grid"),
+        (
+            ["bundle", "x.parquet", "--from", "loose", "--only", "seed=1"],
+            "must belong to a grid, got 'seed=1'",
+        ),
+        (["bundle", "x.parquet", "seeds=1", "--from", "loose"], "must belong to a grid, got 'seeds=1'"),
         (
             ["bundle", "x.parquet", "--from", "grid.toml"],
             "a bundle, got the file grid.toml",

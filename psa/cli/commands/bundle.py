@@ -8,11 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from psa.cli.console import console, print_line
-from psa.cli.options import Only
+from psa.cli.options import Only, Override
 from psa.cli.output.activity import activity
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.core.formatting import format_bytes, pluralize
+from psa.core.formatting import format_bytes, pluralize, quote
 from psa.experiments.grid import load_grid
 from psa.storage.records.bundle import BUNDLE_SUFFIX, is_bundle_name
 from psa.storage.records.bundling import Bundled, add_to_bundle
@@ -22,7 +22,7 @@ from psa.storage.records.record_store import RecordStore
 def bundle(
     file: Annotated[Path, Parameter(help=f"Bundle to write or to extend: NAME{BUNDLE_SUFFIX}.")],
     /,
-    *,
+    *overrides: Override,
     source: Annotated[Path, Parameter(name="--from", help="Folder or bundle with the records to add.")],
     grid: Annotated[Path | None, Parameter(help="Add only the records of this grid.")] = None,
     only: Only = "",
@@ -30,15 +30,16 @@ def bundle(
     """Pack records into one Parquet file.
 
     A bundle can be committed and shared. All commands read a bundle in a results folder like the records in
-    it, and read-only commands also accept a bundle as --results-dir. Records are copied, not moved.
+    it, and read-only commands also accept a bundle as --results-dir. Records are copied, not moved. With
+    --grid, and the overrides of the sweep, only the records of these trials are added.
 
     A record that differs from that of the same trial in the bundle is refused; a longer run of a trial
     replaces a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
 
     Example: psa bundle mine.parquet --from results
     """
-    _check(file, source, grid, only)
-    wanted = None if grid is None else {trial.id for trial in load_grid(grid, (), only).trials}
+    _check(file, source, grid, only or "".join(overrides[:1]))
+    wanted = None if grid is None else {trial.id for trial in load_grid(grid, overrides, only).trials}
     check_writable(file.parent)
     out = console()
     with activity(out, f"reading {source}"):
@@ -54,8 +55,8 @@ def bundle(
     return 2 if outcome.refused else 0
 
 
-def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
-    """Raise UserError for invalid options."""
+def _check(file: Path, source: Path, grid: Path | None, part: str) -> None:
+    """Raise UserError for invalid options. part: what selects a part of the grid, if anything does."""
     if not is_bundle_name(file.name):
         raise UserError(
             f"a bundle must be called NAME{BUNDLE_SUFFIX}, got {file.name}", "Give it such a name"
@@ -63,8 +64,10 @@ def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
     if not source.is_dir() and not (is_bundle_name(source.name) and source.exists()):
         what = f"the file {source}" if source.exists() else source
         raise UserError(f"--from must be a folder or a bundle, got {what}", "Name one that exists")
-    if only and grid is None:
-        raise UserError("--only must go with --grid, got no grid", "Name the grid of which it selects a part")
+    if part and grid is None:
+        raise UserError(
+            f"overrides and --only must belong to a grid, got {quote(part)}", "Name it with --grid"
+        )
 
 
 def _summary(outcome: Bundled) -> str:
