@@ -62,6 +62,20 @@ PAGES: Final = {
         folder="glonet_study",
         overrides=("features=128", "meta_loops=10", "seeds=0..2"),
     ),
+    "initial_weights": CommittedPage(
+        "glonet",
+        "glonet",
+        "glonet",
+        folder="initial_weights",
+        overrides=("features=128", "meta_loops=10", "num_layers=10,24,50", "init=he-cut"),
+    ),
+    "stochastic": CommittedPage(
+        "stochastic",
+        "stochastic",
+        "stochastic",
+        folder="activation_study",
+        overrides=("seeds=0..2", "temperature=0.01,0.1,1.0"),
+    ),
 }
 
 

@@ -156,6 +156,8 @@ def test_a_report_of_a_staged_grid_has_its_policy(
     page = (tmp_path / "results/reports/staged.html").read_text()
     assert "Trials and candidates are counted over the whole grid" in page
     assert "Stage b: 9 trials, up to epoch 3; 3 of 5 candidates promoted." in page
+    assert "decided with seeds 0, 1, so the mean of a promoted candidate tends to be too high" in page
+    assert "if it contains these seeds." in page
     assert "after the last epoch of the stage before" in policy["criterion"]
     assert r"{Validation (\%)} &" in (folder / "stages.tex").read_text()
     assert "%" not in "".join((folder / "stages.md").read_text().splitlines()[4:])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from psa.core.formatting import pluralize
+from psa.core.formatting import join_names, pluralize
 from psa.experiments.grid import GridPoint
 from psa.experiments.grid_file import Promotion
 from psa.experiments.promotion import Candidate, StageStatus
@@ -165,4 +165,16 @@ def _sentence(status: StageStatus) -> str:
     if status.points is None:
         return f"{text}; it waits until the stage before it is complete."
     count = sum(bool(each.promoted) for each in status.candidates)
-    return f"{text}; {count} of {pluralize(len(status.candidates), 'candidate')} promoted."
+    promoted = f"{text}; {count} of {pluralize(len(status.candidates), 'candidate')} promoted."
+    return f"{promoted} {_selection_bias(status)}" if count else promoted
+
+
+def _selection_bias(status: StageStatus) -> str:
+    """Return which means are too high because chance helped to select the candidates."""
+    seeds = sorted({point.trial.seed for each in status.candidates for point in each.points})
+    which = "this seed" if len(seeds) == 1 else "these seeds"
+    named = f"seed{'s' * (len(seeds) > 1)} {join_names([str(seed) for seed in seeds])}"
+    return (
+        f"The promotion was decided with {named}, so the mean of a promoted candidate tends to be too high "
+        f"if it contains {which}."
+    )
