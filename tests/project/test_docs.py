@@ -587,6 +587,40 @@ def test_the_page_on_depth_says_what_was_measured() -> None:
     assert min(row[5] for row in table_rows(folder / "paired.md")) == "0.250"
 
 
+def test_the_page_on_depth_says_what_the_initial_weights_change() -> None:
+    """Each row of its second table is of two committed tables; the guide repeats the row of 50 layers."""
+    page = (ROOT / "docs/glonet.md").read_text()
+    tests = {
+        (init, model, layers): test
+        for init, folder in (("he", "glonet_study"), ("he-cut", "initial_weights"))
+        for model, _, layers, _, _, test, *_ in table_rows(
+            ROOT / f"results/reports/{folder}/glonet/accuracy.md"
+        )
+    }
+    shown = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert {layers for layers, *_ in shown} == {layers for init, _, layers in tests if init == "he-cut"}
+    arms = [(init, model) for model in ("GloNet", "MLP") for init in ("he", "he-cut")]
+    for layers, *row in shown:
+        assert row == [tests[*arm, layers] for arm in arms]
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    for model in ("GloNet", "MLP"):
+        mean = tests["he-cut", model, "50"].partition(" ")[0]
+        assert f"{mean} % for the {model}" in guide
+
+
+def test_the_page_on_activations_shows_the_committed_table_of_stochastic_layers() -> None:
+    """Every row of it, and what the text below says of them."""
+    page = (ROOT / "docs/activations.md").read_text()
+    rows = list(table_rows(ROOT / "results/reports/activation_study/stochastic/results.md"))
+    found = [(row[0], row[2], row[4], row[-1]) for row in rows]
+    shown = re.findall(r"^\| `(\S+)` \| ([\d.]+) \| (\S+ \[.+\]) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert shown == found
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    temperatures = ", ".join(dict.fromkeys(row[2] for row in rows))
+    assert f"(temperatures {temperatures}, 3 seeds, {3 * len(rows)} trials)" in guide
+    assert {row[3] for row in rows} == {"3"}
+
+
 def table_rows(path: Path) -> Iterator[list[str]]:
     """The rows of a committed Markdown table, without bold and escapes."""
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
