@@ -317,6 +317,23 @@ def test_the_partners_are_counted_if_there_are_any() -> None:
     assert two.endswith("1 of the 2 networks with a partner is within 10% of it.")
 
 
+def test_an_architecture_outside_of_the_list_has_no_label() -> None:
+    """The study says nothing of it, whatever its shape; without both lists nothing but the size is known."""
+
+    def made(*archs: str, **lists: Any) -> Table:
+        return architectures(archs, lambda arch: parameters_of("simplemlp", arch), **lists)
+
+    both = {"order": ORDER, "asymmetric": ASYMMETRIC}
+    table = made("1*12", "3*16", "6*5", "1*8", **both)
+    assert [row[2:] for row in table.rows] == [*[(None,) * 4] * 3, ("Matched", "budget", None, None)]
+    assert table.note.endswith("An architecture without a label is not in the list of the study.")
+    assert "without a label" not in made("1*8", **both).note
+    assert made("1*12", published=True, **both).rows[0][2] is None
+    alone = made("1*12", "1*8")
+    assert [column.name for column in alone.columns] == ["Architecture", "Parameters"]
+    assert (alone.rows, alone.note) == ((("1*12", 9550), ("1*8", 6370)), "")
+
+
 PUBLISHED_DIFFERENCES = {
     "2*939": 0.1,
     "2*214": 6.2,

@@ -27,7 +27,7 @@ from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
 from psa.reports.ablation.figures.curves import convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
 from psa.reports.ablation.numbers import regimes
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_NUMERALS, notes_in
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_NAMES, notes_in
 from psa.specs.training import MODES
 
 
@@ -213,7 +213,9 @@ def test_a_panel_names_its_regime_and_the_note_its_n() -> None:
     assert "18*18: n = 4 in each of 6 modes" in texts(figure)
     regime = regimes(cells_of(rows[~gone]), ["1*1024"])["1*1024"]
     assert regime != "unknown"
-    assert f"{REGIME_NUMERALS[regime]} {regime}" in texts(figure)
+    assert REGIME_NAMES[regime] in texts(figure)
+    open_ = next(convergence(rows[rows["mode"] != "full"], ["1*1024"]))[1]
+    assert "1*1024: regime unknown" in texts(open_)
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -306,6 +306,17 @@ def test_sizes_are_matched_by_count_and_by_label() -> None:
     assert (found["1*64"].role, found["1*64"].within()) == ("budget", True)
     assert (found["32*32"].role, found["32*32"].within()) == ("none", None)
     assert sum(legend_counts(matching_map(ARCHS, size, ASYMMETRIC, ARCHS))) == 98
+    assert "Squares" not in note(matching_map(ARCHS, size, ASYMMETRIC, ARCHS))
+
+
+def test_a_network_outside_of_the_list_has_a_mark_of_its_own() -> None:
+    """It is counted and explained, and has no label of the study."""
+    size = functools.partial(parameters_of, "simplemlp")
+    archs = ["1*8", "1*12", "3*16", "4*1"]
+    figure = matching_map(archs, size, ASYMMETRIC, ARCHS)
+    assert sum(legend_counts(figure)) == 4
+    assert "not in the list of the study (2)" in {text.get_text() for text in figure.findobj(Text)}
+    assert "Squares are not in its list." in note(figure)
 
 
 def test_regimes_use_the_zero_r_of_the_data_and_need_every_mode() -> None:

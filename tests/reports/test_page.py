@@ -228,6 +228,27 @@ def test_a_cell_opens_its_trials(tmp_path: Path) -> None:
 
 
 @NEEDS
+def test_trials_that_are_missing_stand_in_the_columns_of_the_others(tmp_path: Path) -> None:
+    """Their "n/a" is on the side of the numbers above and below it, and looks as in other tables."""
+    script = (
+        SCRIPT
+        % """
+      await ready();
+      const table = document.querySelector("#trial-table"), side = cell => getComputedStyle(cell).textAlign;
+      const heads = [...table.tHead.rows[0].cells], rows = [...table.tBodies[0].rows];
+      const at = heads.findIndex(head => head.textContent.startsWith("Bounty"));
+      const gone = rows.filter(row => row.cells[at].textContent === "n/a");
+      done({ gone: gone.length, heads: heads.map(side), rows: rows.map(row => [...row.cells].map(side)),
+        bounty: side(heads[at]), looks: gone.map(row => getComputedStyle(row.cells[at]).fontStyle) });"""
+    )
+    found = browsed(tmp_path, with_trials(tmp_path, 9), script)
+    assert found["errors"] == []
+    assert (found["gone"], found["looks"]) == (1, ["italic"])
+    assert found["bounty"] == "right"
+    assert all(sides == found["heads"] for sides in found["rows"])
+
+
+@NEEDS
 def test_rows_and_trials_are_filtered(tmp_path: Path) -> None:
     """By words and by numbers of a column; the list of trials, too."""
     script = (

@@ -27,6 +27,7 @@ from psa.reports.ablation.figures.heatmaps import heat_map_figure, heat_panels
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
 from psa.reports.ablation.matching import parameters_of
+from psa.reports.ablation.numbers import notes_of
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, lines_of, natural_key, share_range, threshold_figure
@@ -561,3 +562,29 @@ def test_notes_explain_what_a_figure_shows(seeds: int, intervals: bool) -> None:
     assert ("differences whose 95 % interval" in heat, "Dotted" in heat) == (False, False)
     lacking = cells_of(build_frame([*made[:-seeds], row("1*8", "full", 0, [9000])]))
     assert "Dotted: too few trials." in " ".join(notes_in(heat_map_figure(lacking, ["1*16", "1*8"])))
+
+
+def test_bold_means_are_those_that_the_caption_names() -> None:
+    """Of enough trials and above ZeroR, which a constant answer reaches; no other is bold."""
+    made = [
+        row(arch, mode, seed, [count])
+        for arch, count, seeds in (("1*8", 9000, 3), ("1*16", 9500, 2), ("8*1", 1000, 3))
+        for mode, more in (("none", 0), ("full", 50))
+        for seed, count in enumerate([count + more] * seeds)
+    ]
+    cells = cells_of(build_frame(made))
+    bold = heat_panels(cells, ["1*8", "1*16", "8*1"])[0].bold
+    assert bold.tolist() == [[False, True], [False, False], [False, False]]
+    said = " ".join(" ".join(notes_in(heat_map_figure(cells, ["1*8", "1*16", "8*1"]))).split())
+    assert "of modes with 3 or more trials and only where it is above ZeroR" in said
+
+
+def test_captions_count_cells_without_a_trial() -> None:
+    """A cell that was requested and has none is among those counted; one that was not requested is not."""
+    made = [row("1*8", mode, seed, [9000]) for mode in ("none", "full") for seed in range(3)]
+    made += [row("1*16", "none", seed, [9000]) for seed in range(3)]
+    assert "3 per architecture and mode" in notes_of(cells_of(build_frame(made)))[0]
+    made += [row("1*16", "full", seed) for seed in range(3)]
+    first, missing = notes_of(cells_of(build_frame(made)))
+    assert "; 0 to 3 per architecture and mode (2 architectures, 2 modes)" in first
+    assert "3 trials missing" in missing

@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 from made_up import some_record
+from made_up_frames import ARCHS, ASYMMETRIC, frame
+from paths import ROOT
 from pictures import undrawn
 
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
-from psa.cli.commands.report import _frozen
+from psa.cli.commands.report import _ASYMMETRIC, _ORDER, _context, _frozen
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation.report import identical_arms
@@ -388,3 +390,18 @@ def test_a_table_that_is_refused_leaves_no_folder(report: Report, tmp_path: Path
     code, _, err = report("ablation")
     assert (code, "mode decay with more than one weight_decay" in err) == (2, True)
     assert not (tmp_path / "results/reports").exists()
+
+
+@pytest.mark.parametrize(("dataset", "published"), [("mnist", True), ("fashion-mnist", False)])
+def test_the_lists_of_the_study_are_of_its_data(
+    dataset: str, published: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other data its labels and partners say nothing of these networks; lists that a user names do."""
+    monkeypatch.chdir(ROOT)
+    rows = frame(("1*16",), 1, 2).assign(dataset=dataset)
+    found = _context(tmp_path, rows, _ORDER, _ASYMMETRIC, None)
+    assert tuple(found.order) == (tuple(ARCHS) if published else ())
+    assert set(found.asymmetric) == (set(ASYMMETRIC) if published else set())
+    own = tmp_path / "own.txt"
+    own.write_text("1*16\n4*1\n")
+    assert _context(tmp_path, rows, own, own, None).order == ("1*16", "4*1")

@@ -195,12 +195,12 @@ def _context(
     comparable = reference is not None or set(rows["dataset"].dropna()) <= {_PUBLISHED_DATASET}
     if reference is not None and not path.is_file():
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
-    listed = archs_in(order) if order.is_file() else ()
     return ReportContext(
         folder,
-        # the list is of the published study: with other data nothing of it is missing
-        listed if comparable else tuple(arch for arch in listed if arch in set(rows["arch"])),
-        archs_in(asymmetric) if asymmetric.is_file() else (),
+        # both lists are of the published study: with other data nothing of it is missing, and networks of the
+        # same names have other parameters than those that it matched
+        archs_in(order) if order.is_file() and (comparable or order != _ORDER) else (),
+        archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,
     )
 

@@ -20,13 +20,14 @@ MatchRole = Literal["budget", "partnered", "none"]
 class Match:
     """An architecture and the parameter budget that it was meant to meet.
 
-    labelled: whether the study calls it matched; role: whether it is a budget itself, was meant to meet one,
-    or neither; partner: the network with one layer whose parameters are that budget ("" if it has none);
-    deviation: relative excess of its parameters over the budget (NaN without a partner).
+    labelled: whether the study calls it matched, None for an architecture that is not in its list; role:
+    whether it is a budget itself, was meant to meet one, or neither; partner: the network with one layer
+    whose parameters are that budget ("" if it has none); deviation: relative excess of its parameters over
+    the budget (NaN without a partner).
     """
 
     parameters: int
-    labelled: bool
+    labelled: bool | None
     role: MatchRole
     partner: str
     deviation: float
@@ -58,16 +59,21 @@ def matches(
     asymmetric: Collection[str],
     order: Sequence[str] = (),
 ) -> dict[str, Match]:
-    """Return each architecture with its partner in `order`, the list of the whole study (see partners)."""
+    """Return each architecture with its partner in `order`, the list of the whole study (see partners).
+
+    Of an architecture that is not in that list the study says nothing: it has no label and no role.
+    """
     meant = partners(order)
-    return {arch: _match(arch, meant.get(arch, ""), parameters, arch not in asymmetric) for arch in archs}
+    labels = {arch: arch not in asymmetric if arch in order or not order else None for arch in archs}
+    return {arch: _match(arch, meant.get(arch, ""), parameters, labels[arch]) for arch in archs}
 
 
-def _match(arch: str, partner: str, parameters: Callable[[str], int], labelled: bool) -> Match:
+def _match(arch: str, partner: str, parameters: Callable[[str], int], labelled: bool | None) -> Match:
     size = parameters(arch)
     if partner:
         return Match(size, labelled, "partnered", partner, size / parameters(partner) - 1)
-    return Match(size, labelled, "budget" if _is_budget(arch) else "none", "", float("nan"))
+    budget = labelled is not None and _is_budget(arch)
+    return Match(size, labelled, "budget" if budget else "none", "", float("nan"))
 
 
 def _is_budget(arch: str) -> bool:

@@ -22,9 +22,10 @@ _NAN: Final = float("nan")
 def notes_of(cells: Cells) -> list[str]:
     """Return n and the horizon, and in a second line the missing trials."""
     done = {place: each.statuses["done"] for place, each in cells.trials.items() if each.statuses.get("done")}
-    sizes = sorted(set(done.values())) or [0]
-    per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     archs, modes = ({place[at] for place in done} for at in (0, 1))
+    counted = [place for place in cells.trials if place[0] in archs and place[1] in modes]
+    sizes = sorted({done.get(place, 0) for place in counted}) or [0]
+    per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     asked = sum(sum(each.statuses.values()) for each in cells.trials.values())
     first = (
         f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {pluralize(asked, 'trial')}; "

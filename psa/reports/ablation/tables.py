@@ -64,8 +64,12 @@ def architectures(
     published: show only the label that the study gave, Asymmetric for those in the list `asymmetric`.
     Otherwise show the computed values, too: the partner (see partners; `order` is the list of the whole
     study, without which there is none), and whether the parameters lie within `tolerance` of the partner's.
+    Without both lists, as for other data than the study's, nothing but the parameters is known.
     """
     columns = [Column("Architecture"), Column("Parameters", "count"), Column("Label of the study")]
+    if not (order or asymmetric or published):
+        counted = tuple((arch, parameters(arch)) for arch in archs)
+        return Table(caption, label, tuple(columns[:2]), counted, long=len(counted) > _ONE_PAGE)
     if not published:
         within = f"Within {100 * tolerance:g}%"
         columns += [Column("Partner"), Column("Difference", "percent", 1, signed=True), Column(within)]
@@ -75,6 +79,8 @@ def architectures(
         for arch, match in found.items()
     ]
     note = "" if published else _PARTNERS if order else _NO_LIST
+    if any(match.labelled is None for match in found.values()):
+        note = f"{note} {_UNLISTED}".strip()
     met = [] if published else [row[-1] for row in rows if row[-1] is not None]
     if met:
         note += f" {_meeting(met.count('yes'), len(met))} within {100 * tolerance:g}% of it."
@@ -96,18 +102,19 @@ _PARTNERS: Final = (
 )
 
 
+_UNLISTED: Final = "An architecture without a label is not in the list of the study."
 _NO_LIST: Final = "Partners are found in the list of all architectures of the study, which was not given."
 
 
 def _label_cells(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, ...]:
     label = "Matched" if match.labelled else "Asymmetric"
-    return arch, match.parameters, label if asymmetric else None
+    return arch, match.parameters, label if asymmetric and match.labelled is not None else None
 
 
 def _met(match: Match, tolerance: float) -> tuple[Cell, ...]:
     """Return the partner, the difference in percent, and whether it is within the tolerance."""
     if not match.partner:
-        return match.role, None, None
+        return None if match.labelled is None else match.role, None, None
     within = match.within(tolerance)
     return match.partner, 100 * match.deviation, None if within is None else "yes" if within else "no"
 

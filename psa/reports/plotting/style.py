@@ -87,7 +87,8 @@ REGIME_LOOKS: Final = {
     "untrainable": LineStyle("#000000", "X"),
     "unknown": LineStyle("#FFFFFF", "h"),
 }
-REGIME_NUMERALS: Final = dict(zip(REGIMES, ("I", "II", "III", "IV", "?"), strict=True))
+_NUMERALS: Final = ("I ", "II ", "III ", "IV ", "")
+REGIME_NAMES: Final = {regime: numeral + regime for regime, numeral in zip(REGIMES, _NUMERALS, strict=True)}
 
 
 @contextlib.contextmanager

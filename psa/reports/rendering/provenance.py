@@ -50,7 +50,9 @@ def _training_facts(sidecars: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
     else:
         first, last = (f"{time[:10]} {time[11:16]}" for time in (times[0], times[-1]))
         span = f"{first} UTC" if first == last else f"{first} to {last} UTC"
-        facts.append(("Trained", f"{span}, by {len(times):,} of {pluralize(len(sidecars), 'record')}"))
+        known = f"{len(times):,} of {pluralize(len(sidecars), 'record')}"
+        rest = "" if len(times) == len(sidecars) else "; the others have no time"
+        facts.append(("Trained", f"{span}, according to {known}{rest}"))
     versions = [f"{name} {found}" for name in _TRAINED_WITH if (found := _several(sidecars, name))]
     if versions:
         facts.append(("Trained with", ", ".join(versions)))

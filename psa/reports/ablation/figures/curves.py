@@ -23,7 +23,7 @@ from psa.reports.plotting.style import (
     GREY,
     GRID,
     MODE_LOOKS,
-    REGIME_NUMERALS,
+    REGIME_NAMES,
     add_axes,
     footnote,
     new_figure,
@@ -209,7 +209,8 @@ def _draw_block(
 def _head(figure: Figure, panel: Panel, top: float, ends: tuple[float, float]) -> None:
     """Write the architecture, its regime and ZeroR above its panels; ends: of their y axes."""
     wide, high = figure.get_size_inches()
-    text = f"{panel.arch}: {REGIME_NUMERALS[panel.regime]} {panel.regime}"
+    named = "regime unknown" if panel.regime == "unknown" else REGIME_NAMES[panel.regime]
+    text = f"{panel.arch}: {named}"
     up = (top - 0.06) / high
     figure.text(_LEFT / wide, up, text, va="top", fontsize=8.5, fontweight="bold")
     beyond = "" if ends[0] < panel.zero_r < ends[1] else _beyond(panel.zero_r, ends[0])

@@ -20,7 +20,7 @@ from psa.reports.plotting.style import (
     GREY,
     GRID,
     MODE_LOOKS,
-    REGIME_NUMERALS,
+    REGIME_NAMES,
     WIDTH,
     footnote,
     mode_handle,
@@ -89,7 +89,7 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
         found = regimes(cells, rows)
         for row, arch in enumerate(rows):
             ax.annotate(
-                f"{REGIME_NUMERALS[found[arch]]} {found[arch]}", (1, ax.get_yticks()[row]), (6, 0),
+                REGIME_NAMES[found[arch]], (1, ax.get_yticks()[row]), (6, 0),
                 xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=6,
                 color=GREY,
             )  # fmt: skip

@@ -61,7 +61,8 @@ def maps(
         yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
     yield "instability", instability_map(cells, archs)
     yield "winning_strategy", strategy_map(cells, archs, by=winner)
-    yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
+    if order or asymmetric:  # of other data than the study's nothing is known but the parameters
+        yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
     yield "regimes", regimes_map(cells, archs)
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
-from psa.analysis.stats import TIE, Values, present
+from psa.analysis.stats import LEAST_N, TIE, Values, present
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import effect, notes_of, strategy
@@ -29,7 +29,8 @@ _DARK: Final = 0.45  # luminance below which text in a cell is white
 _LINEAR: Final = 0.1  # points up to which differences are shown on a linear scale
 _HOW: Final = "The panels share their rows, sorted by depth, then width; each has a scale of its own."
 _BOLD: Final = (  # of the first two panels
-    f"in the first panel the highest mean and those within {TIE:g} points of it",
+    f"in the first panel the highest mean and those within {TIE:g} points of it, of modes with {LEAST_N} or "
+    "more trials and only where it is above ZeroR",
     "in the second differences whose 95 % interval excludes 0 (not corrected for their number)",
 )
 
@@ -169,7 +170,7 @@ def heat_map_figure(cells: Cells, archs: Sequence[str]) -> Figure:
 def _how(panels: Sequence[HeatPanel]) -> str:
     """Return how to read these panels: what is bold or dotted is explained if something is."""
     bold = [text for panel, text in zip(panels, _BOLD, strict=False) if panel.bold.any()]
-    parts = [_HOW, *([f"Bold: {', '.join(bold)}."] if bold else [])]
+    parts = [_HOW, *([f"Bold: {'; '.join(bold)}."] if bold else [])]
     if any(np.isnan(panel.values).any() for panel in panels):
         parts.append("Dotted: too few trials.")
     if panels[-1].name.startswith("standard"):

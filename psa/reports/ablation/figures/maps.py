@@ -40,7 +40,7 @@ from psa.reports.ablation.numbers import (
     regimes,
 )
 from psa.reports.ablation.published import few_seeds
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, REGIME_NUMERALS, plot_style
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, REGIME_NAMES, plot_style
 
 AMOUNT: Final = "viridis"  # one scale for amounts, another for differences
 DIFFERENCE: Final = "RdBu"
@@ -185,7 +185,7 @@ def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
             look = REGIME_LOOKS[regime]
             mark = handle(look.marker, look.colour, "white", 1.2 * MARK)
             here = [arch for arch, each in found.items() if each == regime]
-            legend.add(UNKNOWN if regime == "unknown" else mark, f"{REGIME_NUMERALS[regime]} {regime}", here)
+            legend.add(UNKNOWN if regime == "unknown" else mark, REGIME_NAMES[regime], here)
         legend.draw(drawn, LEFT, columns=2)
         how = (
             f"Computed by the study's rules with ZeroR {cells.zero_r:.2f} %; unknown: no rule applies, or a "

@@ -21,7 +21,11 @@ _KINDS: Final = {
     (False, True): ("^", f"Asymmetric, but within {MATCHED:.0%}"),
     (False, False): ("^", f"Asymmetric, not within {MATCHED:.0%}"),
 }
-_ALONE: Final = {True: "o", False: "^"}
+_ALONE: Final = {
+    True: ("o", "Matched, no partner to match"),
+    False: ("^", "Asymmetric, no partner to match"),
+    None: ("s", "not in the list of the study"),
+}
 _HOW: Final = (
     "Circles are labelled Matched by the study, triangles Asymmetric. Filled: the number of parameters is "
     f"within {MATCHED:.0%} of that of the network with one hidden layer (1*W) that it was meant to match, or "
@@ -39,8 +43,8 @@ def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Sca
             marks(ax, spots, archs, marker, colours)
         else:
             marks(ax, spots, archs, marker, "white", edgecolors=colours, linewidths=1.3)
-    for labelled, marker in _ALONE.items():
-        archs = _alone(found, labelled)
+    for label, (marker, _) in _ALONE.items():
+        archs = _alone(found, label)
         colours = scale.rgba([found[arch].parameters for arch in archs])
         marks(ax, spots, archs, marker, colours, s=(_SMALL * MARK) ** 2)
     return ax
@@ -51,7 +55,7 @@ def _alike(found: Mapping[str, Match], labelled: bool, close: bool) -> list[str]
     return [arch for arch, each in there.items() if (each.labelled, each.within()) == (labelled, close)]
 
 
-def _alone(found: Mapping[str, Match], labelled: bool) -> list[str]:
+def _alone(found: Mapping[str, Match], labelled: bool | None) -> list[str]:
     """Return the architectures with this label that were meant to match no other."""
     return [arch for arch, each in found.items() if each.role == "none" and each.labelled == labelled]
 
@@ -77,10 +81,10 @@ def matching_map(
         for (labelled, close), (marker, label) in _KINDS.items():
             mark = handle(marker, _GREY, EDGE) if close else handle(marker, "white", _GREY)
             legend.add(mark, label, _alike(found, labelled, close))
-        for labelled, marker in _ALONE.items():
-            label = f"{'Matched' if labelled else 'Asymmetric'}, no partner to match"
-            legend.add(handle(marker, _GREY, EDGE, _SMALL * MARK), label, _alone(found, labelled))
+        for given, (marker, label) in _ALONE.items():
+            legend.add(handle(marker, _GREY, EDGE, _SMALL * MARK), label, _alone(found, given))
         legend.draw(drawn, 3.8, heading="published label, and by our count")
         left_out = drawn.write_labels()
-        footnote(drawn.figure, [*notes, _HOW, *map_notes(archs, left_out)])
+        how = _HOW + (" Squares are not in its list." if _alone(found, None) else "")
+        footnote(drawn.figure, [*notes, how, *map_notes(archs, left_out)])
         return drawn.figure

@@ -131,11 +131,14 @@ function trialPages(index) {
   const nameOf = at => value(at, "id");
   const colour = (at, count) => `hsl(${Math.round(360 * at / Math.max(count, 1))} 70% ${isDark() ? 62 : 42}%)`;
   let chosen = [], plot = null;
+  // a column is of numbers if any trial has one: a trial that is missing has none, and may be the first
+  const numbers = new Set(index.listed.filter(name => index.rows[name]?.some(each => typeof each === "number")));
+  const kindOf = name => numbers.has(name) ? "" : "text";
 
   function listInto(table, trials, open) {
     const row = make("tr");
     for (const name of index.listed) {
-      const head = make("th", "", { scope: "col", class: typeof value(trials[0], name) === "number" ? "" : "text" });
+      const head = make("th", "", { scope: "col", class: kindOf(name) });
       head.append(make("button", index.labels[name] || name, { type: "button" }));
       row.append(head);
     }
@@ -143,7 +146,10 @@ function trialPages(index) {
     const fill = (ordered, most = LIST) => {
       table.tBodies[0].replaceChildren(...ordered.slice(0, most).map(at => {
         const line = make("tr", "", { tabindex: 0, "data-trial": at });
-        for (const name of index.listed) line.append(make("td", show(value(at, name), name), { class: typeof value(at, name) === "number" ? "" : "text" }));
+        for (const name of index.listed) {
+          const missing = value(at, name) === null ? " missing" : "";
+          line.append(make("td", show(value(at, name), name), { class: kindOf(name) + missing }));
+        }
         line.addEventListener("click", () => open(at, line));
         line.addEventListener("keydown", event => { if (event.key === "Enter") open(at, line); });
         return line;
