@@ -250,10 +250,12 @@ def _effect_text(runs: pd.DataFrame) -> Iterator[str]:
     """Yield a sentence on memories that hardly change what their network computes, if there are any."""
     moved = final_stage(runs).groupby("arm")["relative"].mean().dropna()
     idle = moved[(moved > 0) & (moved < NOTICED)]
+    still = int((moved == 0).sum())
     if len(idle):
         yield (
             f"{pluralize(len(idle), 'memory arm')} of {len(moved)} move hidden vectors by less than "
             f"{100 * NOTICED:g} % of their length: which samples these help or harm may be rounding."
+            + (f" {still} more {'does' if still == 1 else 'do'} not move them at all." if still else "")
         )
 
 
