@@ -132,6 +132,11 @@ function trialPages(index) {
   const colour = (at, count) => `hsl(${Math.round(360 * at / Math.max(count, 1))} 70% ${isDark() ? 62 : 42}%)`;
   let chosen = [], plot = null;
 
+  function cell(at, name) { // a short text in one line: rows of three lines show a third of the trials
+    const text = show(value(at, name), name), kind = text.length <= 24 ? "text brief" : "text";
+    return make("td", text, { class: typeof value(at, name) === "number" ? "" : kind });
+  }
+
   function listInto(table, trials, open) {
     const row = make("tr");
     for (const name of index.listed) {
@@ -143,16 +148,16 @@ function trialPages(index) {
     const fill = (ordered, most = LIST) => {
       table.tBodies[0].replaceChildren(...ordered.slice(0, most).map(at => {
         const line = make("tr", "", { tabindex: 0, "data-trial": at });
-        for (const name of index.listed) line.append(make("td", show(value(at, name), name), { class: typeof value(at, name) === "number" ? "" : "text" }));
+        for (const name of index.listed) line.append(cell(at, name));
         line.addEventListener("click", () => open(at, line));
         line.addEventListener("keydown", event => { if (event.key === "Enter") open(at, line); });
         return line;
       }));
       if (ordered.length <= most) return;
-      const more = make("tr"), cell = make("td", "", { colspan: index.listed.length, class: "text" });
+      const more = make("tr"), last = make("td", "", { colspan: index.listed.length, class: "text" });
       const button = make("button", `Show all ${ordered.length} rows`, { type: "button" });
       button.addEventListener("click", () => fill(ordered, Infinity));
-      cell.append(button); more.append(cell); table.tBodies[0].append(more);
+      last.append(button); more.append(last); table.tBodies[0].append(more);
     };
     fill(trials);
     sortable([...row.cells], trials, (at, column) => value(at, index.listed[column]) ?? "", fill);
