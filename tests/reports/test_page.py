@@ -129,6 +129,27 @@ def with_trials(folder: Path, rows: int = 3) -> Page:
 
 
 @NEEDS
+def test_the_dialog_of_a_cell_fits_a_phone_and_numbers_whole_loops(tmp_path: Path) -> None:
+    """The list of curves was cut on the right, and a plot of three loops had ticks at 1.2 and 1.4."""
+    script = """
+      await ready();
+      const drawn = [], write = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        drawn.push(String(text)); return write.call(this, text, ...rest); };
+      document.querySelector("table.opens").tBodies[0].rows[0].cells[2].click();
+      await new Promise(go => setTimeout(go, 200));
+      const dialog = document.querySelector("dialog"), select = document.querySelector("#curve-kind");
+      done({ fits: select.getBoundingClientRect().right <= dialog.getBoundingClientRect().right - 8,
+        ticks: drawn.filter(text => /^[0-9.]+$/.test(text)) });
+    """
+    found = browsed(tmp_path, with_trials(tmp_path), SCRIPT % script, "390,844")
+    assert found["errors"] == []
+    assert found["fits"]
+    assert {"1", "2", "3"} <= set(found["ticks"])
+    assert not [text for text in found["ticks"] if "." in text and float(text) < 10]
+
+
+@NEEDS
 def test_a_short_text_of_a_trial_takes_one_line(tmp_path: Path) -> None:
     """A stage stood in three lines at 1280 pixels, next to an arm with room to spare."""
     frame = build_frame([row("2*8", "none", seed) for seed in range(4)])

@@ -115,6 +115,7 @@ addEventListener("keydown", event => {
 });
 
 // Trials: the index is JSON, compressed.
+const WHOLE = [1, 2, 5].flatMap(digit => [1, 10, 100, 1000].map(power => digit * power)).sort((a, b) => a - b); // no loop is numbered 1.2
 const NEAR = 60; // curves in one plot; more cannot be told apart
 const LIST = 200; // rows shown at first
 const curvesOf = index => ({ lkg: [`${index.kept}, validation accuracy (%)`, 100],
@@ -180,12 +181,12 @@ function trialPages(index) {
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
     const wide = Math.max(260, $("#plot").clientWidth);
     plot = new uPlot({
-      width: wide, height: Math.min(360, Math.round(0.55 * wide) + 60), scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
+      width: wide, height: 360, scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
       legend: { show: shown.length <= 12 },
       series: [{ label: index.loop }, ...shown.map((at, place) => ({
         label: nameOf(at).split("/").slice(-2).join("/"), stroke: colour(place, shown.length), width: 1.4, points: { show: longest === 1 },
         value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
-      axes: [{ ...axis, label: index.loop }, { ...axis, label: title, size: 64 }],
+      axes: [{ ...axis, label: index.loop, incrs: WHOLE }, { ...axis, label: title, size: 64 }],
     }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
   }
 
