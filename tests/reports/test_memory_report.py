@@ -34,7 +34,7 @@ from psa.reports.memory.comparisons import (
 )
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.report import _effect_text
+from psa.reports.memory.report import _effect_text, _trials_of_cells
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
@@ -171,6 +171,16 @@ def test_the_range_over_a_setting_names_what_is_compared() -> None:
     other = runs({"hybrid": (94.2, 94.3, 94.1)}, arm="hybrid middle", changed="site")
     (found,) = (each for each in answered(pd.concat([made, other])) if each.claim.startswith("Where the"))
     assert found.evidence.startswith("mean test accuracy of 2 arms in the stage of 12,000 images")
+
+
+def test_a_number_of_the_final_stage_opens_its_trials_alone() -> None:
+    """A difference of three seeds opened four trials, one of them of the first stage."""
+    arms, stages = Column("Arm"), Column("Stage")
+    found = [
+        _trials_of_cells(Table("Some", "tab:some", columns, (), ""), "late").columns
+        for columns in ((arms, Column("Test %")), (stages, arms), (Column("Claim"),))
+    ]
+    assert found == [{"Arm": {"Stage": "late"}, "Test %": {"Stage": "late"}}, {}, {}]
 
 
 @pytest.mark.parametrize(("still", "more"), [(0, ""), (1, " 1 more does not move them at all.")])

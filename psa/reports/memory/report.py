@@ -193,12 +193,19 @@ def page(
         ),
         tuple(_warnings(rows, runs)),
         {
-            table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"})
+            table.label: _trials_of_cells(table, str(final_stage(runs)["stage"].iloc[0]))
             for each in sections
             for table in each.tables
         },
         {str(run.id): {"Stage": str(run.stage), "Arm": str(run.arm)} for run in runs.itertuples(index=False)},
     )
+
+
+def _trials_of_cells(table: Table, final: str) -> CellTrials:
+    """Return the trials of a table's cells: those of the final stage, if the table has arms but no stages."""
+    names = [column.name for column in table.columns]
+    of_final = names if "Arm" in names and "Stage" not in names else []
+    return CellTrials({"Stage": "Stage", "Arm": "Arm"}, {name: {"Stage": final} for name in of_final})
 
 
 def _staging(runs: pd.DataFrame) -> Iterator[str]:
