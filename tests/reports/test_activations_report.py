@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from psa.reports.activations.arms import arms_of, of_done, rows_of, train_accura
 from psa.reports.activations.run_folders import run_folders, run_name
 from psa.reports.activations.tables import comparisons, results_table
 from psa.reports.contract import ReportContext
+from psa.reports.rendering.tables import Bold
 from psa.storage.records.record import encode_record, storable
 from psa.storage.store import Store
 
@@ -152,6 +154,21 @@ def test_an_interval_of_two_seeds_is_not_printed(store: Store) -> None:
     assert "**" not in results.markdown()
     arms = arms_of(results.frame, ("activation", "dropout"))
     assert "[" not in results_table(arms, ("activation", "dropout")).markdown()
+
+
+def test_a_bold_mean_is_explained(store: Store) -> None:
+    """Elsewhere bold is a significant difference. Without a bold mean there is no word of it."""
+    keys = ("activation", "dropout")
+    arms = arms_of(tiny().results(model_dir=store.models, results_dir=store.results).frame, keys)
+    more = [
+        replace(arm, rows=pd.concat([arm.rows, arm.rows.head(1).assign(seed=2)]), seeds=(0, 1, 2))
+        for arm in arms
+    ]
+    said = "Bold: the greatest mean, whether or not the difference is significant."
+    for table in (results_table(arms, keys), results_table(more, keys)):
+        marked = any(isinstance(cell, Bold) for row in table.rows for cell in row)
+        assert marked == (said in table.note)
+    assert marked
 
 
 def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) -> None:

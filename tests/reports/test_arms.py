@@ -29,6 +29,7 @@ from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.tables import ArmComparison, paired_note
 from psa.reports.contract import ReportContext
+from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.paired import (
     arm_findings,
     effect_note,
@@ -96,6 +97,16 @@ def test_arms_are_compared_over_architectures() -> None:
         assert interval.value == pytest.approx(expected[arm].difference)
         assert (interval.low, interval.high) == pytest.approx((expected[arm].low, expected[arm].high))
         assert (p, p_holm) == pytest.approx((expected[arm].p, adjusted[arm]))
+
+
+def test_means_over_different_architectures_do_not_rank_arms() -> None:
+    """A stage keeps an arm on some architectures only; the table and the figure of all of them say so."""
+    said, same = "means over different architectures", scores()
+    more = same | {("none", "5*5"): [75.0] * 5, ("hidden", "5*5"): [70.0] * 5}
+    for told, expected in ((same, False), (more, True)):
+        ((_, figure),) = arm_figures(arms_frame(told))
+        assert (said in arm_tables(arms_frame(told))["arms_minus_none_3"].note) == expected
+        assert any(said in note for note in notes_in(figure)) == expected
 
 
 def test_arms_are_compared_with_the_published_arm_of_their_mode() -> None:

@@ -34,6 +34,7 @@ from psa.reports.memory.comparisons import (
 )
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
+from psa.reports.memory.report import _effect_text, _trials_of_cells
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
@@ -162,6 +163,35 @@ def test_a_no_is_said_as_plainly_as_a_yes() -> None:
     assert none["A memory makes a network more accurate"].answer == "no, not shown"
     assert none["The memory changes what the network computes"].answer == "no, hardly"
     assert "0.0001 % of their length" in none["The memory changes what the network computes"].evidence
+
+
+def test_the_range_over_a_setting_names_what_is_compared() -> None:
+    """From 93.2 % to 93.4 % could be any percentage of the page."""
+    made = runs(BASE)
+    other = runs({"hybrid": (94.2, 94.3, 94.1)}, arm="hybrid middle", changed="site")
+    (found,) = (each for each in answered(pd.concat([made, other])) if each.claim.startswith("Where the"))
+    assert found.evidence.startswith("mean test accuracy of 2 arms in the stage of 12,000 images")
+
+
+def test_a_number_of_the_final_stage_opens_its_trials_alone() -> None:
+    """A difference of three seeds opened four trials, one of them of the first stage."""
+    arms, stages = Column("Arm"), Column("Stage")
+    found = [
+        _trials_of_cells(Table("Some", "tab:some", columns, (), ""), "late").columns
+        for columns in ((arms, Column("Test %")), (stages, arms), (Column("Claim"),))
+    ]
+    assert found == [{"Arm": {"Stage": "late"}, "Test %": {"Stage": "late"}}, {}, {}]
+
+
+@pytest.mark.parametrize(("still", "more"), [(0, ""), (1, " 1 more does not move them at all.")])
+def test_memories_that_move_nothing_are_counted_apart(still: int, more: str) -> None:
+    """They are in the figure next to those that move hidden vectors by less than can matter."""
+    made = runs({method: BASE[method] for method in ("nn", "hybrid", "random_memory")}, relative=1e-5)
+    made.loc[made["method"] == "nn", "relative"] = np.nan
+    idle = runs({"hybrid_inactive": BASE["hybrid_inactive"]}, relative=0.0)
+    (text,) = _effect_text(pd.concat([made, idle]) if still else made)
+    assert text.startswith(f"2 memory arms of {2 + still} move hidden vectors by less than 0.1 %")
+    assert text.endswith(f"may be rounding.{more}")
 
 
 def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tuple[Store, list[Trial]]:

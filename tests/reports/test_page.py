@@ -128,6 +128,60 @@ def with_trials(folder: Path, rows: int = 3) -> Page:
     )
 
 
+@NEEDS
+def test_the_dialog_of_a_cell_fits_a_phone_and_numbers_whole_loops(tmp_path: Path) -> None:
+    """The list of curves was cut on the right, and a plot of three loops had ticks at 1.2 and 1.4."""
+    script = """
+      await ready();
+      const drawn = [], write = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        drawn.push(String(text)); return write.call(this, text, ...rest); };
+      document.querySelector("table.opens").tBodies[0].rows[0].cells[2].click();
+      await new Promise(go => setTimeout(go, 200));
+      const dialog = document.querySelector("dialog"), select = document.querySelector("#curve-kind");
+      done({ fits: select.getBoundingClientRect().right <= dialog.getBoundingClientRect().right - 8,
+        ticks: drawn.filter(text => /^[0-9.]+$/.test(text)) });
+    """
+    found = browsed(tmp_path, with_trials(tmp_path), SCRIPT % script, "390,844")
+    assert found["errors"] == []
+    assert found["fits"]
+    assert {"1", "2", "3"} <= set(found["ticks"])
+    assert not [text for text in found["ticks"] if "." in text and float(text) < 10]
+
+
+@NEEDS
+def test_a_short_text_of_a_trial_takes_one_line(tmp_path: Path) -> None:
+    """A stage stood in three lines at 1280 pixels, next to an arm with room to spare."""
+    frame = build_frame([row("2*8", "none", seed) for seed in range(4)])
+    long = "g12: hybrid growing 2*48, gate_temperature=0.25, uncertainty=True"
+    arms = {
+        str(name): {"Stage": f"{8 + at},000 images, 5 epochs", "Arm": long, "Same": f"of {at}"}
+        for at, name in enumerate(frame["id"].unique())
+    }
+    page = replace(page_of(tmp_path), trials=index_trials(frame, {}, arms))
+    script = """
+      await ready();
+      const heights = at => [...document.querySelectorAll("#trial-table tbody tr")].map(line => {
+        const range = document.createRange(); range.selectNodeContents(line.cells[at]);
+        return range.getClientRects().length; });
+      const box = document.querySelector("#trials .scroll");
+      done({ lines: heights(0), fits: box.scrollWidth <= box.clientWidth });
+    """
+    assert browsed(tmp_path, page, SCRIPT % script) == {"errors": [], "lines": [1, 1, 1, 1], "fits": True}
+
+
+def test_trials_of_one_arm_stand_together() -> None:
+    """A frame knows no arms: those of one architecture and mode were mixed, seed by seed."""
+    frame = build_frame(
+        [row("2*8", "none", seed) | {"id": f"{arm}-{seed}"} for seed in (0, 1) for arm in "ba"]
+    )
+    arms = {str(name): {"Arm": str(name)[0]} for name in frame["id"].unique()}
+    shown = index_trials(frame, {}, arms).content["rows"]
+    assert shown["Arm"] == ["a", "a", "b", "b"]
+    assert shown["seed"] == [0, 1, 0, 1]
+    assert shown["id"] == ["a-0", "a-1", "b-0", "b-1"]
+
+
 PROBE = """
 <script>
 const errors = []; window.addEventListener("error", event => errors.push(String(event.message)));

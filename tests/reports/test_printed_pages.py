@@ -12,6 +12,7 @@ import pytest
 from browsed_pages import NEEDS, PIXEL, PRINTS, SCRIPT, browsed, page_of, printed, printed_text, wide_table
 
 from psa.reports.rendering.html import Page, Picture, Section
+from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Column, Table
 
 HEADING = re.compile(r"^(Section \d+|Table \d+\. )")
@@ -102,6 +103,36 @@ def test_no_table_makes_the_whole_page_smaller(tmp_path: Path) -> None:
     sheets = re.findall(r'<page width="([\d.]+)" height="([\d.]+)"', text)
     turned = [float(width) > float(height) for width, height in sheets]
     assert turned == [False, True, False]
+
+
+@PRINTS
+def test_no_upright_sheet_has_a_table_that_is_too_small_to_read(tmp_path: Path) -> None:
+    """Letters of 4.6 points were called legible. A table that needs fewer than 5.4 has its sheet turned."""
+    whole = wide_table("wide", 3)
+    tables = [
+        replace(
+            whole,
+            label=f"tab:of{count}",
+            columns=(*whole.columns[:count], whole.columns[-1]),
+            rows=tuple((*row[:count], f"end-{count}-{at}") for at, row in enumerate(whole.rows)),
+        )
+        for count in range(5, 10)
+    ]
+    text = printed_text(tmp_path, with_tables(tmp_path, *tables), "-bbox")
+    found = re.findall(r'yMin="([\d.]+)" xMax="[\d.]+" yMax="([\d.]+)">end-', text)
+    assert len(found) == 15
+    line = 1.16  # of the letters' size, in DejaVu Sans, Arial and Helvetica within some hundredths
+    assert min(float(bottom) - float(top) for top, bottom in found) / line > 5.3
+
+
+@PRINTS
+def test_where_the_numbers_come_from_is_on_one_sheet(tmp_path: Path) -> None:
+    """The last of its lines stood alone on a sheet."""
+    facts = tuple((f"Fact-{at}", f"value-{at}") for at in range(18))
+    page = replace(with_tables(tmp_path, listing(18)), origin=Provenance(facts, ""))
+    sheets = ["\n".join(sheet) for sheet in printed(tmp_path, page)]
+    (foot,) = (sheet for sheet in sheets if "Where the numbers come from" in sheet)
+    assert [at for at in range(18) if f"value-{at}" not in foot] == []
 
 
 def png(width: int, height: int) -> bytes:

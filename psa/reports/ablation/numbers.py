@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +17,12 @@ _ROUNDING: Final = 1e-9
 _NAMED: Final = 6  # most architectures that a note lists
 _LISTED: Final = 8  # most cells that a note lists
 _NAN: Final = float("nan")
+
+
+def different_archs_note(arms: Iterable[Iterable[str]]) -> str:
+    """Return a note where arms have different architectures; empty where all of them have the same."""
+    several = len({frozenset(map(str, archs)) for archs in arms}) > 1
+    return "Rows are means over different architectures, so they do not rank the arms." if several else ""
 
 
 def notes_of(cells: Cells) -> list[str]:

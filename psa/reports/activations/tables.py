@@ -72,7 +72,10 @@ def results_table(
         Column("Epochs", "number", 1),
     ]
     columns += [Column("Final thresholds")] if learned else []
-    return Table(caption, label, tuple(columns), tuple(rows), _note(arms, keys), len(rows) > _ONE_PAGE, True)
+    note = _note(arms, keys) + (
+        " Bold: the greatest mean, whether or not the difference is significant." if best else ""
+    )
+    return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, True)
 
 
 def _best_arm(arms: Sequence[Arm]) -> Arm | None:

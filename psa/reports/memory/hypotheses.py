@@ -103,8 +103,8 @@ def _spread(runs: pd.DataFrame, key: str, claim: str) -> Iterator[Hypothesis]:
     seeds = int(part["seed"].nunique())
     best, worst = str(means.idxmax()), str(means.idxmin())
     evidence = (
-        f"{len(means)} arms in the stage of {stage}: from {means.min():.2f} % ({worst}) to "
-        f"{means.max():.2f} % ({best})"
+        f"mean test accuracy of {len(means)} arms in the stage of {stage}: from {means.min():.2f} % "
+        f"({worst}) to {means.max():.2f} % ({best})"
     )
     if seeds < LEAST_N:
         yield Hypothesis(claim, "cannot be told", f"{evidence}, {pluralize(seeds, 'seed')}")

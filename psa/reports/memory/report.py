@@ -193,12 +193,19 @@ def page(
         ),
         tuple(_warnings(rows, runs)),
         {
-            table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"})
+            table.label: _trials_of_cells(table, str(final_stage(runs)["stage"].iloc[0]))
             for each in sections
             for table in each.tables
         },
         {str(run.id): {"Stage": str(run.stage), "Arm": str(run.arm)} for run in runs.itertuples(index=False)},
     )
+
+
+def _trials_of_cells(table: Table, final: str) -> CellTrials:
+    """Return the trials of a table's cells: those of the final stage, if the table has arms but no stages."""
+    names = [column.name for column in table.columns]
+    of_final = names if "Arm" in names and "Stage" not in names else []
+    return CellTrials({"Stage": "Stage", "Arm": "Arm"}, {name: {"Stage": final} for name in of_final})
 
 
 def _staging(runs: pd.DataFrame) -> Iterator[str]:
@@ -250,10 +257,12 @@ def _effect_text(runs: pd.DataFrame) -> Iterator[str]:
     """Yield a sentence on memories that hardly change what their network computes, if there are any."""
     moved = final_stage(runs).groupby("arm")["relative"].mean().dropna()
     idle = moved[(moved > 0) & (moved < NOTICED)]
+    still = int((moved == 0).sum())
     if len(idle):
         yield (
             f"{pluralize(len(idle), 'memory arm')} of {len(moved)} move hidden vectors by less than "
             f"{100 * NOTICED:g} % of their length: which samples these help or harm may be rounding."
+            + (f" {still} more {'does' if still == 1 else 'do'} not move them at all." if still else "")
         )
 
 

@@ -76,9 +76,9 @@ def index_trials(
     labels: names of the report for a trial, by its id, such as its arm. commands: the command that trains a
     trial again, by its id.
     """
-    rows = trials_of(frame)
-    ids = [str(name) for name in rows["id"]]
     named = labels or {}
+    rows = _arms_together(trials_of(frame), named)
+    ids = [str(name) for name in rows["id"]]
     extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
     varied = [name for name in _NAMES if rows[name].astype(str).nunique() > 1]
     columns = [name for name in varied if name not in extra and LABELS[name] not in extra]
@@ -100,6 +100,16 @@ def index_trials(
         "curves": _curves(frame, ids),
     }
     return TrialIndex(content)
+
+
+def _arms_together(rows: pd.DataFrame, named: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the trials with those of one arm side by side, arms in the order of their first trials.
+
+    A frame knows no names of a report: it has the trials of arms with one architecture and mode by seed.
+    """
+    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(named.get(str(name))) for name in rows["id"]])
+    order = arms.groupby(list(arms), sort=False, dropna=False).ngroup().argsort(kind="stable")
+    return rows.iloc[order.to_numpy()].reset_index(drop=True)
 
 
 def _values(column: pd.Series[Any]) -> list[Any]:

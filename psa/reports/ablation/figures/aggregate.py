@@ -23,7 +23,7 @@ from psa.core.formatting import pluralize
 from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
-from psa.reports.ablation.numbers import notes_of
+from psa.reports.ablation.numbers import different_archs_note, notes_of
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.scales import label_bar, linear_ticks, number_text
 from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, WIDTH, add_axes, footnote, plot_style
@@ -137,7 +137,8 @@ def arms_figure(
             figure = _panels({arm: _differences(pairs[arm]) for arm in arms}, archs, loops)
         else:
             figure = _pooled({arm: means[arm] for arm in arms}, parameters, loops)
-        footnote(figure, [_SINGLE if len(archs) < LEAST_N else _POOLED, *notes])
+        pooled = f"{_POOLED} {different_archs_note(means[arm].index for arm in arms)}".rstrip()
+        footnote(figure, [_SINGLE if len(archs) < LEAST_N else pooled, *notes])
     return figure
 
 

@@ -115,6 +115,7 @@ addEventListener("keydown", event => {
 });
 
 // Trials: the index is JSON, compressed.
+const WHOLE = [1, 2, 5].flatMap(digit => [1, 10, 100, 1000].map(power => digit * power)).sort((a, b) => a - b); // no loop is numbered 1.2
 const NEAR = 60; // curves in one plot; more cannot be told apart
 const LIST = 200; // rows shown at first
 const curvesOf = index => ({ lkg: [`${index.kept}, validation accuracy (%)`, 100],
@@ -135,6 +136,12 @@ function trialPages(index) {
   const numbers = new Set(index.listed.filter(name => index.rows[name]?.some(each => typeof each === "number")));
   const kindOf = name => numbers.has(name) ? "" : "text";
 
+  function cell(at, name) { // a short text in one line: rows of three lines show a third of the trials
+    const text = show(value(at, name), name), kind = kindOf(name);
+    const brief = kind && text.length <= 24 ? " brief" : "", missing = value(at, name) === null ? " missing" : "";
+    return make("td", text, { class: kind + brief + missing });
+  }
+
   function listInto(table, trials, open) {
     const row = make("tr");
     for (const name of index.listed) {
@@ -146,19 +153,16 @@ function trialPages(index) {
     const fill = (ordered, most = LIST) => {
       table.tBodies[0].replaceChildren(...ordered.slice(0, most).map(at => {
         const line = make("tr", "", { tabindex: 0, "data-trial": at });
-        for (const name of index.listed) {
-          const missing = value(at, name) === null ? " missing" : "";
-          line.append(make("td", show(value(at, name), name), { class: kindOf(name) + missing }));
-        }
+        for (const name of index.listed) line.append(cell(at, name));
         line.addEventListener("click", () => open(at, line));
         line.addEventListener("keydown", event => { if (event.key === "Enter") open(at, line); });
         return line;
       }));
       if (ordered.length <= most) return;
-      const more = make("tr"), cell = make("td", "", { colspan: index.listed.length, class: "text" });
+      const more = make("tr"), last = make("td", "", { colspan: index.listed.length, class: "text" });
       const button = make("button", `Show all ${ordered.length} rows`, { type: "button" });
       button.addEventListener("click", () => fill(ordered, Infinity));
-      cell.append(button); more.append(cell); table.tBodies[0].append(more);
+      last.append(button); more.append(last); table.tBodies[0].append(more);
     };
     fill(trials);
     sortable([...row.cells], trials, (at, column) => value(at, index.listed[column]) ?? "", fill);
@@ -181,12 +185,12 @@ function trialPages(index) {
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
     const wide = Math.max(260, $("#plot").clientWidth);
     plot = new uPlot({
-      width: wide, height: Math.min(360, Math.round(0.55 * wide) + 60), scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
+      width: wide, height: 360, scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
       legend: { show: shown.length <= 12 },
       series: [{ label: index.loop }, ...shown.map((at, place) => ({
         label: nameOf(at).split("/").slice(-2).join("/"), stroke: colour(place, shown.length), width: 1.4, points: { show: longest === 1 },
         value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
-      axes: [{ ...axis, label: index.loop }, { ...axis, label: title, size: 64 }],
+      axes: [{ ...axis, label: index.loop, incrs: WHOLE }, { ...axis, label: title, size: 64 }],
     }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
   }
 
