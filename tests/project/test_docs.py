@@ -619,6 +619,24 @@ def test_the_page_on_activations_shows_the_committed_table_of_stochastic_layers(
     temperatures = ", ".join(dict.fromkeys(row[2] for row in rows))
     assert f"(temperatures {temperatures}, 3 seeds, {3 * len(rows)} trials)" in guide
     assert {row[3] for row in rows} == {"3"}
+    tests = {(row[0], row[2]): float(row[4].partition(" ")[0]) for row in rows}
+    changed = [
+        abs(tests["RescaledReLU(scale=100)", at] - tests["Identity", at]) for at in ("0.01", "0.1", "1")
+    ]
+    assert max(changed) <= 0.011  # "at most 0.01 points"
+    assert tests["SparseMax(scale=100)", "0.01"] < 11.35
+    (widest,) = (row[5] for row in rows if row[0] == "Identity" and row[2] == "1")
+    assert f"the seeds differ widely there (standard\ndeviation {widest} points)" in page
+    pairs = {
+        row[0]: row for row in table_rows(ROOT / "results/reports/activation_study/stochastic/paired.md")
+    }
+    at = "SparseMax(scale=100), temperature "
+    assert [pairs[at + value][-1] for value in ("0.01", "0.1", "1")] == [
+        "lower",
+        "higher",
+        "not significantly different",
+    ]
+    assert pairs[f"{at}0.1"][3].startswith("+7.63 ")
 
 
 def table_rows(path: Path) -> Iterator[list[str]]:
