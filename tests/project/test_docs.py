@@ -25,6 +25,9 @@ from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
+from psa.specs.model import NetworkSpec
+from psa.specs.trial import Trial
+from psa.storage.records.record_store import RecordStore
 
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
@@ -575,7 +578,7 @@ def test_the_page_on_depth_says_what_was_measured() -> None:
     folder = ROOT / "results/reports/glonet_study/glonet"
     tests = {(model, layers): test for model, _, layers, _, _, test, *_ in table_rows(folder / "accuracy.md")}
     pairs = {row[2]: row[4] for row in table_rows(folder / "paired.md")}
-    shown = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    shown = re.findall(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
     assert {layers for layers, *_ in shown} == {layers for _, layers in tests}
     for layers, glonet, mlp, difference in shown:
         assert (tests["GloNet", layers], tests["MLP", layers]) == (glonet, mlp)
@@ -602,10 +605,32 @@ def test_the_page_on_depth_says_what_the_initial_weights_change() -> None:
     arms = [(init, model) for model in ("GloNet", "MLP") for init in ("he", "he-cut")]
     for layers, *row in shown:
         assert row == [tests[*arm, layers] for arm in arms]
+    wide = {(*key, tuple(seeds)) for key, seeds in accuracies_of_wide_networks().items()}
+    assert wide == {
+        ("GloNet", "he", 2, ("96.5", "96.3")),
+        ("GloNet", "he-cut", 2, ("96.5", "96.9")),
+        ("MLP", "he", 2, ("76.4", "71.8")),
+        ("MLP", "he-cut", 10, ("11.3", "11.3", "11.3")),
+    }
+    for *_, seeds in wide - {("MLP", "he-cut", 10, ("11.3",) * 3)}:
+        assert f"{' and '.join(seeds)} %" in page
     guide = (ROOT / "docs/reproduction.md").read_text()
     for model in ("GloNet", "MLP"):
         mean = tests["he-cut", model, "50"].partition(" ")[0]
         assert f"{mean} % for the {model}" in guide
+
+
+def accuracies_of_wide_networks() -> dict[tuple[str, str, int], list[str]]:
+    """The test accuracies in percent of the networks of 256 features, by model, weights and epochs."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for record in RecordStore(ROOT / "results/published/glonet.parquet").all():
+        trial = Trial.model_validate(record["spec"])
+        network = trial.model
+        if isinstance(network, NetworkSpec) and network.arch.label == "49*256":
+            model = "GloNet" if network.family == "glonet" else "MLP"
+            share = record["finals"]["test"]["correct"] / record["samples"]["test"]
+            found.setdefault((model, network.init, record["loops"]), []).append(f"{100 * share:.1f}")
+    return found
 
 
 def test_the_page_on_activations_shows_the_committed_table_of_stochastic_layers() -> None:
