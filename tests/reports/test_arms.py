@@ -36,6 +36,7 @@ from psa.reports.rendering.paired import (
     paired_cells,
     paired_columns,
     restriction_note,
+    sign_flip_interval_note,
     with_marks,
 )
 from psa.reports.rendering.tables import Bold, Column, Interval, Table, in_markdown
@@ -97,6 +98,22 @@ def test_arms_are_compared_over_architectures() -> None:
         assert interval.value == pytest.approx(expected[arm].difference)
         assert (interval.low, interval.high) == pytest.approx((expected[arm].low, expected[arm].high))
         assert (p, p_holm) == pytest.approx((expected[arm].p, adjusted[arm]))
+
+
+def test_a_significant_difference_whose_interval_includes_0_is_explained() -> None:
+    """All differences have one sign, and one is far greater: p is small, and the t interval includes 0."""
+    base = [90.0] * 8
+    skewed = paired([89.9] * 7 + [80.0], base)
+    assert skewed.p < 0.05
+    assert skewed.low < 0 < skewed.high
+    even = paired([89.0 + 0.1 * step for step in range(8)], base)
+    noisy = paired([89.0, 91.0] * 4, base)
+    assert "Where an interval includes 0 beside p < 0.05" in sign_flip_interval_note([even, skewed])
+    assert sign_flip_interval_note([even, noisy, paired(base, base), paired(base[:2], base[:2])]) == ""
+    archs = [f"1*{2**power}" for power in range(8)]
+    told = {("none", arch): [90.0, 90.0] for arch in archs}
+    told |= {("hidden", arch): [89.9, 89.9] for arch in archs[1:]} | {("hidden", archs[0]): [80.0, 80.0]}
+    assert "the differences are skewed" in arm_tables(arms_frame(told))["arms_minus_none_3"].note
 
 
 def test_means_over_different_architectures_do_not_rank_arms() -> None:

@@ -583,8 +583,11 @@ def test_captions_count_cells_without_a_trial() -> None:
     """A cell that was requested and has none is among those counted; one that was not requested is not."""
     made = [row("1*8", mode, seed, [9000]) for mode in ("none", "full") for seed in range(3)]
     made += [row("1*16", "none", seed, [9000]) for seed in range(3)]
-    assert "3 per architecture and mode" in notes_of(cells_of(build_frame(made)))[0]
+    first, missing = notes_of(cells_of(build_frame(made)))
+    assert "3 per architecture and mode" in first
+    assert missing.endswith("; no trial of 1 of the 4 pairs of these architectures and modes.")
     made += [row("1*16", "full", seed) for seed in range(3)]
     first, missing = notes_of(cells_of(build_frame(made)))
     assert "; 0 to 3 per architecture and mode (2 architectures, 2 modes)" in first
     assert "3 trials missing" in missing
+    assert "pairs of these" not in missing

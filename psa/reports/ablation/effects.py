@@ -27,7 +27,7 @@ from psa.reports.rendering.paired import (
     effect_note,
     paired_cells,
     paired_columns,
-    restriction_note,
+    sign_flip_interval_note,
     with_marks,
 )
 from psa.reports.rendering.tables import Column, Table
@@ -81,7 +81,7 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 
 def _on_tests(found: Sequence[Paired]) -> str:
     """Return a note on the tests of a table, on its intervals and on its effects."""
-    return _floor(found) + restriction_note((each.low, each.high) for each in found) + effect_note(found)
+    return _floor(found) + sign_flip_interval_note(found) + effect_note(found)
 
 
 def _floor(found: Sequence[Paired]) -> str:

@@ -45,7 +45,9 @@ def notes_of(cells: Cells) -> list[str]:
 
 
 def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> str:
-    """Return a note on missing trials. archs, modes: those with a finished trial."""
+    """Return a note on trials that are missing or were not requested. archs, modes: those with a finished
+    trial.
+    """
     statuses: Counter[str] = Counter()
     for each in cells.trials.values():
         statuses.update(each.statuses)
@@ -56,6 +58,10 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
     ):
         if absent:
             parts.append(f"no trial of {what}{join_names(absent, _NAMED)}")
+    pairs = [(arch, mode) for arch in archs for mode in modes]
+    unused = sum(pair not in cells.trials for pair in pairs)
+    if unused:
+        parts.append(f"no trial of {unused:,} of the {len(pairs):,} pairs of these architectures and modes")
     return f"Not there: {'; '.join(parts)}." if parts else ""
 
 

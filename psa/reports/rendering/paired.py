@@ -51,6 +51,18 @@ def restriction_note(intervals: Iterable[tuple[float, float]]) -> str:
     return f" Intervals are restricted to -{_MOST} to {_MOST}." if restricted else ""
 
 
+def sign_flip_interval_note(found: Sequence[Paired]) -> str:
+    """Return notes, each after a space, on t intervals beside sign-flip tests: where they are restricted,
+    and where they include 0 beside a small p; "" without either.
+    """
+    apart = any(each.low <= 0 <= each.high and each.p < ALPHA for each in found)
+    skewed = (
+        f" Where an interval includes 0 beside p < {ALPHA:g}, the differences are skewed: the interval "
+        "assumes that they scatter normally, the test does not."
+    )
+    return restriction_note((each.low, each.high) for each in found) + skewed * apart
+
+
 def effect_note(found: Iterable[Paired]) -> str:
     """Return a note, after a space, on effects that are not shown as numbers; "" without any."""
     effects = [each.effect for each in found if each.n >= LEAST_N]
