@@ -9,6 +9,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from psa.reports.activations import report
 from psa.reports.activations.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.activations.run_folders import run_folders, run_name
 from psa.reports.activations.tables import comparisons, results_table
+from psa.reports.activations.text import dead_arms_text
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.tables import Bold
 from psa.storage.records.record import encode_record, storable
@@ -441,3 +443,11 @@ def test_trials_of_two_splits_are_two_arms(store: Store) -> None:
     both = pd.concat([rows, rows.assign(split_seed=7, id=rows["id"].astype(str) + "x")], ignore_index=True)
     assert "split_seed" in varying(both)
     assert len(arms_of(both, varying(both))) == 2 * len(arms_of(rows, varying(rows)))
+
+
+def test_seeds_that_learned_nothing_are_set_apart_from_the_setting_before_them() -> None:
+    """Without brackets "temperature 1 2 of 3" read as a temperature of 12, or as two temperatures."""
+    arm = SimpleNamespace(n=3, dead=lambda: 2, label=lambda keys: "Identity, temperature 1")
+    found = SimpleNamespace(dead=[], there=[arm], keys=())
+    (text,) = dead_arms_text(found)  # type: ignore[arg-type]
+    assert text.startswith("In some seeds nothing was learned: Identity, temperature 1 (2 of 3). ")

@@ -170,6 +170,24 @@ def test_a_short_text_of_a_trial_takes_one_line(tmp_path: Path) -> None:
     assert browsed(tmp_path, page, SCRIPT % script) == {"errors": [], "lines": [1, 1, 1, 1], "fits": True}
 
 
+@NEEDS
+def test_the_list_of_trials_shows_its_accuracies_on_a_usual_screen(tmp_path: Path) -> None:
+    """Beside an activation, a temperature and an arm, accuracies stood to the right of the page."""
+    frame = build_frame([row("2*8", "none", seed) for seed in range(4)])
+    names = {"Activation": "RescaledReLU(scale=100)", "Architecture": "1*512, 1*256, 1*128"}
+    arms = {
+        str(name): names | {"Temperature": f"0.{at}", "Arm": f"RescaledReLU(scale=100), temperature 0.{at}"}
+        for at, name in enumerate(frame["id"].unique())
+    }
+    page = replace(page_of(tmp_path), trials=index_trials(frame, {}, arms))
+    script = """
+      await ready();
+      const box = document.querySelector("#trials .scroll"), hidden = box.scrollWidth - box.clientWidth;
+      done({ heads: box.querySelectorAll("th").length, hidden });
+    """
+    assert browsed(tmp_path, page, SCRIPT % script) == {"errors": [], "heads": 9, "hidden": 0}
+
+
 def test_trials_of_one_arm_stand_together() -> None:
     """A frame knows no arms: those of one architecture and mode were mixed, seed by seed."""
     frame = build_frame(

@@ -281,6 +281,15 @@ def test_no_panel_of_the_enlarged_row_is_empty() -> None:
     assert not any("enlarged" in note for note in notes_in(figure))
 
 
+def test_captions_of_depths_say_of_one_width_what_holds_for_it() -> None:
+    """One panel shares its axes with no other; bars leave the enlarged range at its upper end as well."""
+    one, two = results({"GloNet": (3, 4)}), results({"GloNet": (3, 4)}, widths=(4, 8))
+    for draw in (accuracy_figure, lambda found: speed_figure(found, {})):
+        assert not any("share their axes" in note for note in notes_in(draw(one)))
+        assert any("share their axes" in note for note in notes_in(draw(two)))
+    assert any("What lies outside the enlarged range" in note for note in notes_in(accuracy_figure(one)))
+
+
 def test_the_panels_of_depths_share_their_axes_and_say_so() -> None:
     """In each row; the enlarged row shows no interval whose mean is below it, but its line goes on there: one
     from 24 to 60 layers would say that 50 are between them.

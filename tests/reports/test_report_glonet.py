@@ -341,8 +341,9 @@ def test_the_verdict_on_depth_at_its_edges(low: float, high: float, said: str) -
     ("outputs", "said"),
     [
         ([1.0] * 199, "even"),
-        ([0.0] * 181 + [1.0] * 18, "leaning to the last layers"),  # a ResMLP of 100 blocks was called even
-        ([0.4] * 8 + [1.0] * 191, "leaning to the last layers"),
+        ([0.0] * 181 + [1.0] * 18, "leaning to later layers"),  # a ResMLP of 100 blocks was called even
+        ([0.4] * 8 + [1.0] * 191, "leaning to later layers"),
+        ([0.0] * 8 + [1.0] * 20 + [0.0] * 21, "leaning to later layers"),  # which are not the last ones
         ([0.6] * 8 + [1.0] * 191, "even"),
         ([3.0] * 8 + [1.0] * 191, "leaning to the first layers"),
         ([1.9] * 8 + [1.0] * 191, "even"),

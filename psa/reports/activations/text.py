@@ -107,7 +107,7 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
         )
     some = [arm for arm in found.there if 0 < arm.dead() < arm.n]
     if some:
-        parts = [f"{arm.label(found.keys)} {arm.dead()} of {arm.n}" for arm in some]
+        parts = [f"{arm.label(found.keys)} ({arm.dead()} of {arm.n})" for arm in some]
         yield (f"In some seeds nothing was learned: {_listed(parts)}. The means of these arms are of both.")
 
 

@@ -61,7 +61,7 @@ _EVEN: Final = 0.1  # how far a share may be from that of equal use
 _TIMES: Final = 2.0  # and by which factor, since in a deep network the first layers have few percent
 
 LayerVerdict = Literal[
-    "concentrated", "even", "uneven", "leaning to the first layers", "leaning to the last layers", "short"
+    "concentrated", "even", "uneven", "leaning to the first layers", "leaning to later layers", "short"
 ]
 # The verdicts and their conditions: the first that holds counts. share: of the first layers in the total
 # mean output; equal: their share if all layers were used equally; holding: layers that hold MOST of the
@@ -74,7 +74,7 @@ LAYER_VERDICTS: Final[tuple[tuple[LayerVerdict, Callable[[float, float, float], 
         lambda share, equal, holding: share > min(equal + _EVEN, equal * _TIMES) + _ROUNDING,
     ),
     (
-        "leaning to the last layers",
+        "leaning to later layers",
         lambda share, equal, holding: share < max(equal - _EVEN, equal / _TIMES) - _ROUNDING,
     ),
     ("uneven", lambda share, equal, holding: holding < MOST / _TIMES),

@@ -235,7 +235,8 @@ def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         "missing for trials that learned nothing. Use: concentrated where the first 8 layers (4 of fewer "
         f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points "
         "and a "
-        f"factor of two and no half of the layers holds {100 * MOST:g} %.",
+        f"factor of two and no half of the layers holds {100 * MOST:g} %. Later layers: all those after the "
+        "first 8 (4), which may be in the middle.",
     )  # fmt: skip
 
 

@@ -111,8 +111,9 @@ def accuracy_figure(results: GlonetResults) -> Figure:
         how = (
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
         )
-        how += "distances. The panels of a row share their axes."
-        how += "" if shown is None else " What lies below the enlarged range is in the panel above it."
+        how += "distances."
+        how += " The panels of a row share their axes." if count > 1 else ""
+        how += "" if shown is None else " What lies outside the enlarged range is in the panel above it."
         return finish_panels(figure, results, handles, [how, _left_out(results)])
 
 
@@ -124,7 +125,8 @@ def _left_out(results: GlonetResults) -> str:
 def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
     """Plot milliseconds per epoch and trial over depth, as the table has them."""
     with plot_style():
-        figure, axes = panels("Training speed", 1, min(len(results.features), _COLUMNS), 1.9)
+        count = min(len(results.features), _COLUMNS)
+        figure, axes = panels("Training speed", 1, count, 1.9)
         for ax, features in zip(axes[0], results.features, strict=False):
             # no interval: that of two or three packs reaches below 0, where a logarithmic axis has no place
             plot_depths(
@@ -140,7 +142,8 @@ def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> F
         _one_range([ax for ax in axes[0] if ax.lines])
         axes[0][0].set_ylabel("milliseconds per epoch and trial")
         how = "The time of a pack divided by the epochs of all its trials. Marks: mean over packs; dots: "
-        how += "packs. Depths stand at equal distances. The panels share their axes."
+        how += "packs. Depths stand at equal distances."
+        how += " The panels share their axes." if count > 1 else ""
         return finish_panels(figure, results, map(model_line, results.models), [how, _left_out(results)])
 
 

@@ -165,8 +165,8 @@ def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
             "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
-            f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that "
-            "learned. The panels share the axis of accuracy."
+            f"marks: of each seed the smallest k from which on it is within {NEAR:g} point of the whole "
+            "network, if that learned. The panels share the axis of accuracy."
         )
         return finish_panels(figure, results, handles, [how])
 

@@ -150,6 +150,9 @@ function trialPages(index) {
       row.append(head);
     }
     table.tHead.replaceChildren(row);
+    const width = name => Math.max(...(index.labels[name] || name).split(" ").map(word => word.length),
+      ...all.map(at => Math.min(show(value(at, name), name).length, 24))) + 2;
+    table.style.setProperty("--letters", index.listed.map(width).reduce((sum, each) => sum + each, 0));
     const fill = (ordered, most = LIST) => {
       table.tBodies[0].replaceChildren(...ordered.slice(0, most).map(at => {
         const line = make("tr", "", { tabindex: 0, "data-trial": at });
