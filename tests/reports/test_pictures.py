@@ -258,11 +258,11 @@ def test_a_pack_is_one_measurement_of_speed() -> None:
     seconds = {network: np.array([0.010, 0.010, np.nan]) for network in found.trained}
     seconds[Network(4, 4, "GloNet")] = np.array([0.010, 0.010, 0.016])
     rows = speed_table(found, seconds).rows
-    packs, cell = rows[0][-2:]
+    packs, _, cell = rows[0][-3:]
     assert isinstance(cell, MeanSd)
     assert (packs, cell.n, cell.expected) == (1, 1, 1)
     assert np.isnan(cell.sd)
-    packs, cell = rows[1][-2:]
+    packs, _, cell = rows[1][-3:]
     assert isinstance(cell, MeanSd)
     assert (packs, cell.n) == (2, 2)
     assert cell.mean == pytest.approx(13)
@@ -308,6 +308,31 @@ def test_the_panels_of_depths_share_their_axes_and_say_so() -> None:
         below += int((means < low).sum())
     assert below == 1
     assert any("share their axes" in note for note in notes_in(figure))
+
+
+def test_the_caption_of_the_enlarged_row_names_trials_inside_its_range_that_it_hides() -> None:
+    """A trial of 88.1 % lies inside a range that its mean of 59 % is below, and has no dot there."""
+    found = results({"GloNet": (3, 4)})
+    assert not any("each mean below it" in note for note in notes_in(accuracy_figure(found)))
+    deep = Network(4, 4, "GloNet")
+    tests = np.array([30.0, 60.0, 88.1])
+    found.trained[deep] = replace(found.trained[deep], test=tests)  # type: ignore[index]
+    figure = accuracy_figure(found)
+    low, high = figure.axes[1].get_ylim()
+    assert low <= tests[2] <= high
+    dots = [line.get_ydata() for line in figure.axes[1].lines if line.get_marker() == "."]
+    assert [len(values) for values in dots] == [3, 0]
+    assert any("the trials of each mean below it" in note for note in notes_in(figure))
+
+
+def test_packs_are_compared_by_a_size_that_the_table_states() -> None:
+    """The text says to compare packs of one size, so each row has the sizes of its packs."""
+    found = results({"GloNet": (3, 4)})
+    seconds = {network: np.array([0.010, 0.010, 0.016]) for network in found.trained}
+    sizes = {Network(4, 3, "GloNet"): np.array([2.0, 2.0, 1.0]), Network(4, 4, "GloNet"): np.full(3, np.nan)}
+    table = speed_table(found, seconds, sizes)
+    assert table.columns[-2].name == "Trials per pack"
+    assert [row[-2] for row in table.rows] == ["1 to 2", None]
 
 
 def arm(name: str, *tests: float) -> Arm:

@@ -34,7 +34,7 @@ from psa.reports.glonet import claims, document, report
 from psa.reports.glonet.figures.layers import plot_exits, plot_usage
 from psa.reports.glonet.layer_use import Use, uses_of
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, glonet_results, seconds_of
-from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note, usage_table
 from psa.reports.plotting.style import new_figure
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
@@ -405,7 +405,12 @@ def test_concentration_is_measured() -> None:
     assert leaning.verdict == "leaning to the first layers"
     head = next(claims.usage(study, {even.network: even, leaning.network: leaning}))
     assert "not concentrated in the first layers in any of 2 GloNets; it leans to them in 1, by" in head
-    assert use(6, [1.0] * 5, [98.0] * 5).verdict == "short"
+    short = use(6, [1.0] * 5, [98.0] * 5)
+    assert short.verdict == "short"
+    study = depths(made("GloNet", 6, [98.0]), made("GloNet", 10, [98.0]))
+    head = next(claims.usage(study, {short.network: short, even.network: even}))
+    assert "in any of 1 GloNet of 8 or more hidden layers, by" in head  # not all of those that the table has
+    assert "Too few layers: fewer than 8 hidden layers." in usage_table(study, {short.network: short}).note
 
 
 def test_exits_are_of_networks_that_learned() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from psa.analysis.stats import LEAST_N, Paired, Values, paired, present
 from psa.core.formatting import join_names, pluralize
-from psa.reports.glonet.layer_use import NEAR, Use, telling
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
+from psa.reports.glonet.layer_use import FIRST, NEAR, Use, telling
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, count_range, mean
 from psa.reports.glonet.tables import CHANCE, exits_of, own_columns
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
@@ -193,16 +193,15 @@ def usage(
         if found:
             yield f"No {model} here is deep enough to tell whether it uses only its first layers."
         return
+    many = pluralize(len(judged), model)
+    many += f" of {2 * FIRST[0]} or more hidden layers" if len(judged) < len(found) else ""
     concentrated = [use for use in judged if use.verdict == "concentrated"]
     if len(concentrated) == len(judged):
-        head = f"Use is concentrated in the first layers in all {pluralize(len(judged), model)}"
+        head = f"Use is concentrated in the first layers in all {many}"
     elif not concentrated:
-        head = f"Use is not concentrated in the first layers in any of {pluralize(len(judged), model)}"
+        head = f"Use is not concentrated in the first layers in any of {many}"
     else:
-        head = (
-            f"Use is concentrated in the first layers in {len(concentrated)} of "
-            f"{pluralize(len(judged), model)}"
-        )
+        head = f"Use is concentrated in the first layers in {len(concentrated)} of {many}"
     leaning = sum(use.verdict == "leaning to the first layers" for use in judged)
     head += f"; it leans to them in {leaning}" if leaning else ""
     remark = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
@@ -236,10 +235,9 @@ def exits(results: GlonetResults, uses: Mapping[Network, Use], model: str = "Glo
         if not len(found):
             continue
         hidden = use.exits.shape[1]
-        range_ = (
-            f"{found.min():.0f}" if found.min() == found.max() else f"{found.min():.0f} to {found.max():.0f}"
+        parts.append(
+            f"{count_range(found)} of {hidden} ({each.network.layers} layers of {each.network.features})"
         )
-        parts.append(f"{range_} of {hidden} ({each.network.layers} layers of {each.network.features})")
     if parts:
         yield (
             f"The head of a {model} that reads only the first k hidden layers answers within {NEAR:g} point "

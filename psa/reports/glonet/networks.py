@@ -231,6 +231,29 @@ def seconds_of(results: GlonetResults, store: Store | None) -> dict[Network, Val
     return {network: values for network, values in found.items() if not np.isnan(values).all()}
 
 
+def count_range(counts: Values) -> str:
+    """Return the least and the greatest of some counts, as "2 to 5", or the only one."""
+    least, most = f"{counts.min():.0f}", f"{counts.max():.0f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def pack_sizes_of(results: GlonetResults, store: Store | None) -> dict[Network, Values]:
+    """Return the number of trials in the pack of each trial, seed by seed, from the sidecars of the records;
+    NaN where a sidecar does not state it.
+    """
+    if store is None:
+        return {}
+    return {
+        network: np.array([_pack_size(store, each) for each in trained.done_ids], dtype=np.float64)
+        for network, trained in results.trained.items()
+    }
+
+
+def _pack_size(store: Store, trial: str) -> float:
+    sidecar = store.sidecar(trial) if trial else None
+    return float(sidecar["pack_trials"]) if sidecar and sidecar.get("pack_trials") else float("nan")
+
+
 def _seconds(store: Store, trial: str) -> float:
     sidecar = store.sidecar(trial) if trial else None
     if not sidecar or not sidecar.get("pack_epochs"):

@@ -30,6 +30,7 @@ from psa.reports.glonet.networks import (
     Network,
     Trained,
     glonet_results,
+    pack_sizes_of,
     seconds_of,
 )
 from psa.reports.glonet.training_accuracy import training_accuracies_of, training_accuracy_csv
@@ -103,7 +104,9 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     if seen.uses:
         found["usage"] = glonet_tables.usage_table(results, seen.uses)
     if seen.seconds:
-        found["speed"] = glonet_tables.speed_table(results, seen.seconds)
+        found["speed"] = glonet_tables.speed_table(
+            results, seen.seconds, pack_sizes_of(results, context.store)
+        )
     return found
 
 

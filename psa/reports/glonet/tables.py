@@ -10,7 +10,7 @@ import numpy as np
 from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Interval, Values, paired, present, share_summary, summary
 from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, count_range, mean
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
 from psa.reports.rendering.paired import effect_note, paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
@@ -180,18 +180,23 @@ def own_columns(each: Trained, results: GlonetResults) -> Values:
     return np.where(best > results.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
 
 
-def speed_table(results: GlonetResults, seconds: Mapping[Network, Values]) -> Table:
-    """Return the time per epoch of one trial."""
+def speed_table(
+    results: GlonetResults, seconds: Mapping[Network, Values], sizes: Mapping[Network, Values] | None = None
+) -> Table:
+    """Return the time per epoch of one trial. sizes: trials in the pack of each trial."""
     columns = (
         *_WHO,
         Column("Parameters", "count"),
         Column("Packs", "count"),
+        Column("Trials per pack"),
         Column("Milliseconds per epoch and trial", "mean_sd", 1),
     )
 
     def row(each: Trained) -> tuple[Cell, ...]:
         found = times_of_packs(seconds, each.network)
-        return (*_who(each.network), each.parameters, len(found), mean_sd(1000 * found))
+        packs = present((sizes or {}).get(each.network, np.empty(0)))
+        size = count_range(packs) if len(packs) else None
+        return (*_who(each.network), each.parameters, len(found), size, mean_sd(1000 * found))
 
     return _table("Training speed", "speed", columns, map(row, network_order(results)), _PACKS)
 
@@ -236,7 +241,7 @@ def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points "
         "and a "
         f"factor of two and no half of the layers holds {100 * MOST:g} %. Later layers: all those after the "
-        "first 8 (4), which may be in the middle.",
+        f"first 8 (4), which may be in the middle. Too few layers: fewer than {2 * FIRST[0]} hidden layers.",
     )  # fmt: skip
 
 

@@ -113,8 +113,23 @@ def accuracy_figure(results: GlonetResults) -> Figure:
         )
         how += "distances."
         how += " The panels of a row share their axes." if count > 1 else ""
-        how += "" if shown is None else " What lies outside the enlarged range is in the panel above it."
+        how += "" if shown is None else " What lies outside the enlarged range is in the panel above it"
+        how += _below(results, shown)
         return finish_panels(figure, results, handles, [how, _left_out(results)])
+
+
+def _below(results: GlonetResults, shown: tuple[float, float] | None) -> str:
+    """Return the end of the sentence on the enlarged range: `plot_depths` hides trials inside the range where
+    their mean is below it.
+    """
+    if shown is None:
+        return ""
+    low, _ = shown
+    drawn = [
+        each for network, each in results.trained.items() if network.features in results.features[:_COLUMNS]
+    ]
+    hidden = any(mean(each.test) < low for each in drawn if each.n)
+    return ", and so are the interval and the trials of each mean below it." if hidden else "."
 
 
 def _left_out(results: GlonetResults) -> str:
