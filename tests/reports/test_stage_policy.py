@@ -134,6 +134,20 @@ def test_candidates_of_axes_are_named_by_their_settings(tmp_path: Path) -> None:
     assert names == ["lr=0.001", "lr=0.002"]
 
 
+def test_the_table_of_stages_says_what_a_group_holds(tmp_path: Path) -> None:
+    """A number alone says nothing: lists of variants, settings of one value, or all candidates."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    lists = 'groups = [["plain", "wide"], ["held", "idle"]]'
+    for rule, kind in {
+        lists: "the variants that the grid lists together",
+        'within = ["arch"]': "the candidates of equal arch",
+        "": "all candidates",
+    }.items():
+        (tmp_path / "grouped.toml").write_text(GRID.replace(lists, rule))
+        (table,) = stage_tables([*stage_statuses(load_grid(tmp_path / "grouped.toml"), store)]).values()
+        assert f"A group holds {kind}. A candidate without a group" in table.note
+
+
 def test_a_report_of_a_staged_grid_has_its_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,10 +129,22 @@ def stages_table(stages: Sequence[StageStatus]) -> Table | None:
     )  # fmt: skip
     note = (
         f"Criterion: {_criterion(stages)}. The test split plays no part. Among equal scores the candidate "
-        "that comes first in the grid is taken. A candidate without a group is either always promoted, or "
-        "listed in no group and never promoted."
+        f"that comes first in the grid is taken. {_grouping(stages)} A candidate without a group is either "
+        "always promoted, or listed in no group and never promoted."
     )
     return Table("Candidates promoted to the next stage", "tab:stages", columns, rows, note, long=True)
+
+
+def _grouping(stages: Sequence[StageStatus]) -> str:
+    """Return the sentence on which candidates compete in one group; of each stage if they differ in that."""
+    kinds: dict[str, str] = {}
+    for status in stages[1:]:
+        rule = status.stage.promotion or Promotion()
+        of_equal = f"the candidates of equal {join_names(rule.within)}" if rule.within else "all candidates"
+        kinds[status.stage.name] = "the variants that the grid lists together" if rule.groups else of_equal
+    if len(set(kinds.values())) == 1:
+        return f"A group holds {next(iter(kinds.values()))}."
+    return f"A group holds {'; '.join(f'{kind} (to {name})' for name, kind in kinds.items())}."
 
 
 def _rows(status: StageStatus) -> Iterator[tuple[Cell, ...]]:
