@@ -345,4 +345,14 @@ def test_an_inset_covers_no_interval(worst: int, insets: int) -> None:
     figure = next(convergence(build_frame([*made, row("1*16", "none", 9, [2000, *[worst] * 11])]), ["1*16"]))[
         1
     ]
-    assert len(figure.axes[0].child_axes) == insets
+    found = figure.axes[0].child_axes
+    assert len(found) == insets
+    assert all(each.get_ylim()[0] < 89.68 for each in found)  # 89.9 - 0.226: the whole interval is in it
+
+
+def test_no_line_crosses_the_words_on_zero_r() -> None:
+    """Where ZeroR is below the axis, its text has a ground of its own."""
+    made = [row("1*16", mode, seed, [9000, 9100]) for seed in range(3) for mode in ("none", "full")]
+    figure = next(breakthroughs(build_frame(made)))[1]
+    (text,) = (each for each in figure.axes[0].texts if "below the axis" in each.get_text())
+    assert text.get_bbox_patch() is not None

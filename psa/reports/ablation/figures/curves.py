@@ -84,8 +84,12 @@ def _second_half(ax: Axes, panel: Panel, curve: Curve, base: Curve | None) -> No
     inner = ax.inset_axes(_INSET)
     first = panel.loops // 2
     plot_mode(inner, curve, base)
-    low = min(float(each.mean[first]) for each in panel.curves)
-    high = max(float(np.nanmax(each.best)) for each in panel.curves)
+    drawn = [
+        each[max(0, first - 1) :]
+        for curve in panel.curves
+        for each in (curve.mean, curve.best, *((curve.low, curve.high) if curve.n >= LEAST_N else ()))
+    ]
+    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
     room = 0.08 * max(high - low, 0.05)
     inner.set(xlim=(first, panel.loops), ylim=(low - room, high + room))
     inner.tick_params(labelsize=5, length=1.5, pad=1)
@@ -144,7 +148,8 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
         return min(low, zero_r), max(high, zero_r)
     text = f"ZeroR {zero_r:.2f} %{_beyond(zero_r, low)}"
     if named:
-        ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", **how)
+        back = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # lines pass behind the words
+        ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", bbox=back, zorder=5, **how)
     return low, high
 
 

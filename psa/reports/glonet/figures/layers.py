@@ -204,8 +204,9 @@ def norms_figure(
         figure, axes = _drawn(name, found, draw, ("epoch", "layer"), _BAR)
         _bar(figure, axes[0], norm)
         how = (
-            "Entrywise L1 norm of a layer's weights and biases, divided by that before training (epoch 0); "
-            "mean over seeds. The last layer is the head. The panels share one logarithmic scale."
+            f"Shown: the networks of {model} alone. Entrywise L1 norm of a layer's weights and biases, "
+            "divided by that before training (epoch 0); mean over seeds. The last layer is the head. The "
+            "panels share one logarithmic scale."
         )
         return finish_panels(figure, results, (), [how])
 
