@@ -356,3 +356,14 @@ def test_no_line_crosses_the_words_on_zero_r() -> None:
     figure = next(breakthroughs(build_frame(made)))[1]
     (text,) = (each for each in figure.axes[0].texts if "below the axis" in each.get_text())
     assert text.get_bbox_patch() is not None
+
+
+@pytest.mark.parametrize("loops", [2, 7, 8, 9, 40])
+def test_every_loop_of_the_second_half_is_searched_for_a_late_rise(loops: int) -> None:
+    """Of an even number of loops the first one after the half was left out."""
+    for loop in range(2, loops + 1):
+        lkg = np.where(np.arange(1, loops + 1) < loop, 50.0, 52.0)
+        lkg[1:] += 3.0  # a larger rise at the beginning
+        late = 2 * loop > loops + 1
+        found, gain = largest_gain(lkg)
+        assert (found, round(gain, 6)) == (loop, 5.0 if loop == 2 else 2.0) if late else found == 2

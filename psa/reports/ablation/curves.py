@@ -165,7 +165,7 @@ def largest_gain(lkg: Values) -> tuple[int, float]:
     A rise after half of the loops takes precedence if it is noticeable (1 point).
     """
     rises = np.nan_to_num(np.diff(lkg))
-    half = len(lkg) // 2
+    half = (len(lkg) + 1) // 2 - 1  # rises[at] is that of loop at + 2
     first = half if rises[half:].max(initial=0) >= NOTICEABLE else 0
     at = first + int(rises[first:].argmax())
     return at + 2, float(rises[at])
