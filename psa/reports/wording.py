@@ -106,8 +106,8 @@ def few_trials(most: int) -> str | None:
     if most >= LEAST_N or not most:
         return None
     return (
-        f"No arm has more than {pluralize(most, 'trial')}: below {LEAST_N} there is no interval, no test and "
-        "no verdict, since so few say too little about the scatter between seeds."
+        f"No arm has more than {pluralize(most, 'trial')}. Intervals, tests and verdicts need at least "
+        f"{LEAST_N} trials per arm, because fewer do not show how much the seeds differ."
     )
 
 

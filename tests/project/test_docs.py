@@ -303,7 +303,7 @@ def test_the_readme_shows_a_real_result() -> None:
 
 
 def test_the_readme_says_what_its_picture_shows() -> None:
-    """Which networks are less accurate with ablation, which more, and with how many seeds."""
+    """The networks that it calls less or more accurate with ablation are those of the table."""
     table = ROOT / "results/reports/all/ablation_simplemlp/accuracies.csv"
     with table.open() as file:
         rows = {row["Architecture"]: row for row in csv.DictReader(file) if row["None mean"]}

@@ -159,7 +159,7 @@ def test_an_interval_of_two_seeds_is_not_printed(store: Store) -> None:
 
 
 def test_a_bold_mean_is_explained(store: Store) -> None:
-    """Elsewhere bold is a significant difference. Without a bold mean there is no word of it."""
+    """The note explains a bold mean, which is not a significant difference, only where one is bold."""
     keys = ("activation", "dropout")
     arms = arms_of(tiny().results(model_dir=store.models, results_dir=store.results).frame, keys)
     more = [

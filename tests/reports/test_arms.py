@@ -157,7 +157,9 @@ def test_an_effect_far_beyond_the_scatter_is_not_a_number() -> None:
     assert texts[1].startswith("+0.")
     assert "beyond ±10 is shown as >+10 or <-10" in effect_note(few)
     assert effect_note(few[1:]) == ""
-    assert effect_note([paired([95.0] * 3, [11.35] * 3)]) == " Without any scatter there is no g."
+    assert (
+        effect_note([paired([95.0] * 3, [11.35] * 3)]) == " Hedges' g is not defined for equal differences."
+    )
     assert effect_note([paired([95.0, 96.0], [11.35] * 2)]) == ""
 
 

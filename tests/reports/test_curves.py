@@ -302,7 +302,7 @@ def test_the_text_at_a_jump_covers_no_curve() -> None:
 
 
 def test_a_title_calls_no_early_rise_late() -> None:
-    """Where some of the shown rises are late and others are not."""
+    """The title counts the late rises if only some of those shown are late."""
     late = [row("3*3", "none", seed, [1500, *[4000] * 3, 4400, 4400]) for seed in (0, 1)]
     early = [row("2*8", "none", seed, [1500, *[4000] * 5]) for seed in (0, 1)]
     figure = next(breakthroughs(build_frame([*late, *early])))[1]
@@ -351,7 +351,7 @@ def test_an_inset_covers_no_interval(worst: int, insets: int) -> None:
 
 
 def test_no_line_crosses_the_words_on_zero_r() -> None:
-    """Where ZeroR is below the axis, its text has a ground of its own."""
+    """If ZeroR is below the axis, its text has a white background."""
     made = [row("1*16", mode, seed, [9000, 9100]) for seed in range(3) for mode in ("none", "full")]
     figure = next(breakthroughs(build_frame(made)))[1]
     (text,) = (each for each in figure.axes[0].texts if "below the axis" in each.get_text())
@@ -360,7 +360,7 @@ def test_no_line_crosses_the_words_on_zero_r() -> None:
 
 @pytest.mark.parametrize("loops", [2, 7, 8, 9, 40])
 def test_every_loop_of_the_second_half_is_searched_for_a_late_rise(loops: int) -> None:
-    """Of an even number of loops the first one after the half was left out."""
+    """For an even number of loops, the first loop of the second half was left out."""
     for loop in range(2, loops + 1):
         lkg = np.where(np.arange(1, loops + 1) < loop, 50.0, 52.0)
         lkg[1:] += 3.0  # a larger rise at the beginning

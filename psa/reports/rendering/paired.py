@@ -70,7 +70,7 @@ def effect_note(found: Iterable[Paired]) -> str:
         f" Hedges' g beyond \u00b1{_MOST_EFFECT} is shown as >+{_MOST_EFFECT} or <-{_MOST_EFFECT}: the "
         "differences scatter too little to estimate it."
     )
-    constant = " Without any scatter there is no g."
+    constant = " Hedges' g is not defined for equal differences."
     large = any(abs(effect) > _MOST_EFFECT for effect in effects)
     return beyond * large + constant * bool(np.isnan(effects).any())
 
