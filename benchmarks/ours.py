@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import serving
 import torch
 
-from psa.data.splits import Splits, load_splits
-from psa.engine.batches import Batches, batch_order
+from psa.data.splits import Split, Splits, load_splits
+from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
@@ -26,6 +27,21 @@ from psa.specs.training import MODES
 from psa.specs.trial import Trial, training_key
 from psa.storage.trial_state import encode_state
 
+BATCH = 256
+FEWEST_STEPS = 2
+SLICES = 4  # parts of a timed slice, each the first steps of an epoch
+
+
+class FirstBatches(Batches):
+    """The first batches of an epoch. Their samples are drawn from all, which no cache holds."""
+
+    def __init__(self, rows: Sequence[RowSettings], split: Split, steps: int) -> None:
+        super().__init__(rows, split, BATCH)
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return min(self.steps, super().__len__())
+
 
 def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
     """Return the trials of one architecture of the grid: six modes, ten seeds."""
@@ -37,7 +53,7 @@ def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
             seed=seed,
             data=DataSpec(),
             lr=1e-4,
-            batch_size=256,
+            batch_size=BATCH,
             weight_decay=1e-4,
             dropout=0.1,
         )
@@ -63,14 +79,20 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     active = StackedParams.stacked([net.initial(row.seed) for row in rows])
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
-    train = splits.train.first(2 * 256)
-    times = []
-    begun = time.perf_counter()
-    while len(times) < 2 or time.perf_counter() - begun < task["seconds"]:
-        batches = Batches(rows, train, 256)
+
+    def seconds_of(steps: int) -> float:
+        """Return the seconds of a step in the first steps of an epoch."""
+        batches = FirstBatches(rows, splits.train, steps)
         epoch = partial(train_epoch, net, rows, active, gradients, optimizer, batches)
-        times.append(seconds_per_step(epoch, len(batches)))
-    step = sum(times[1:]) / len(times[1:])
+        return seconds_per_step(epoch, len(batches))
+
+    begun = time.perf_counter()
+    seconds_of(FEWEST_STEPS)  # warms up
+    steps = max(FEWEST_STEPS, int(task["seconds"] / SLICES / seconds_of(FEWEST_STEPS)))
+    times = [seconds_of(steps)]
+    while time.perf_counter() - begun < task["seconds"]:
+        times.append(seconds_of(steps))
+    step = sum(times) / len(times)
     part = splits.val.first(1000)
     evaluate(net, active, part)
     start = time.perf_counter()
@@ -80,7 +102,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     encode_state(states[0])
     checkpoint = time.perf_counter() - start
     return {
-        "epoch": (step * -(-len(splits.train) // 256) + evaluation) / len(pack),
+        "epoch": (step * -(-len(splits.train) // BATCH) + evaluation) / len(pack),
         "checkpoint": checkpoint,
         "trained": len(trials) / len(pack),
     }

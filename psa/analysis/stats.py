@@ -174,8 +174,15 @@ def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
     return Difference(value, value - half, value + half, p)
 
 
+def all_equal(differences: Values) -> bool:
+    """Return True if all of at least one difference are equal, the rounding of decimal fractions aside, which
+    would otherwise be taken for scatter.
+    """
+    return bool(np.ptp(differences) <= _ROUNDING)
+
+
 def _effect(differences: Values) -> float:
-    if np.ptp(differences) <= _ROUNDING:  # else the rounding of decimal fractions would be taken for scatter
+    if all_equal(differences):
         return 0.0 if abs(differences[0]) <= _ROUNDING else float("nan")
     n, sd = len(differences), float(differences.std(ddof=1))
     return float(differences.mean()) / sd * (1 - 3 / (4 * (n - 1) - 1))
@@ -239,6 +246,6 @@ def t_test(one: ArrayLike, other: ArrayLike) -> float:
     differences = present(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
     if len(differences) < LEAST_N:
         return float("nan")
-    if np.ptp(differences) <= _ROUNDING:
+    if all_equal(differences):
         return float(abs(differences[0]) <= _ROUNDING)
     return float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)

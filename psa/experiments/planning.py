@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from psa.execution.cost_model import CostModel, memory_bytes
 from psa.execution.devices import DeviceSlot, device_slots
@@ -13,8 +14,10 @@ from psa.execution.machine import DeviceName
 from psa.execution.packing import groups_of, packed
 from psa.specs.trial import Pack, Trial
 from psa.storage.locks import lock_trials
-from psa.storage.records.equal_training import record_of_equal, training_of
+from psa.storage.records.equal_training import equal_training_key, record_of_equal
 from psa.storage.store import Store
+
+_OF_TRAINING: Final = ("pack_", "train_samples_per_second")  # facts of a sidecar that a copied result lacks
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,22 @@ def take_equal_results(trials: Sequence[Trial], horizon: int, store: Store) -> i
     Only records are stored, no states. A trial that has a record of fewer loops is left to continue.
     """
     survey = store.progress(trials, horizon)
-    finished = {training_of(trial): trial for trial in survey.done}
+    finished = {equal_training_key(trial): trial for trial in survey.done}
     finished.pop(None, None)
-    pairs = [(trial, finished.get(training_of(trial))) for trial in survey.pending]
+    pairs = [(trial, finished.get(equal_training_key(trial))) for trial in survey.pending]
     return sum(_taken(trial, source, store) for trial, source in pairs if source is not None)
 
 
 def _taken(trial: Trial, source: Trial, store: Store) -> bool:
-    """Store the result of another trial for a trial. Return False if it is held or has a record."""
+    """Store the result of another trial for a trial. Return False if it is held or has a record, or if the
+    other one has no record that can serve it.
+    """
     with lock_trials(store, [trial]) as free:
         stored = store.read(source)
         record = None if stored is None else record_of_equal(stored, trial)
         if not free or record is None or store.read(trial) is not None:
             return False
         machine = store.sidecar(source.id) or {}
-        facts = {name: fact for name, fact in machine.items() if not name.startswith("pack_")}
+        facts = {name: fact for name, fact in machine.items() if not name.startswith(_OF_TRAINING)}
         store.write(trial, record, facts | {"copied_from": source.id})
         return True

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from psa.data.splits import Split, Splits
+from psa.engine import batches as train_batches
 from psa.engine import train_step
 from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.cuda_graph import CudaGraphStep
@@ -101,6 +102,7 @@ def test_a_step_that_is_played_back_trains_as_one_that_is_run(
     # a GPU draws the same masks by tensors (tests/nn/test_nets.py) and has no use for numba
     monkeypatch.setattr(Dropout, "_masks_by_numpy", Dropout._masks_by_torch)
     monkeypatch.setattr(compiled, "is_installed", lambda: False)
+    monkeypatch.setattr(train_batches, "is_installed", lambda: False)
     taped = trained(family, arch, small.train)
     assert all(torch.equal(one, other) for one, other in zip(plain, taped, strict=True))
     names = {str(func) for tape in Taped.tapes for func, *_ in tape.operations}

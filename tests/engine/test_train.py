@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_gathered_bytes_have_the_bits_of_the_images(
     assert torch.equal(plain[last][0].x, fast[last][0].x)
 
 
+def test_few_samples_are_gathered_by_numba_where_it_is_loaded(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not repay the import, but a pack whose layers need numba has paid it."""
+    numba = pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    split = load_splits(DataSpec(), data_dir).train.first(300)
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    assert Batches([ROW], split, 256)._gather_pixels is not None
+    monkeypatch.delitem(sys.modules, "numba")
+    assert Batches([ROW], split, 256)._gather_pixels is None
+
+
 def test_trials_of_a_seed_and_loop_share_one_batch() -> None:
     """Six modes of two seeds read two batches a step, not twelve: neighbours are one group."""
     rows = [replace(ROW, seed=seed, dropout=0.1 * mode) for seed in (8, 9) for mode in range(6)]
@@ -164,7 +177,7 @@ def first_pixel_dark(split: Split) -> Split:
     """The same images with a first pixel that is always 0, so that no gradient reaches its weights."""
     images = split.images.clone()
     images[:, 0] = 0
-    return replace(split, images=images)
+    return replace(split, images=images, pixels=None)
 
 
 def test_decay_shrinks_by_its_factor_and_nothing_else_does(small: Splits) -> None:

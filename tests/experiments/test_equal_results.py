@@ -11,7 +11,8 @@ from paths import ROOT
 from psa.cli.app import PSA, run
 from psa.experiments.grid import load_grid
 from psa.specs.training import Ablation
-from psa.storage.records.equal_training import record_of_equal, training_of
+from psa.specs.trial import Leg
+from psa.storage.records.equal_training import equal_training_key, record_of_equal
 from psa.storage.store import Store
 
 GRID = ROOT / "reproduction/smoke.toml"
@@ -54,7 +55,7 @@ def test_copied_records_have_the_bytes_of_trained_ones(
     machine = store_of(copied).sidecar(decay.id)
     assert machine is not None
     assert machine["copied_from"] == none.id
-    assert not [name for name in machine if name.startswith("pack_")]
+    assert not [name for name in machine if name.startswith(("pack_", "train_samples"))]
     assert (
         run(PSA, ["verify", "--results-dir", f"{copied}/results", "--data-dir", str(data_dir), "--replay=2"])
         == 0
@@ -77,7 +78,7 @@ def test_only_a_decay_too_weak_to_change_a_weight_equals_none() -> None:
         part = f"arch=1*4 mode={mode} seed={seed}"
         named = dict(each.split("=", 1) for each in (*WEAK, *settings))
         (found,) = load_grid(GRID, [f"{key}={value}" for key, value in named.items()], part).trials
-        return training_of(found)
+        return equal_training_key(found)
 
     assert training(mode="none") == training() is not None
     others = [training(seed=1)] + [
@@ -86,8 +87,12 @@ def test_only_a_decay_too_weak_to_change_a_weight_equals_none() -> None:
     assert len({training(), *others}) == 5
     assert training("patience=3") not in [None, training()]
     switched = Ablation(mode="none", switch=("2:full",))
-    assert training_of(trial("1*4").model_copy(update={"intervention": switched})) is None
+    assert equal_training_key(trial("1*4").model_copy(update={"intervention": switched})) is None
     assert training(mode="hidden") is None
+    plain = trial("1*4")
+    earlier = Leg(until=1, model=plain.model, method=plain.method, intervention=plain.intervention)
+    assert equal_training_key(plain) is not None
+    assert equal_training_key(plain.model_copy(update={"legs": (earlier,)})) is None
 
 
 def test_a_record_with_files_serves_its_own_trial_only() -> None:

@@ -303,6 +303,24 @@ def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> 
     assert facts["Trials"] == "3 expected per architecture and mode"
 
 
+def test_the_best_mean_names_every_cell_that_has_it() -> None:
+    """Mode decay often equals mode none to the bit, and untrainable networks equal each other."""
+    best = {("1*4", mode): [90.0, 91.0] for mode in ("none", "decay")}
+    made = frame(best | {("1*8", "none"): [90.0, 90.0]})
+    assert _details(made)["Best mean bounty"].startswith("1*4, modes none, decay; n = 2")
+    alike = frame({(arch, "none"): [11.02, 11.02] for arch in ("1*4", "8*1", "4*1")})
+    detail = _details(alike)["Best mean bounty"]
+    assert detail.startswith("1*4, mode none; n = 2")
+    assert detail.endswith("; equal: 2 cells of other architectures; not above ZeroR")
+
+
+def _details(made: pd.DataFrame) -> dict[str, str]:
+    """The details of the headlines of a frame, by name."""
+    context = ReportContext(Path("unused"))
+    page = report.page(made, context, report.tables(made, context), {})
+    return {fact.name: fact.detail for fact in page.facts}
+
+
 def test_the_partners_are_counted_if_there_are_any() -> None:
     """It said that 0 of 0 networks meet their partners."""
 

@@ -451,3 +451,11 @@ def test_seeds_that_learned_nothing_are_set_apart_from_the_setting_before_them()
     found = SimpleNamespace(dead=[], there=[arm], keys=())
     (text,) = dead_arms_text(found)  # type: ignore[arg-type]
     assert text.startswith("In some seeds nothing was learned: Identity, temperature 1 (2 of 3). ")
+
+
+def test_an_arm_that_learned_nothing_is_judged_at_its_best_epoch() -> None:
+    """Single epochs may lie further from ZeroR, and "within" would deny those below it."""
+    arm = SimpleNamespace(n=3, dead=lambda: 3)
+    found = SimpleNamespace(dead=[arm], there=[arm], keys=(), zero_r=10.88, named=lambda arms: "Identity")
+    (text,) = dead_arms_text(found)  # type: ignore[arg-type]
+    assert "at its best epoch no seed of Identity was more than 1 point above ZeroR" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_frames import FEW, frame, row
+from made_up_frames import frame, row
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -246,8 +246,8 @@ def test_breakthroughs_are_marked_at_their_loop() -> None:
 @pytest.mark.parametrize(
     ("late", "title"),
     [
-        (4020, "Largest rises; none of 1 point or more in the second half of the loops"),
-        (4200, "Late breakthroughs"),
+        (4020, "Largest rises of this architecture, below 1 point in the second half of the loops"),
+        (4200, "Largest rises of the best trial in the second half of the loops"),
     ],
 )
 def test_a_small_late_rise_is_not_denied(late: int, title: str) -> None:
@@ -258,9 +258,17 @@ def test_a_small_late_rise_is_not_denied(late: int, title: str) -> None:
 
 
 def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
-    """The four of the study as far as they are there; without them what the rows hold."""
-    assert "10*10" in texts(next(breakthroughs(frame(FEW)))[1])
-    assert "3*3" in texts(next(breakthroughs(frame(("1*16", "3*3"))))[1])
+    """The four of the study if all are there; otherwise the best trials that rose most, all of them searched:
+    a figure of two of the four said of the others, which rose late, nothing.
+    """
+    four = frame(("18*18", "10*10", "17*17", "4*2", "1*16"))
+    assert "Shown: the 4 architectures of the published figure." in texts(next(breakthroughs(four))[1])
+    late = [row("8*8", "none", seed, [1500, *[4000] * 3, 6000, 6000]) for seed in (0, 1)]
+    early = [row("10*10", "none", seed, [1500, *[4000] * 5]) for seed in (0, 1)]
+    rows = build_frame([*early, *late])
+    assert [jump.arch for jump in latest_jumps(rows, cells_of(rows))] == ["8*8", "10*10"]
+    figure = next(breakthroughs(rows))[1]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["8*8", "10*10"]
     nothing = build_frame([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
     assert list(breakthroughs(nothing)) == []
     with pytest.raises(ValueError, match="must have one"):
@@ -288,7 +296,8 @@ def test_a_target_whose_trials_all_failed_says_so() -> None:
 def test_the_text_at_a_jump_covers_no_curve() -> None:
     """It stood in a white box on the very curve whose jump it names."""
     steps = [1000, 2000, *range(5000, 5900, 100), 6300, 6300]
-    made = build_frame([row("3*3", "none", seed, [step - 90 * seed for step in steps]) for seed in range(3)])
+    curves = [[step - 90 * seed for step in steps] for seed in range(3)]
+    made = build_frame([row("3*3", "none", seed, curve) for seed, curve in enumerate([*curves, steps[:3]])])
     jump = jumps_of(made, cells_of(made), ["3*3"])[0]
     figure = next(breakthroughs(made))[1]
     figure.canvas.draw()
@@ -306,7 +315,7 @@ def test_a_title_calls_no_early_rise_late() -> None:
     late = [row("3*3", "none", seed, [1500, *[4000] * 3, 4400, 4400]) for seed in (0, 1)]
     early = [row("2*8", "none", seed, [1500, *[4000] * 5]) for seed in (0, 1)]
     figure = next(breakthroughs(build_frame([*late, *early])))[1]
-    name = "Late breakthroughs in 1 of 2 architectures, the largest rises of the others"
+    name = "Late rises of 1 of 2 architectures, the largest rises of the others"
     assert [text.get_text() for text in figure.texts] == [name]
 
 
@@ -320,9 +329,16 @@ def test_a_figure_of_some_architectures_says_why_these() -> None:
     chosen, why = curve_choice(cells_of(rows))
     assert all(arch in why for arch in chosen)
     assert why in notes_in(next(convergence(rows, chosen, why=why))[1])
-    assert "Shown: 1 architecture of the 4 of the published figure." in texts(
-        next(breakthroughs(frame(("10*10", "1*16"))))[1]
-    )
+
+
+def test_of_equal_best_trials_the_first_is_shown() -> None:
+    """That of the earliest loop, then of the least seed, then of the first mode, as the note says."""
+    curves = {"hidden": [1500, 4000], "none": [1500, 4000], "decay": [4000, 4000]}
+    rows = [row("3*3", mode, seed, curve) for mode, curve in curves.items() for seed in (1, 0)]
+    best = best_trials(build_frame(rows).drop_duplicates("id")).iloc[0]
+    assert (best["mode"], best["seed"]) == ("decay", 0)
+    best = best_trials(build_frame(rows[:4]).drop_duplicates("id")).iloc[0]
+    assert (best["mode"], best["seed"]) == ("none", 0)
 
 
 @pytest.mark.parametrize(("seeds", "shown"), [(2, False), (3, True)])

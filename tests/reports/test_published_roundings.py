@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_frames import row
 
+from psa.analysis.frame_schema import build_frame
 from psa.analysis.published import published_trials
 from psa.reports.ablation.cells import Trials, cells_of
-from psa.reports.ablation.markdown import summary_markdown
+from psa.reports.ablation.markdown import convergence_markdown, lkg_markdown, summary_markdown
 from psa.reports.ablation.tables import accuracy_table
 from psa.specs.training import MODES
 
@@ -62,3 +64,34 @@ def test_equal_means_of_other_numbers_of_trials_are_shown_as_equal() -> None:
     pairs = [(9500 + apart, 9659 - apart) for apart in range(60)]
     means = {Trials(np.array(pair, dtype=float), 10_000, Counter()).mean for pair in pairs}
     assert len(means) == 1
+
+
+@pytest.mark.parametrize("n", [2, 10])
+def test_a_mean_is_the_same_number_in_every_listing(n: int) -> None:
+    """The last LKG is the bounty; the mean of 90.00 and 90.21 was 90.11 in one file, 90.10 in the other."""
+    archs = [f"1*{width}" for width in range(2, 22)]
+    ends = {arch: 9001 + 20 * at for at, arch in enumerate(archs)}
+    made = build_frame(
+        [
+            row(arch, "none", seed, [8000, ends[arch] if seed % 2 else 9000])
+            for arch in archs
+            for seed in range(n)
+        ]
+    )
+    means = re.findall(r"Mean=([\d.]+)%", summary_markdown(made))
+    for listing in (lkg_markdown, convergence_markdown):
+        lines = [line for line in listing(made).splitlines() if "None" in line]
+        assert [line.split("|")[4].strip() for line in lines] == means
+    shown = accuracy_table(made).markdown()
+    assert len(means) == len(archs)
+    assert all(mean in shown for mean in means)
+
+
+def test_equal_means_of_ten_trials_of_our_own_are_equal_numbers() -> None:
+    """Only those of published trials follow NumPy's sum of percentages."""
+    cells = [np.array(counts, dtype=float) for _, _, _, counts in CELLS]
+    for counts in cells:
+        exact = 100 * counts.sum() / 10 / 10_000
+        assert Trials(counts, 10_000, Counter()).mean == pytest.approx(exact, abs=1e-12)
+    published = [Trials(counts, 10_000, Counter(), published=True).mean for counts in cells]
+    assert [f"{mean:.2f}" for mean in published] == [mean for _, _, mean, _ in CELLS]

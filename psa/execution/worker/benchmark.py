@@ -37,11 +37,11 @@ def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[in
     for size in candidate_sizes(trials[0], len(trials)):
         packs[size] = _TimedPack(net, trials[:size], split, device)
         found[size] = packs[size].least()
+        if packs[size].is_slow:
+            del packs[size]
         each = [seconds / size for size, seconds in found.items()]
         if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):
             break
-        if packs[size].is_slow:
-            del packs[size]
     close = _CLOSE * min(seconds / size for size, seconds in found.items())
     again = [size for size in packs if found[size] / size <= close]
     for size in again * ROUNDS if len(again) > 1 else []:

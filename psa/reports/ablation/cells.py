@@ -39,7 +39,7 @@ _PUBLISHED_TRIALS: Final = 10  # of a published cell
 class Trials:
     """The trials of one cell. correct: validation images that the bounty stands for, one per seed in the
     order of Cells.seeds, NaN where there is none; samples: number of validation images; statuses: number of
-    trials by status (done, failed, damaged, missing).
+    trials by status (done, failed, damaged, missing); published: True for trials of the published study.
 
     Counts are stored because equal differences of percentages are not always equal in floating point.
     """
@@ -47,6 +47,7 @@ class Trials:
     correct: Values
     samples: int
     statuses: Counter[str]
+    published: bool = False
 
     @property
     def found(self) -> list[int]:
@@ -60,12 +61,13 @@ class Trials:
 
     @property
     def mean(self) -> float:
-        """The mean in percent, NaN for an empty cell: that of the counts, which is exact. For ten trials, if
-        the two round differently, NumPy's mean of the percentages, which is what the published tables round.
+        """The mean in percent, NaN for an empty cell: that of the counts, which is exact, so that equal means
+        are shown as equal numbers. For ten published trials, if the two round differently, NumPy's mean of
+        the percentages, which is what the published tables round.
         """
         exact = 100 * statistics.fmean(self.found or [np.nan]) / self.samples
-        if len(self.found) != _PUBLISHED_TRIALS:
-            return exact  # equal means are shown as equal numbers
+        if not self.published or len(self.found) != _PUBLISHED_TRIALS:
+            return exact
         published = float(np.mean(present(self.bounties)))
         return exact if f"{exact:.2f}" == f"{published:.2f}" else published
 
@@ -203,12 +205,13 @@ def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> dict[tupl
     """
     place = {seed: at for at, seed in enumerate(seeds)}
     columns = [rows[name].astype(str) for name in ("arch", "mode", "status")]
+    published = "psa" not in set(rows["source"])
     correct = rows["bounty_correct"].astype("float64")
     found: dict[tuple[str, str], Trials] = {}
     for arch, mode, status, seed, count in zip(*columns, rows["seed"].astype(int), correct, strict=True):
         cell = found.get((arch, mode))
         if cell is None:
-            cell = found[arch, mode] = Trials(np.full(len(seeds), np.nan), samples, Counter())
+            cell = found[arch, mode] = Trials(np.full(len(seeds), np.nan), samples, Counter(), published)
         cell.statuses[status] += 1
         cell.correct[place[seed]] = count
     return found

@@ -14,7 +14,7 @@ from psa.analysis.regimes import Regime
 from psa.analysis.stats import LEAST_N, LEVEL, Values
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import regimes
-from psa.specs.training import MODES
+from psa.specs.training import MODES, mode_rank
 
 NOTICEABLE: Final = 1.0  # the least rise in one loop, in points, that counts as a breakthrough
 
@@ -110,10 +110,14 @@ def loop_matrix(rows: pd.DataFrame, loops: int, column: str) -> Values:
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trial with the highest bounty of each arch; ties go to the earliest loop, then by seed."""
+    """Return the trial with the highest bounty of each arch; of equal ones that of the earliest loop, then of
+    the least seed, then of the first mode.
+    """
     done = trials[trials["status"] == "done"]
-    order = done.sort_values(["bounty", "bounty_loop", "seed"], ascending=[False, True, True], kind="stable")
-    return order.drop_duplicates("arch")
+    done = done.assign(rank=done["mode"].astype(str).map(mode_rank))
+    keys = ["bounty", "bounty_loop", "seed", "rank"]
+    order = done.sort_values(keys, ascending=[False, True, True, True], kind="stable")
+    return order.drop_duplicates("arch").drop(columns="rank")
 
 
 @dataclass(frozen=True)
@@ -154,9 +158,13 @@ def _jump(arch: str, one: pd.Series, rows: pd.DataFrame, zero_r: float) -> Jump:
     lkg = lkg_matrix(rows[own], loops)[0]
     others = lkg_matrix(rows[~own], loops) if (~own).any() else np.empty((0, loops))
     loop, gain = largest_gain(lkg)
-    return Jump(
-        arch, str(one["mode"]), int(one["seed"]), loop, gain, 2 * loop > loops + 1, lkg, others, zero_r
-    )
+    late = loop >= first_late_loop(loops)
+    return Jump(arch, str(one["mode"]), int(one["seed"]), loop, gain, late, lkg, others, zero_r)
+
+
+def first_late_loop(loops: int) -> int:
+    """Return the first meta-loop of the second half of so many; of an odd number the middle is not in it."""
+    return (loops + 1) // 2 + 1
 
 
 def largest_gain(lkg: Values) -> tuple[int, float]:
@@ -165,7 +173,7 @@ def largest_gain(lkg: Values) -> tuple[int, float]:
     A rise after half of the loops takes precedence if it is noticeable (1 point).
     """
     rises = np.nan_to_num(np.diff(lkg))
-    half = (len(lkg) + 1) // 2 - 1  # rises[at] is that of loop at + 2
+    half = first_late_loop(len(lkg)) - 2  # rises[at] is that of loop at + 2
     first = half if rises[half:].max(initial=0) >= NOTICEABLE else 0
     at = first + int(rises[first:].argmax())
     return at + 2, float(rises[at])

@@ -62,7 +62,7 @@ def lkg_markdown(frame: pd.DataFrame) -> str:
         "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
         "Final Test: mean test accuracy of their last LKG in percent."
     )
-    return _by_loop(frame, "LKG", intro, lambda curve: curve, "lkg")
+    return _by_loop(frame, "LKG", intro, lambda curve: curve)
 
 
 def lkg_growth_markdown(frame: pd.DataFrame) -> str:
@@ -90,18 +90,15 @@ def _by_loop(
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
     heads = ["Architecture", "Mode", *(f"Meta-Loop {loop}" for loop in loops), "Final Test"]
-    curves = _mean_curves(done, loops, column)
+    curves = _mean_counts(done, loops, column, cells.samples)
     tests = trials_of(done).groupby(["arch", "mode"], observed=True)["test"].mean().to_dict()
     nothing = np.full(len(loops), np.nan)
-
-    def percent(curve: Values) -> Values:
-        return 100 * curve / cells.samples if column == "lkg_correct" else curve
 
     rows = [
         [
             arch,
             _name(cells, arch, mode),
-            *map(_percent, percent(values(curves.get((arch, mode), nothing)))),
+            *map(_percent, 100 * values(curves.get((arch, mode), nothing)) / cells.samples),
             _percent(test),
         ]
         for arch in cells.archs
@@ -118,17 +115,22 @@ def _name(cells: Cells, arch: str, mode: str) -> str:
     return f"{mode.capitalize()} (n={n})" if 0 < n < cells.expected else mode.capitalize()
 
 
-def _mean_curves(done: pd.DataFrame, loops: range, column: str) -> dict[tuple[str, str], Values]:
-    """Return the mean of a column over the trials of each cell, per meta-loop. The last one of the LKG is
-    that of the bounties: see `Trials.mean`.
+def _mean_counts(
+    done: pd.DataFrame, loops: range, column: str, samples: int
+) -> dict[tuple[str, str], Values]:
+    """Return the mean number of correct answers over the trials of each cell, per meta-loop. The last one of
+    the LKG is that of the bounties: see `Trials.mean`.
+
+    column: `lkg_correct`, or `accuracy` in percent.
     """
     looped = done.loc[done["loop"].notna(), ["arch", "mode", "id", "loop", column, "stopped_early"]]
     # one matrix for all: a group of pandas per cell takes several times as long
     curves = lkg_matrix(looped, len(loops), column)
+    if column == "accuracy":
+        curves = np.rint(curves * samples / 100)
     trials = looped.drop_duplicates("id").reset_index(drop=True)
     return {
-        # the numbers of a loop side by side: NumPy adds them up in another order otherwise
-        (str(arch), str(mode)): np.ascontiguousarray(curves[rows.index].T).mean(axis=1)
+        (str(arch), str(mode)): curves[rows.index].mean(axis=0)
         for (arch, mode), rows in trials.groupby(["arch", "mode"], observed=True)
     }
 

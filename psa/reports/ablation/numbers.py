@@ -161,11 +161,11 @@ class Spread:
 
 
 def instability(cells: Cells, arch: str) -> Spread:
-    """Return the largest spread over seeds. Modes with fewer than two trials are ignored."""
+    """Return the largest spread over seeds. Modes with fewer than LEAST_N trials are ignored."""
     spreads = {}
     for mode in MODES:
         values = present(cells.cell(arch, mode).bounties)
-        if len(values) > 1:
+        if len(values) >= LEAST_N:
             spreads[mode] = float(values.std(ddof=1))
     if not spreads:
         return Spread(_NAN, "")

@@ -17,7 +17,7 @@ from psa.analysis.pooling import budget_note
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
-from psa.core.formatting import pluralize
+from psa.core.formatting import join_names, pluralize
 from psa.reports import wording
 from psa.reports.ablation import effects
 from psa.reports.ablation.aggregates import aggregate_table
@@ -64,7 +64,7 @@ _CAPTIONS: Final = {
     "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: panels per architecture, one per mode.",
-    "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
+    "plot_late_breakthroughs": "The meta-loop in which the LKG of an architecture's best trial rose most.",
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
 }
@@ -181,9 +181,14 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     )
     means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
     if means:
-        arch, mode = max(means, key=lambda cell: means[cell])
-        best = cells.cell(arch, mode).summary
-        detail = f"{arch}, mode {mode}; {wording.interval_text(best)}"
+        top = max(means.values())
+        equal = [cell for cell, mean in means.items() if mean == top]
+        arch = equal[0][0]
+        modes = [mode for of, mode in equal if of == arch]
+        best = cells.cell(arch, modes[0]).summary
+        detail = f"{arch}, mode{'s' * (len(modes) > 1)} {join_names(modes)}; {wording.interval_text(best)}"
+        others = len(equal) - len(modes)
+        detail += f"; equal: {pluralize(others, 'cell')} of other architectures" if others else ""
         detail += "" if best.mean > cells.zero_r else "; not above ZeroR"
         yield Fact("Best mean bounty", f"{best.mean:.2f} %", detail)
         yield Fact(

@@ -95,7 +95,8 @@ def _meeting(near: int, networks: int) -> str:
 
 
 _PARTNERS: Final = (
-    "Label of the study: from its own list. Partner and difference are computed: the networks with one layer "
+    "Label of the study: from its own list. Partner and difference are computed from the list of all "
+    "architectures of the study, with or without trials here: the networks with one layer of several units "
     "are the budgets; each group of equal depth that is wider than deep, and the squares without a neighbour "
     "in size, were meant to meet them, the widest of a group that of the widest with one layer, and so on. "
     "The other squares and the networks that are deeper than wide were meant to meet none."

@@ -100,9 +100,9 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
     """Yield sentences on the arms that learned nothing, in all seeds or in some."""
     if found.dead:
         yield (
-            f"{pluralize(len(found.dead), 'arm')} learned nothing: every seed of {found.named(found.dead)} "
-            "stayed within "
-            f"{NEAR_ZERO_R:g} point of ZeroR, what always answering the majority class scores on validation "
+            f"{pluralize(len(found.dead), 'arm')} learned nothing: at its best epoch no seed of "
+            f"{found.named(found.dead)} was more than {NEAR_ZERO_R:g} point above ZeroR, what always "
+            "answering the majority class scores on validation "
             f"({found.zero_r:.2f} %). A constant answer does as well."
         )
     some = [arm for arm in found.there if 0 < arm.dead() < arm.n]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from psa.analysis.stats import LEAST_N
+from psa.analysis.stats import LEAST_N, all_equal
 from psa.reports.memory.comparisons import MemoryComparison
 from psa.reports.memory.runs import final_stage
 from psa.specs.arch import Arch
@@ -125,5 +126,7 @@ def _moments(values: pd.Series) -> tuple[float, float]:
 
 def _cohen(differences: pd.Series) -> float:
     """Return the mean over the standard deviation; NaN below LEAST_N pairs, and where all are equal."""
-    sd = float(differences.std(ddof=1))
-    return float(differences.mean()) / sd if differences.count() >= LEAST_N and sd > 0 else float("nan")
+    found = differences.dropna().to_numpy(np.float64)
+    if len(found) < LEAST_N or all_equal(found):
+        return float("nan")
+    return float(found.mean() / found.std(ddof=1))

@@ -13,16 +13,16 @@ from psa.specs.training import effective_weight_decay
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
-_WITHOUT_ABLATION: Final = ("none", "decay")  # they differ in the weight decay alone
+_MODES_DIFFERING_IN_DECAY: Final = ("none", "decay")
 
 
-def training_of(trial: Trial) -> str | None:
-    """Return a text that only trials with equal training share, None for a trial that is on its own: with
-    another mode, and with a memory or probes, which may observe it.
+def equal_training_key(trial: Trial) -> str | None:
+    """Return a key that two trials share only if their training is equal to the bit. None for a trial that
+    ablates or uses dropout, and for one with earlier settings (legs), a memory or probes.
     """
     spec = trial.model_dump(mode="json")
-    plain = spec["intervention"] in [{"mode": mode} for mode in _WITHOUT_ABLATION]
-    if not plain or trial.memory is not None or trial.probes:
+    differs = spec["intervention"] not in [{"mode": mode} for mode in _MODES_DIFFERING_IN_DECAY]
+    if differs or trial.legs or trial.memory is not None or trial.probes:
         return None
     spec["intervention"], spec["method"]["weight_decay"] = {}, effective_weight_decay(trial.method)
     return canonical_json(spec)

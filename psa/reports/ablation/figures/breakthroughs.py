@@ -21,7 +21,8 @@ _LEFT: Final = 0.5  # inches at the left of the panels
 _LABEL: Final = (95, 9)  # points: width and height of the text at a jump
 _EDGE: Final = 0.1  # of the height, which ZeroR below the axis is written into
 _JUMPS: Final = (
-    "Coloured: the trial with the highest bounty of all modes; grey: the other seeds of its mode. "
+    "Coloured: the trial with the highest bounty of all modes (of equal ones that of the earliest meta-loop, "
+    "the least seed and the first mode); grey: the other seeds of its mode. "
     "Marked: the largest rise of the LKG within one meta-loop after half of the loops, or of all loops where "
     "that is below 1 point."
 )
@@ -77,6 +78,7 @@ def label_height(ax: Axes, jump: Jump, *, right: bool) -> float:
     edges = [[np.interp(end, x, curve) for end in ends] for curve in under]
     inside = (x > ends[0]) & (x < ends[1])
     covered = np.hstack([under[:, inside], edges])
+    covered = covered[~np.isnan(covered).all(axis=1)]  # a trial may end before the text begins
     least, most = np.nanmin(covered, axis=1), np.nanmax(covered, axis=1)
     middle = float(jump.lkg[jump.loop - 2 : jump.loop].mean())
     room = (high - low) * _EDGE
@@ -86,13 +88,14 @@ def label_height(ax: Axes, jump: Jump, *, right: bool) -> float:
 
 
 def _name(jumps: Sequence[Jump]) -> str:
-    """Return the title, which calls no rise late that is not."""
-    late = sum(jump.late for jump in jumps)
+    """Return the title, which calls no rise late that is not, and speaks of the panels alone."""
+    late, shown = sum(jump.late for jump in jumps), len(jumps)
     if not late:
-        return f"Largest rises; none of {NOTICEABLE:g} point or more in the second half of the loops"
-    if late < len(jumps):
-        return f"Late breakthroughs in {late} of {len(jumps)} architectures, the largest rises of the others"
-    return "Late breakthroughs"
+        of = "this architecture" if shown == 1 else f"these {shown} architectures"
+        return f"Largest rises of {of}, below {NOTICEABLE:g} point in the second half of the loops"
+    if late < shown:
+        return f"Late rises of {late} of {shown} architectures, the largest rises of the others"
+    return f"Largest rises of the best trial{'s' * (shown > 1)} in the second half of the loops"
 
 
 def breakthrough_figure(jumps: Sequence[Jump], cells: Cells, why: str = "") -> Figure:

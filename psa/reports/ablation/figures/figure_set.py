@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import join_names
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
@@ -126,13 +126,13 @@ def chosen_target(frame: pd.DataFrame, target: str) -> None:
 def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     """Yield one figure with a panel per target, none without a trial of two loops.
 
-    Without targets, show those of the study's four that have trials or, if none has, those whose best trial
-    jumped most in the second half of its loops.
+    Without targets, show the study's four if all of them have trials, otherwise those whose best trial rose
+    most in the second half of its loops.
     """
     for target in targets:
         chosen_target(frame, target)
     cells = cells_of(frame)
-    archs = targets or [arch for arch in BREAKTHROUGHS if arch in cells.archs]
+    archs = targets or (BREAKTHROUGHS if set(BREAKTHROUGHS) <= set(cells.archs) else ())
     jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
     if jumps:
         why = "" if targets else _chosen_jumps([jump.arch for jump in jumps], cells)
@@ -141,9 +141,8 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
 
 def _chosen_jumps(archs: Sequence[str], cells: Cells) -> str:
     """Return why these architectures are shown and no others; nothing if there are no others."""
-    if set(archs) <= set(BREAKTHROUGHS):
-        one = pluralize(len(archs), "architecture")
-        return f"Shown: {one} of the {len(BREAKTHROUGHS)} of the published figure."
+    if set(archs) == set(BREAKTHROUGHS):
+        return f"Shown: the {len(BREAKTHROUGHS)} architectures of the published figure."
     above = sum(map(cells.above_zero_r, cells.archs))
     if len(archs) < above:
         return (

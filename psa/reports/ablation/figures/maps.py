@@ -153,7 +153,7 @@ def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
             legend.add(handle(look.marker, "#C8C8C8"), mode, _unstable_in(spreads, mode))
         legend.add(SAME, "all trials equal", _still(spreads))
         missing = [arch for arch, spread in spreads.items() if not spread.mode]
-        legend.add(UNKNOWN, "fewer than two trials", missing)
+        legend.add(UNKNOWN, "fewer than three trials", missing)
         legend.draw(drawn, 3.8, columns=3, heading="least stable mode")
         return finish_map(
             drawn,
