@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 
 from psa.analysis.gradients.cluster_metrics import CentreImages, Choice, ClusterQuality, ClusterSummary
 from psa.analysis.gradients.label_agreement import label_agreement
+from psa.analysis.stats import Interval
 from psa.reports.gradients.figures import (
     COLOURS,
     agreement_figure,
     choice_figure,
     colour,
     norms_figure,
+    plot_agreements,
     tsne_figure,
 )
 from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
@@ -47,6 +49,13 @@ CHOICE = Choice(
 def tsne() -> Figure:
     """Three panels of the same points."""
     return tsne_figure(PLACES, DIGITS, DIGITS // 5, GUESSES)
+
+
+def test_a_bar_that_ends_at_0_has_no_minus() -> None:
+    """The adjusted Rand index of clusters that follow no label is a little above or below 0."""
+    figure = Figure()
+    ax = plot_agreements(figure.subplots(), [Interval(-2e-4, -1e-3, 1e-3)], ["blue"])
+    assert [text.get_text() for text in ax.texts] == ["0.000"]
 
 
 def agreed() -> Figure:

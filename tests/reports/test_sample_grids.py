@@ -120,6 +120,15 @@ def test_curves_are_those_of_the_record(trained: tuple[Store, Record]) -> None:
     assert list(line.get_xdata()) == [1, 2]
 
 
+def test_a_trial_of_one_epoch_is_a_point(trained: tuple[Store, Record]) -> None:
+    """Its line has no length, so the legend shows the marks and the note speaks of points."""
+    frame = load_records_frame(trained[0])
+    figure = gradient_curves(frame[frame["loop"].fillna(1) == 1])
+    assert notes_in(figure)[0].startswith("A point per trial (n = 1)")
+    (legend,) = figure.legends
+    assert [line.get_marker() for line in legend.get_lines()] == ["o", "o"]
+
+
 def figures(frame: pd.DataFrame, **context: Any) -> list[str]:
     """The names of the figures that need no clustering."""
     made = report.figures(frame, ReportContext(Path("page"), **context))

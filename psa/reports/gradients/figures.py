@@ -18,6 +18,7 @@ from psa.analysis.stats import Interval
 from psa.reports.plotting.panels import panel, panel_grid
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
+from psa.reports.rendering.tables import rounded
 
 _Labels = NDArray[np.int64]
 _Values = NDArray[np.float64]
@@ -100,7 +101,7 @@ def plot_agreements(ax: Axes, estimates: Sequence[Interval], colours: Sequence[s
         ax.barh(row, each.value, 0.62, color=fill, linewidth=0)
         ax.plot([each.low, each.high], [row, row], color="black", linewidth=1.1, solid_capstyle="butt")
         ax.annotate(
-            f"{each.value:.3f}", (1, row), (4, 0), xycoords=("axes fraction", "data"),
+            rounded(each.value, 3), (1, row), (4, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", fontsize=6.5,
         )  # fmt: skip
     ax.set_ylim(len(estimates) - 0.45, -0.55)

@@ -55,14 +55,14 @@ _SHOWN: Final = 48
 _CLASSES_SHOWN: Final = 12
 _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
-    "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
+    "tsne": "The gradients of samples in the plane, by digit, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
     "norms_output": "Lengths of the raw gradients of the output layer, by their clusters.",
     "norms_hidden": "Lengths of the raw gradients of the hidden layer, by their clusters.",
     "centres": "The change of the first layer that each cluster centre represents.",
     "samples": "Some images of each cluster.",
     "predictions": "Some samples, and the prediction of the network when it was trained on them.",
-    "training_curves": "Losses and validation accuracy over the epochs, a line per trial.",
+    "training_curves": "Losses and validation accuracy over the epochs.",
     "data_samples": "Samples of each class of the training split.",
     "test_predictions": "Some test samples, and the predictions of the final weights.",
 }
@@ -233,10 +233,10 @@ def _digits(trials: pd.DataFrame) -> str:
 
 
 def _facts(measured: Sequence[GradientMeasurements]) -> Iterator[Fact]:
-    for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
+    for key, layer in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
         values = [each.found[key].digits.purity.value for each in measured if key in each.found]
         if values:
-            yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
+            yield Fact(f"Purity, {layer}", span(values), "of the clusters at length 1, against digits")
 
 
 def measured_of(frame: pd.DataFrame, context: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:

@@ -23,7 +23,7 @@ def finished_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def gradient_curves(frame: pd.DataFrame) -> Figure:
-    """Plot losses and accuracy over the epochs, a line per trial.
+    """Plot losses and accuracy over the epochs, a line per trial, after a single epoch a point.
 
     frame: rows of the trials of a page, of which `finished_rows` are drawn.
     """
@@ -48,10 +48,14 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
             ax.set(xlabel="epoch", ylabel=label)
             ax.grid(axis="y", **GRID)
         handles = [
-            Line2D([], [], color=_BLUE, label="validation"),
-            Line2D([], [], color=GREY, linestyle=_DASHED, label="training (mean over the epoch)"),
+            Line2D([], [], color=colour, linestyle=style, marker="o", markersize=2.5, label=label)
+            for colour, style, label in (
+                (_BLUE, "-", "validation"),
+                (GREY, _DASHED, "training (mean over the epoch)"),
+            )
         ]
         draw_legend(figure, handles, 0.5, 0.3, 2)
         count = rows["id"].nunique()
-        footnote(figure, [f"A line per trial (n = {count}); validation is of the weights after an epoch."])
+        mark = "line" if rows["loop"].nunique() > 1 else "point"
+        footnote(figure, [f"A {mark} per trial (n = {count}); validation is of the weights after an epoch."])
         return figure
