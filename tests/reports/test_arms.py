@@ -35,6 +35,7 @@ from psa.reports.rendering.paired import (
     effect_note,
     paired_cells,
     paired_columns,
+    paired_notes,
     restriction_note,
     sign_flip_interval_note,
     with_marks,
@@ -415,6 +416,18 @@ def test_tables_of_differences_note_restricted_intervals() -> None:
     arm = Arm({}, pd.DataFrame(), (0, 1, 2))
     assert "restricted to -100 to 100" in paired_note([ArmComparison(arm, arm, found, 1.0, -300.0, 400.0)])
     assert "restricted" not in paired_note([ArmComparison(arm, arm, found, 1.0, -30.0, 40.0)])
+
+
+def test_notes_of_compared_arms_name_what_their_cells_show() -> None:
+    """Intervals that are restricted, and those that include 0 beside a small p of a sign-flip test."""
+    even = paired([95.0, 95.5, 95.2], [94.0, 94.2, 94.1])
+    scattered = paired([95.0, 10.0, 95.0], [10.0, 10.0, 10.0])
+    skewed = paired([90.01] * 7 + [99.0], [90.0] * 8)
+    assert paired_notes([even]) == ""
+    assert "restricted" in paired_notes([even, scattered])
+    assert "restricted" in paired_notes([even], [(-300.0, 5.0)])
+    assert "the differences are skewed" in paired_notes([skewed], sign_flip=True)
+    assert "skewed" not in paired_notes([skewed])
 
 
 def test_the_page_of_arms_explains_what_it_measures() -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, paired
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, least_sign_flip_p, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
@@ -24,10 +24,9 @@ from psa.reports.ablation.numbers import cells_note, different_archs_note
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (
     arm_findings,
-    effect_note,
     paired_cells,
     paired_columns,
-    sign_flip_interval_note,
+    paired_notes,
     with_marks,
 )
 from psa.reports.rendering.tables import Column, Table
@@ -81,7 +80,7 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 
 def _on_tests(found: Sequence[Paired]) -> str:
     """Return a note on the tests of a table, on its intervals and on its effects."""
-    return _floor(found) + sign_flip_interval_note(found) + effect_note(found)
+    return _floor(found) + paired_notes(found, sign_flip=True)
 
 
 def _floor(found: Sequence[Paired]) -> str:
@@ -91,7 +90,7 @@ def _floor(found: Sequence[Paired]) -> str:
         return f"Below {LEAST_N} pairs there is a difference alone, no interval and no test."
     if pairs > EXACT_PAIRS:
         return "p: two-sided sign-flip test."
-    least = 2.0 ** (1 - pairs)
+    least = least_sign_flip_p(pairs)
     return (
         f"p: two-sided sign-flip test, with {pairs} pairs at least {least:.3g}; if only one comparison of "
         f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}."

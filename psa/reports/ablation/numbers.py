@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
 from psa.specs.training import MODES
 
@@ -30,8 +30,7 @@ def notes_of(cells: Cells) -> list[str]:
     done = {place: each.statuses["done"] for place, each in cells.trials.items() if each.statuses.get("done")}
     archs, modes = ({place[at] for place in done} for at in (0, 1))
     counted = [place for place in cells.trials if place[0] in archs and place[1] in modes]
-    sizes = sorted({done.get(place, 0) for place in counted}) or [0]
-    per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    per_cell = format_range([done.get(place, 0) for place in counted] or [0])
     asked = sum(sum(each.statuses.values()) for each in cells.trials.values())
     first = (
         f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {pluralize(asked, 'trial')}; "

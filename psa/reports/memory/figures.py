@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psa.analysis.stats import LEAST_N, summary
+from psa.core.formatting import format_range
 from psa.probes.memory import EDGES
 from psa.reports.plotting.panels import draw_legend, panel, panel_grid
 from psa.reports.plotting.scales import number_text
@@ -108,8 +109,7 @@ def _panel_of(arms: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def _per_arm(runs: pd.DataFrame) -> str:
-    seeds = runs.groupby("arm")["seed"].nunique()
-    return f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    return format_range(runs.groupby("arm")["seed"].nunique())
 
 
 def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) -> Axes:

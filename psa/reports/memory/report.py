@@ -28,7 +28,7 @@ from psa.reports.memory.listings import comparison_tests, epoch_logs
 from psa.reports.memory.run_folders import memory_run_folders
 from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import effect_note, paired_columns, paired_row, restriction_note
+from psa.reports.rendering.paired import paired_columns, paired_notes, paired_row
 from psa.reports.rendering.tables import Cell, Column, Table
 
 QUESTION: Final = (
@@ -83,9 +83,7 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
         "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
         "differences. "
         f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
-        "their scatter can be significant."
-        + restriction_note((each.found.low, each.found.high) for each in comparisons)
-        + effect_note(each.found for each in comparisons)
+        "their scatter can be significant." + paired_notes([each.found for each in comparisons])
     )
     return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
