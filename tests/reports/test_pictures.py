@@ -233,12 +233,12 @@ def test_speed_has_one_unit_in_figure_and_table() -> None:
     found = results({"GloNet": (3, 4)})
     seconds = {network: np.array([0.010, 0.012, 0.014]) for network in found.trained}
     figure = speed_figure(found, seconds)
-    cell = speed_table(found, seconds).rows[0][-1]
+    cell = speed_table(found, seconds, {}).rows[0][-1]
     assert isinstance(cell, MeanSd)
     line = figure.axes[0].containers[0][0]
     assert np.asarray(line.get_ydata(), dtype=float)[0] == pytest.approx(cell.mean) == pytest.approx(12)
     assert "milliseconds" in figure.axes[0].get_ylabel()
-    assert "Milliseconds" in speed_table(found, seconds).columns[-1].name
+    assert "Milliseconds" in speed_table(found, seconds, {}).columns[-1].name
 
 
 def test_a_logarithmic_axis_has_no_interval_that_reaches_below_zero() -> None:
@@ -257,7 +257,7 @@ def test_a_pack_is_one_measurement_of_speed() -> None:
     found = results({"GloNet": (3, 4)})
     seconds = {network: np.array([0.010, 0.010, np.nan]) for network in found.trained}
     seconds[Network(4, 4, "GloNet")] = np.array([0.010, 0.010, 0.016])
-    rows = speed_table(found, seconds).rows
+    rows = speed_table(found, seconds, {}).rows
     packs, _, cell = rows[0][-3:]
     assert isinstance(cell, MeanSd)
     assert (packs, cell.n, cell.expected) == (1, 1, 1)

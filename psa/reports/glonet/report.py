@@ -28,12 +28,15 @@ from psa.reports.glonet.networks import (
     MODEL_NAMES,
     GlonetResults,
     Network,
+    Sidecars,
     Trained,
     glonet_results,
     pack_sizes_of,
     seconds_of,
+    sidecars_of,
 )
 from psa.reports.glonet.training_accuracy import training_accuracies_of, training_accuracy_csv
+from psa.reports.glonet.usage_table import usage_table
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 from psa.reports.wording import apart_text, pages_of, shared_settings
@@ -78,8 +81,12 @@ class _Seen:
         return training_accuracies_of(self.results, self.context.observed)
 
     @cached_property
+    def sidecars(self) -> Sidecars:
+        return sidecars_of(self.results, self.context.store)
+
+    @cached_property
     def seconds(self) -> dict[Network, Values]:
-        return seconds_of(self.results, self.context.store)
+        return seconds_of(self.results, self.sidecars)
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -102,11 +109,10 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     if not seen.lacking:
         found["claims"] = glonet_tables.claims_table(results)
     if seen.uses:
-        found["usage"] = glonet_tables.usage_table(results, seen.uses)
+        found["usage"] = usage_table(results, seen.uses)
     if seen.seconds:
-        found["speed"] = glonet_tables.speed_table(
-            results, seen.seconds, pack_sizes_of(results, context.store)
-        )
+        sizes = pack_sizes_of(results, seen.sidecars)
+        found["speed"] = glonet_tables.speed_table(results, seen.seconds, sizes)
     return found
 
 
@@ -276,7 +282,11 @@ def _warnings(seen: _Seen) -> Iterator[str]:
 
 
 def _sources(seen: _Seen) -> Iterator[str]:
-    layers = " layers.csv in that folder holds every layer of every network." if seen.uses else ""
+    layers = (
+        " layers.csv in that folder holds every layer of every network, means over all of its trials."
+        if seen.uses
+        else ""
+    )
     yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from psa.analysis.stats import LEAST_N, Values, present, summary
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, times_of_packs
+from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained, mean
+from psa.reports.glonet.tables import times_of_packs
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
