@@ -520,6 +520,21 @@ def test_arms_keep_their_names_from_stage_to_stage(tmp_path: Path) -> None:
     assert bold == set(map(arm_name, last))
 
 
+@pytest.mark.parametrize("quantity", ["distance.test", "histogram.test"])
+def test_the_curve_over_distances_says_what_a_point_is(quantity: str) -> None:
+    """Where it is drawn: a part of the samples, not one of them."""
+    told = runs(BASE).assign(**dict.fromkeys(("helped", "harmed", "strong_help", "strong_harm"), 0.0))
+    arm = str(told.loc[told["method"] == "hybrid", "arm"].iloc[0])
+    ids = told.loc[told["arm"] == arm, "id"]
+    rows = [
+        {"id": name, "probe": "toggle", "quantity": each, "index": at, "value": 0.1 * at}
+        for name in ids for each in (quantity, "change.test") for at in range(10)
+    ]  # fmt: skip
+    figure = dict(figures_of(told, told, pd.DataFrame(rows), arm))["loss_changes"]
+    noted = any("the mean of one of 10 equal parts of the test samples" in text for text in notes_in(figure))
+    assert noted == (quantity == "distance.test")
+
+
 def test_all_marks_of_the_costs_are_in_sight() -> None:
     """The panels share one range of accuracies, also where one of them has marks that the other lacks."""
     told = runs(BASE, footprint=1.0, throughput=100.0)

@@ -108,7 +108,8 @@ class Use:
     def observed(self) -> NDArray[np.bool_]:
         """Whether a probe has a number of a seed [seeds]."""
         there = [~np.isnan(getattr(self, name)) for name in _OF_SEEDS]
-        return np.stack([each.reshape(len(each), -1).any(axis=1) for each in there]).any(axis=0)
+        seen = [any(each[seed].any() for each in there) for seed in range(len(self.end))]
+        return np.array(seen, dtype=bool)
 
     def of_seeds(self, chosen: NDArray[np.bool_]) -> Use:
         """Return the use in the chosen seeds [seeds]; the others count as missing."""
