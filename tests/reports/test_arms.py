@@ -430,6 +430,33 @@ def test_notes_of_compared_arms_name_what_their_cells_show() -> None:
     assert "skewed" not in paired_notes([skewed])
 
 
+def test_a_difference_of_arms_opens_the_trials_of_both() -> None:
+    """Mode none, or the published arm of the same mode, as the table has it."""
+    made = arms_frame(scores())
+    context = ReportContext(Path("reports"))
+    tables = report.tables(made, context)
+    cells = report.page(made, context, tables, {}).cells
+    for name, table in tables.items():
+        found, names = cells[table.label], [column.name for column in table.columns]
+        minus_none = name.startswith("arms_minus_none_")
+        arms = [str(row[names.index("Arm")]) for row in table.rows]
+        assert [each["arm"] for each in found.others] == [
+            "none" if minus_none else MODE_OF[arm] for arm in arms
+        ]
+        assert set(found.sides) == set(names) - {"Arm", "Architecture"}
+        assert set(found.sides.values()) == {"both"}
+
+
+def test_a_difference_of_modes_opens_the_trials_of_both() -> None:
+    """Of the mode of the row, and of mode none."""
+    made = frame({("1*4", "none"): [10.0, 11.0, 10.0], ("1*4", "full"): [12.0, 12.0, 13.0]})
+    context = ReportContext(Path("reports"))
+    tables = report.tables(made, context)
+    found = report.page(made, context, tables, {}).cells[tables["paired"].label]
+    assert list(found.others) == [{"mode": "none"}] * len(tables["paired"].rows)
+    assert found.sides["Difference"] == "both"
+
+
 def test_the_page_of_arms_explains_what_it_measures() -> None:
     """A reader who opens this page first knows no bounty and no LKG."""
     made = arms_frame({(arm, "1*16"): [90.0, 91.0, 92.0] for arm in MODE_OF})

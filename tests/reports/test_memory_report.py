@@ -34,7 +34,7 @@ from psa.reports.memory.comparisons import (
 )
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.report import _effect_text, _trials_of_cells
+from psa.reports.memory.report import _effect_text, _trials_of_cells, comparison_table
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
@@ -181,6 +181,18 @@ def test_a_number_of_the_final_stage_opens_its_trials_alone() -> None:
         for columns in ((arms, Column("Test %")), (stages, arms), (Column("Claim"),))
     ]
     assert found == [{"Arm": {"Stage": "late"}, "Test %": {"Stage": "late"}}, {}, {}]
+
+
+def test_a_comparison_opens_the_trials_of_both_arms() -> None:
+    """In the final stage; the columns of one arm open that arm."""
+    made = runs(BASE)
+    table = comparison_table(comparisons_of(made))
+    found = _trials_of_cells(table, "late")
+    names = [column.name for column in table.columns]
+    assert [each["Arm"] for each in found.others] == [row[names.index("Minus")] for row in table.rows]
+    assert {name for name in names if name not in found.sides} == {"Arm", "Arm %"}
+    assert {name for name, side in found.sides.items() if side == "other"} == {"Minus", "Minus %"}
+    assert found.columns["Difference"] == {"Stage": "late"}
 
 
 @pytest.mark.parametrize(("still", "more"), [(0, ""), (1, " 1 more does not move them at all.")])

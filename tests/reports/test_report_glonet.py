@@ -589,6 +589,16 @@ def test_what_is_unknown_is_called_so() -> None:
     assert "where shapes allow" in paired_table(none).note
 
 
+def test_a_difference_of_models_opens_the_trials_of_both(frame: pd.DataFrame, context: ReportContext) -> None:
+    """Of the network of the row, and of the MLP of its depth and width; other tables have one arm per row."""
+    made = report.tables(frame, context)
+    cells = report.page(frame, context, made, {}).cells
+    paired = cells[made["paired"].label]
+    assert list(paired.others) == [{"Model": "MLP"}] * len(made["paired"].rows)
+    assert paired.sides["Difference (points)"] == "both"
+    assert not cells[made["accuracy"].label].sides
+
+
 def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:
     """Trials of another split get a page of their own."""
     other = frame.assign(split_seed=7, id=frame["id"].astype(str) + "x")

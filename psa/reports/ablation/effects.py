@@ -21,15 +21,17 @@ from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_ord
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import cells_note, different_archs_note
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (
     arm_findings,
     paired_cells,
     paired_columns,
     paired_notes,
+    paired_trials,
     with_marks,
 )
 from psa.reports.rendering.tables import Column, Table
+from psa.reports.rendering.trials import CellTrials
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -134,8 +136,19 @@ def arm_page(
         tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
         sources,
         (*warnings, *_few_seeds(rows)),
-        {table.label: CellTrials({"Architecture": "arch", "Arm": "arm"}) for table in made.values()},
+        {table.label: _arm_trials(name, table, rows) for name, table in made.items()},
         {name: {"arm": arm} for name, arm in rows[["id", "arm"]].astype(str).itertuples(index=False)},
+    )
+
+
+def _arm_trials(name: str, table: Table, rows: pd.DataFrame) -> CellTrials:
+    """Return the trials of the cells of a table of arms minus mode none, or minus their mode as published."""
+    modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
+    minus_none = name.startswith("arms_minus_none_")
+    return paired_trials(
+        table,
+        {"Architecture": "arch", "Arm": "arm"},
+        lambda row: {"arm": _NONE if minus_none else modes[row["Arm"]]},
     )
 
 
@@ -282,17 +295,3 @@ def _pairs(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
     arms = scores.index.get_level_values("arm")
     parts = {name: scores[arms == each].droplevel("arm") for name, each in (("arm", arm), ("base", base))}
     return pd.DataFrame(parts).dropna()
-
-
-def why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
-    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
-    if mode != "decay" or not len(rows):
-        return ""
-    share = float((rows["lr"] * rows["weight_decay"]).max())
-    if np.float32(1 - share) != 1:
-        return ""
-    return (
-        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision."
-    )

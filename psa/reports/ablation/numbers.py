@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
+import pandas as pd
+
 from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import format_range, join_names, pluralize
@@ -228,3 +231,17 @@ def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
     return {
         arch: "unknown" if cells.few(arch) else regime_of(cells.numbers(arch), cells.zero_r) for arch in archs
     }
+
+
+def why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision."
+    )

@@ -197,8 +197,8 @@ def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:
 
 
 _PARTS_NOTE: Final = (
-    f"Each point of the curve is the mean of one of {PARTS} equal parts of the test samples, by the distance of "
-    "their retrieved entries."
+    f"Each point of the curve is the mean of one of {PARTS} equal parts of the test samples, by the distance "
+    "of their retrieved entries."
 )
 
 

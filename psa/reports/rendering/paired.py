@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, benjamini_hochberg, holm, least_sign_flip_p
 from psa.core.formatting import pluralize
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
+from psa.reports.rendering.trials import ArmSide, CellTrials
 
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
 _MOST: Final = 100  # points between two percentages
@@ -102,6 +103,28 @@ def with_marks(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     if not isinstance(p, float) or p >= ALPHA:
         return tuple(cells)
     return (*cells[:_HOLM_AT], Bold(p), *cells[_HOLM_AT + 1 :])
+
+
+def paired_trials(
+    table: Table,
+    rows: Mapping[str, str],
+    other: Callable[[Mapping[str, str]], Mapping[str, str]],
+    *,
+    of_one: Sequence[str] = (),
+    of_other: Sequence[str] = (),
+) -> CellTrials:
+    """Return the trials of the cells of a table that compares arms: those of both arms, as of a difference,
+    but for headings of the arm of the row (`of_one`) and of the arm that is subtracted (`of_other`).
+
+    rows: see CellTrials; their cells name the arm of the row. other: returns, from the texts of a row by
+    heading, the names and values in which the other arm differs.
+    """
+    names = [column.name for column in table.columns]
+    texts = [dict(zip(names, (str(value_of(cell)) for cell in row), strict=True)) for row in table.rows]
+    sides: dict[str, ArmSide] = {
+        name: "other" if name in of_other else "both" for name in names if name not in (*rows, *of_one)
+    }
+    return CellTrials(rows, others=tuple(map(other, texts)), sides=sides)
 
 
 def arm_findings(table: Table) -> tuple[str, ...]:
