@@ -450,7 +450,7 @@ def test_the_use_of_layers_is_that_of_the_trials_that_learned() -> None:
     assert figure is not None
     (line,) = (each for each in figure.axes[0].lines if each.get_gid() == "usage MLP")
     assert np.asarray(line.get_ydata(), dtype=float) == pytest.approx(100 * lone.shares)
-    assert any("Trials that learned: 2 of 3 with 50 layers of MLP; of" in text for text in notes_in(figure))
+    assert any("Learned: MLP with 50 layers in 2 of 3 trials; the" in text for text in notes_in(figure))
 
 
 def test_trials_that_learned_nothing_get_no_verdict_on_their_layers() -> None:

@@ -106,7 +106,7 @@ class Use:
 
     @property
     def observed(self) -> NDArray[np.bool_]:
-        """Whether a probe has a number of a seed [seeds]."""
+        """True [seeds] for a seed of which a probe has a number."""
         there = [~np.isnan(getattr(self, name)) for name in _OF_SEEDS]
         seen = [any(each[seed].any() for each in there) for seed in range(len(self.end))]
         return np.array(seen, dtype=bool)

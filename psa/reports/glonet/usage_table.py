@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from psa.analysis.stats import Values, present
+from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, learned_trials, mean
 from psa.reports.glonet.tables import NETWORK_COLUMNS, mean_sd, network_cells, network_order, table_of
@@ -31,11 +32,11 @@ def partly_learned_note(results: GlonetResults, uses: Mapping[Network, Use]) -> 
     """Return a sentence, after a space, on the networks of which not all trials learned; "" without any."""
     counts = {network: learned_count(results, use) for network, use in sorted(uses.items())}
     parts = [
-        f"{learned} of {total} with {network.layers} layers of {network.model}"
+        f"{network.model} with {network.layers} layers in {learned} of {pluralize(total, 'trial')}"
         for network, (learned, total) in counts.items()
         if learned < total
     ]
-    return f" Trials that learned: {'; '.join(parts)}; of other networks all." if parts else ""
+    return f" Learned: {', '.join(parts)}; the other networks in all trials." if parts else ""
 
 
 def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
