@@ -138,6 +138,13 @@ def _sign_flip_p(differences: Values, seed: int) -> float:
     return float((reached.sum() + extra) / (len(flipped) + extra))
 
 
+def least_sign_flip_p(pairs: int) -> float:
+    """Return the least p that a two-sided sign-flip test of up to EXACT_PAIRS pairs allows: two of all flips
+    reach the sum of differences of one sign.
+    """
+    return 2.0 ** (1 - pairs)
+
+
 @lru_cache
 def _all_flips(n: int) -> Values:
     """Return every choice of n signs, [2^n, n]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _MAX_SHOWN: Final = 60  # characters of a wrong value
@@ -66,6 +66,13 @@ def group_thousands(text: str) -> str:
 def pluralize(count: int, thing: str) -> str:
     """Return a count with its noun: `1 trial`, `5,880 trials`."""
     return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def format_range(counts: Iterable[float]) -> str:
+    """Return the least and the greatest of some whole numbers: `2 to 5`, or `3` where all are equal."""
+    found = list(counts)
+    least, most = f"{min(found):.0f}", f"{max(found):.0f}"
+    return least if least == most else f"{least} to {most}"
 
 
 def quote(value: object) -> str:

@@ -36,6 +36,13 @@ def test_a_summary_says_what_it_divides_by() -> None:
     assert (found.low, found.high) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("pairs", [3, 5, 10])
+def test_the_least_p_of_a_sign_flip_test_is_that_of_equal_differences(pairs: int) -> None:
+    """No differences are further from 0 than those of one sign and one size."""
+    found = stats.paired([1.0] * pairs, [0.0] * pairs)
+    assert found.p == pytest.approx(stats.least_sign_flip_p(pairs))
+
+
 def test_what_is_missing_shifts_nothing() -> None:
     """NaN is left out everywhere, and nothing at all gives n = 0 and no numbers."""
     assert stats.summary([5, NAN, 5, NAN, 5]) == stats.summary([5, 5, 5])

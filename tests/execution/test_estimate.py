@@ -9,7 +9,7 @@ import pytest
 from helpers import trial
 from made_up import some_state
 
-from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.core.formatting import format_bytes, format_duration, format_range, pluralize
 from psa.execution.cost_model import CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator, loops_left
 from psa.specs.trial import Pack, Trial
@@ -172,6 +172,12 @@ def test_sizes(count: float, said: str) -> None:
 def test_counted_things() -> None:
     """One trial, two trials."""
     assert [pluralize(count, "trial") for count in (0, 1, 5880)] == ["0 trials", "1 trial", "5,880 trials"]
+
+
+@pytest.mark.parametrize(("counts", "text"), [([3], "3"), ([4, 4.0], "4"), ([5, 2, 3], "2 to 5")])
+def test_a_range_of_counts_has_two_ends_where_they_differ(counts: list[float], text: str) -> None:
+    """Counts may be whole numbers of any type, in any order."""
+    assert format_range(counts) == text
 
 
 def test_the_start_of_the_workers_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from psa.reports.rendering.paired import (
     effect_note,
     paired_cells,
     paired_columns,
+    paired_notes,
     restriction_note,
     sign_flip_interval_note,
     with_marks,
@@ -415,6 +416,45 @@ def test_tables_of_differences_note_restricted_intervals() -> None:
     arm = Arm({}, pd.DataFrame(), (0, 1, 2))
     assert "restricted to -100 to 100" in paired_note([ArmComparison(arm, arm, found, 1.0, -300.0, 400.0)])
     assert "restricted" not in paired_note([ArmComparison(arm, arm, found, 1.0, -30.0, 40.0)])
+
+
+def test_notes_of_compared_arms_name_what_their_cells_show() -> None:
+    """Intervals that are restricted, and those that include 0 beside a small p of a sign-flip test."""
+    even = paired([95.0, 95.5, 95.2], [94.0, 94.2, 94.1])
+    scattered = paired([95.0, 10.0, 95.0], [10.0, 10.0, 10.0])
+    skewed = paired([90.01] * 7 + [99.0], [90.0] * 8)
+    assert paired_notes([even]) == ""
+    assert "restricted" in paired_notes([even, scattered])
+    assert "restricted" in paired_notes([even], [(-300.0, 5.0)])
+    assert "the differences are skewed" in paired_notes([skewed], sign_flip=True)
+    assert "skewed" not in paired_notes([skewed])
+
+
+def test_a_difference_of_arms_opens_the_trials_of_both() -> None:
+    """Mode none, or the published arm of the same mode, as the table has it."""
+    made = arms_frame(scores())
+    context = ReportContext(Path("reports"))
+    tables = report.tables(made, context)
+    cells = report.page(made, context, tables, {}).cells
+    for name, table in tables.items():
+        found, names = cells[table.label], [column.name for column in table.columns]
+        minus_none = name.startswith("arms_minus_none_")
+        arms = [str(row[names.index("Arm")]) for row in table.rows]
+        assert [each["arm"] for each in found.others] == [
+            "none" if minus_none else MODE_OF[arm] for arm in arms
+        ]
+        assert set(found.sides) == set(names) - {"Arm", "Architecture"}
+        assert set(found.sides.values()) == {"both"}
+
+
+def test_a_difference_of_modes_opens_the_trials_of_both() -> None:
+    """Of the mode of the row, and of mode none."""
+    made = frame({("1*4", "none"): [10.0, 11.0, 10.0], ("1*4", "full"): [12.0, 12.0, 13.0]})
+    context = ReportContext(Path("reports"))
+    tables = report.tables(made, context)
+    found = report.page(made, context, tables, {}).cells[tables["paired"].label]
+    assert list(found.others) == [{"mode": "none"}] * len(tables["paired"].rows)
+    assert found.sides["Difference"] == "both"
 
 
 def test_the_page_of_arms_explains_what_it_measures() -> None:

@@ -34,7 +34,7 @@ from psa.reports.memory.comparisons import (
 )
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.report import _effect_text, _trials_of_cells
+from psa.reports.memory.report import _effect_text, _trials_of_cells, comparison_table
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
@@ -181,6 +181,18 @@ def test_a_number_of_the_final_stage_opens_its_trials_alone() -> None:
         for columns in ((arms, Column("Test %")), (stages, arms), (Column("Claim"),))
     ]
     assert found == [{"Arm": {"Stage": "late"}, "Test %": {"Stage": "late"}}, {}, {}]
+
+
+def test_a_comparison_opens_the_trials_of_both_arms() -> None:
+    """In the final stage; the columns of one arm open that arm."""
+    made = runs(BASE)
+    table = comparison_table(comparisons_of(made))
+    found = _trials_of_cells(table, "late")
+    names = [column.name for column in table.columns]
+    assert [each["Arm"] for each in found.others] == [row[names.index("Minus")] for row in table.rows]
+    assert {name for name in names if name not in found.sides} == {"Arm", "Arm %"}
+    assert {name for name, side in found.sides.items() if side == "other"} == {"Minus", "Minus %"}
+    assert found.columns["Difference"] == {"Stage": "late"}
 
 
 @pytest.mark.parametrize(("still", "more"), [(0, ""), (1, " 1 more does not move them at all.")])
@@ -518,6 +530,21 @@ def test_arms_keep_their_names_from_stage_to_stage(tmp_path: Path) -> None:
         label.get_text() for label in figure.axes[0].get_yticklabels() if label.get_fontweight() == "bold"
     }
     assert bold == set(map(arm_name, last))
+
+
+@pytest.mark.parametrize("quantity", ["distance.test", "histogram.test"])
+def test_the_curve_over_distances_says_what_a_point_is(quantity: str) -> None:
+    """Where it is drawn: a part of the samples, not one of them."""
+    told = runs(BASE).assign(**dict.fromkeys(("helped", "harmed", "strong_help", "strong_harm"), 0.0))
+    arm = str(told.loc[told["method"] == "hybrid", "arm"].iloc[0])
+    ids = told.loc[told["arm"] == arm, "id"]
+    rows = [
+        {"id": name, "probe": "toggle", "quantity": each, "index": at, "value": 0.1 * at}
+        for name in ids for each in (quantity, "change.test") for at in range(10)
+    ]  # fmt: skip
+    figure = dict(figures_of(told, told, pd.DataFrame(rows), arm))["loss_changes"]
+    noted = any("the mean of one of 10 equal parts of the test samples" in text for text in notes_in(figure))
+    assert noted == (quantity == "distance.test")
 
 
 def test_all_marks_of_the_costs_are_in_sight() -> None:

@@ -14,11 +14,12 @@ from made_up_frames import row
 from PIL import Image
 
 from psa.analysis.frame_schema import build_frame
-from psa.reports.rendering.html import CellTrials, Page, Section, html, with_pictures
+from psa.reports.rendering.html import Page, Section, html, with_pictures
 from psa.reports.rendering.images import embedded_image
+from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Column, Interval, MeanSd, Table
-from psa.reports.rendering.trials import StoredTrial, index_trials
+from psa.reports.rendering.trials import CellTrials, StoredTrial, index_trials
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
@@ -200,6 +201,20 @@ def test_trials_of_one_arm_stand_together() -> None:
     assert shown["id"] == ["a-0", "a-1", "b-0", "b-1"]
 
 
+def test_the_list_of_trials_has_the_arms_in_the_order_of_the_report() -> None:
+    """One order for all of them, whichever trial of an arm a frame begins with."""
+    frame = build_frame(
+        [
+            row("2*8", "none", seed) | {"id": f"{arm}-{seed}"}
+            for seed in (0, 1)
+            for arm in ("late", "early", "x")
+        ]
+    )
+    names = [f"{arm}-{seed}" for arm in ("early", "late") for seed in (1, 0)]
+    shown = index_trials(frame, {}, {name: {"Stage": name[:-2]} for name in names}).content["rows"]
+    assert shown["id"] == ["early-0", "early-1", "late-0", "late-1", "x-0", "x-1"]
+
+
 PROBE = """
 <script>
 const errors = []; window.addEventListener("error", event => errors.push(String(event.message)));
@@ -297,6 +312,61 @@ def test_a_cell_opens_its_trials(tmp_path: Path) -> None:
     assert ("seed0" in first, "seed1" in second, "psa sweep" in second) == (True, True, False)
     assert (found["below"], found["keyboard"]) == ("9.75 ± 0.50 (n=9)", "1*8, none (2 trials)")
     assert "No record: missing." in found["missing"]
+
+
+@NEEDS
+def test_a_cell_of_a_comparison_opens_the_trials_of_its_arms(tmp_path: Path) -> None:
+    """A difference those of both arms, a number of one arm those of that arm."""
+    arms = ("2*8 & more", "1*8")
+    frame = build_frame(
+        [row("2*8", "none", seed, [9000]) | {"id": f"{arm}-{seed}"} for arm in arms for seed in (0, 1)]
+    )
+    columns = (Column("Arm"), Column("Minus"), Column("Arm %"), Column("Minus %"), Column("Difference"))
+    table = Table("Arms", "tab:arms", columns, ((*arms, "90", "91", "-1"),), "")
+    cells = paired_trials(
+        table,
+        {"Arm": "Arm"},
+        lambda row: {"Arm": row["Minus"]},
+        of_one=("Arm %",),
+        of_other=("Minus", "Minus %"),
+    )
+    names = {str(name): {"Arm": str(name).rpartition("-")[0]} for name in frame["id"].unique()}
+    page = replace(
+        page_of(tmp_path),
+        sections=(Section("Numbers", (), (), (table,)),),
+        cells={table.label: cells},
+        trials=index_trials(frame, {}, names),
+    )
+    script = """
+      await ready();
+      const dialog = document.querySelector("dialog"), opened = [];
+      for (const cell of document.querySelector("table.opens").tBodies[0].rows[0].cells) {
+        cell.click();
+        opened.push(document.querySelector("#dialog-title").textContent);
+        dialog.close();
+      }
+      done({ opened });
+    """
+    one, other = (f"{arm} (2 trials)" for arm in arms)
+    assert browsed(tmp_path, page, SCRIPT % script) == {
+        "errors": [],
+        "opened": [one, other, one, other, "2*8 & more minus 1*8 (4 trials)"],
+    }
+
+
+@NEEDS
+def test_the_legend_of_the_curves_leaves_the_border_of_the_table_free(tmp_path: Path) -> None:
+    """With two curves or more it stands above the list of their trials."""
+    script = """
+      await ready();
+      document.querySelector("table.opens").tBodies[0].rows[0].cells[2].click();
+      await new Promise(go => setTimeout(go, 200));
+      const box = name => document.querySelector(name).getBoundingClientRect();
+      done({ legend: box(".u-legend").bottom, table: box("dialog .scroll").top });
+    """
+    found = browsed(tmp_path, with_trials(tmp_path), SCRIPT % script)
+    assert found["errors"] == []
+    assert found["legend"] + 4 < found["table"]
 
 
 @NEEDS

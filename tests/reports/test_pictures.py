@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from psa.analysis.frame_schema import build_frame
+from psa.analysis.stats import summary
 from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.figures.design_space import by_size
@@ -233,12 +234,12 @@ def test_speed_has_one_unit_in_figure_and_table() -> None:
     found = results({"GloNet": (3, 4)})
     seconds = {network: np.array([0.010, 0.012, 0.014]) for network in found.trained}
     figure = speed_figure(found, seconds)
-    cell = speed_table(found, seconds).rows[0][-1]
+    cell = speed_table(found, seconds, {}).rows[0][-1]
     assert isinstance(cell, MeanSd)
     line = figure.axes[0].containers[0][0]
     assert np.asarray(line.get_ydata(), dtype=float)[0] == pytest.approx(cell.mean) == pytest.approx(12)
     assert "milliseconds" in figure.axes[0].get_ylabel()
-    assert "Milliseconds" in speed_table(found, seconds).columns[-1].name
+    assert "Milliseconds" in speed_table(found, seconds, {}).columns[-1].name
 
 
 def test_a_logarithmic_axis_has_no_interval_that_reaches_below_zero() -> None:
@@ -257,7 +258,7 @@ def test_a_pack_is_one_measurement_of_speed() -> None:
     found = results({"GloNet": (3, 4)})
     seconds = {network: np.array([0.010, 0.010, np.nan]) for network in found.trained}
     seconds[Network(4, 4, "GloNet")] = np.array([0.010, 0.010, 0.016])
-    rows = speed_table(found, seconds).rows
+    rows = speed_table(found, seconds, {}).rows
     packs, _, cell = rows[0][-3:]
     assert isinstance(cell, MeanSd)
     assert (packs, cell.n, cell.expected) == (1, 1, 1)
@@ -323,6 +324,35 @@ def test_the_caption_of_the_enlarged_row_names_trials_inside_its_range_that_it_h
     dots = [line.get_ydata() for line in figure.axes[1].lines if line.get_marker() == "."]
     assert [len(values) for values in dots] == [3, 0]
     assert any("the trials of each mean below it" in note for note in notes_in(figure))
+
+
+def ends_of_marks(ax: Axes) -> list[float]:
+    """The ends of all intervals, and all trials, in a panel of depths."""
+    drawn = [segment[:, 1] for lines in ax.collections for segment in lines.get_segments() if len(segment)]
+    bars = [ends for ends in drawn if np.ptp(ends) > 0]  # a mean without an interval has a bar of no length
+    dots = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines if line.get_marker() == "."]
+    return [float(end) for values in (*bars, *dots) for end in values if not np.isnan(end)]
+
+
+def test_the_enlarged_range_includes_the_intervals_and_trials_of_its_means() -> None:
+    """One network that reaches far below the others does not stretch the range, unless its mean is in it."""
+    found = results({"GloNet": (3, 4), "MLP": (3, 4)})
+    tests = {("GloNet", 3): [97.3, 97.5, 97.6], ("GloNet", 4): [97.3, 97.4, 97.2]}
+    tests |= {("MLP", 3): [96.2, 97.2, 97.2], ("MLP", 4): [82.0, 91.0, 91.9]}
+    for (model, layers), values in tests.items():
+        network = Network(4, layers, model)
+        found.trained[network] = replace(found.trained[network], test=np.array(values))  # type: ignore[index]
+    lower = accuracy_figure(found).axes[1]
+    low, high = lower.get_ylim()
+    assert all(low <= end <= high for end in ends_of_marks(lower))
+    assert (95 < low < 95.4, 98.2 < high < 98.8) == (True, True)
+    assert min(ends_of_marks(lower)) == pytest.approx(summary([96.2, 97.2, 97.2]).low)
+    near = Network(4, 4, "MLP")
+    found.trained[near] = replace(found.trained[near], test=np.array([89.0, 99.5, 99.5]))  # type: ignore[index]
+    lower = accuracy_figure(found).axes[1]
+    low, high = lower.get_ylim()
+    assert 89.0 in ends_of_marks(lower)
+    assert all(low <= end <= high for end in ends_of_marks(lower))
 
 
 def test_packs_are_compared_by_a_size_that_the_table_states() -> None:

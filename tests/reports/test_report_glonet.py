@@ -31,11 +31,20 @@ from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document, report
-from psa.reports.glonet.figures.layers import plot_exits, plot_usage
+from psa.reports.glonet.figures.layers import plot_exits, plot_usage, usage_figure
 from psa.reports.glonet.layer_use import Use, uses_of
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, glonet_results, seconds_of
-from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note, usage_table
-from psa.reports.plotting.style import new_figure
+from psa.reports.glonet.networks import (
+    GlonetResults,
+    Network,
+    Trained,
+    glonet_results,
+    pack_sizes_of,
+    seconds_of,
+    sidecars_of,
+)
+from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.glonet.usage_table import usage_table
+from psa.reports.plotting.style import new_figure, notes_in
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
@@ -413,6 +422,48 @@ def test_concentration_is_measured() -> None:
     assert "Too few layers: fewer than 8 hidden layers." in usage_table(study, {short.network: short}).note
 
 
+def several(layers: int, model: str, *outputs: Sequence[float]) -> Use:
+    """What probes saw of several trials of a network."""
+    found = [use(layers, each, [98.0] * len(each), model) for each in outputs]
+    names = ("start", "end", "active", "norms", "exits")
+    parts = {name: [getattr(each, name) for each in found] for name in names}
+    return replace(found[0], **{name: np.concatenate(values) for name, values in parts.items()})
+
+
+def used(study: GlonetResults, found: Use) -> dict[str, Any]:
+    """The row of the table of use, by heading."""
+    table = usage_table(study, {found.network: found})
+    return dict(zip((column.name for column in table.columns), table.rows[0], strict=True))
+
+
+def test_the_use_of_layers_is_that_of_the_trials_that_learned() -> None:
+    """A trial at chance changes neither the row nor the verdict nor the figure of the others."""
+    later, first = [0.1] * 8 + [1.0] * 41, [1.0] * 8 + [0.0] * 41
+    mixed, lone = several(50, "MLP", later, first, later), several(50, "MLP", later, later)
+    study = depths(made("MLP", 50, [95.0, 11.0, 96.0]))
+    row, expected = used(study, mixed), used(depths(made("MLP", 50, [95.0, 96.0])), lone)
+    assert (row.pop("Learned"), expected.pop("Learned")) == ("2 of 3", "2 of 2")
+    assert (row.pop("Exit after layer").n, expected.pop("Exit after layer").n) == (2, 2)
+    assert row == pytest.approx(expected)
+    assert row["Use"] == "leaning to later layers"
+    figure = usage_figure(study, {mixed.network: mixed}, 256)
+    assert figure is not None
+    (line,) = (each for each in figure.axes[0].lines if each.get_gid() == "usage MLP")
+    assert np.asarray(line.get_ydata(), dtype=float) == pytest.approx(100 * lone.shares)
+    assert any("Learned: MLP with 50 layers in 2 of 3 trials; the" in text for text in notes_in(figure))
+
+
+def test_trials_that_learned_nothing_get_no_verdict_on_their_layers() -> None:
+    """Their numbers are shown; the sentences on use leave them out."""
+    outputs = [1.0] * 8 + [0.0] * 41
+    lost, study = several(50, "MLP", outputs, outputs), depths(made("MLP", 50, [11.0, 11.2]))
+    row = used(study, lost)
+    assert (row["Learned"], row["Use"]) == ("0 of 2", "learned nothing")
+    assert row["First 8 (%)"] == pytest.approx(100)
+    (said,) = claims.usage(study, {lost.network: lost}, "MLP")
+    assert said.startswith("No MLP here learned and is deep enough")
+
+
 def test_exits_are_of_networks_that_learned() -> None:
     """The smallest k within a point of the whole; at chance any would do, so none is named."""
     found = use(6, [1.0] * 5, [50.0, 96.0, 97.2, 97.0, 98.0])
@@ -478,8 +529,10 @@ def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, context: Re
     use = uses_of(found, context.observed)[Network(4, 4, "GloNet")]
     assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
     assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
-    seconds = seconds_of(found, context.store)[Network(4, 4, "GloNet")]
-    assert np.isnan(seconds).tolist() == [False, True, False]
+    sidecars = sidecars_of(found, context.store)
+    assert trials()[1][1].id not in sidecars
+    for numbers in (seconds_of(found, sidecars), pack_sizes_of(found, sidecars)):
+        assert np.isnan(numbers[Network(4, 4, "GloNet")]).tolist() == [False, True, False]
 
 
 def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
@@ -534,6 +587,16 @@ def test_what_is_unknown_is_called_so() -> None:
     assert none.zero_r_shown == "unknown"
     assert "1 epoch." in seeds_note(none)
     assert "where shapes allow" in paired_table(none).note
+
+
+def test_a_difference_of_models_opens_the_trials_of_both(frame: pd.DataFrame, context: ReportContext) -> None:
+    """Of the network of the row, and of the MLP of its depth and width; other tables have one arm per row."""
+    made = report.tables(frame, context)
+    cells = report.page(frame, context, made, {}).cells
+    paired = cells[made["paired"].label]
+    assert list(paired.others) == [{"Model": "MLP"}] * len(made["paired"].rows)
+    assert paired.sides["Difference (points)"] == "both"
+    assert not cells[made["accuracy"].label].sides
 
 
 def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:

@@ -13,7 +13,15 @@ from psa.cli.output.schema import (
     StatusDocument,
     TrialCounts,
 )
-from psa.core.formatting import format_bytes, format_duration, format_pace, format_rate, join_names, pluralize
+from psa.core.formatting import (
+    format_bytes,
+    format_duration,
+    format_pace,
+    format_range,
+    format_rate,
+    join_names,
+    pluralize,
+)
 
 _GROUPS_SHOWN: Final = 6
 _PACKS_SHOWN: Final = 8
@@ -63,9 +71,8 @@ def _shorter(stage: StageCounts) -> str:
     loops = stage.stored_loops
     if not loops:
         return ""
-    reached = f"{min(loops)}" if min(loops) == max(loops) else f"{min(loops)} to {max(loops)}"
     of = pluralize(stage.meta_loops, "meta-loop")
-    return f"; {pluralize(len(loops), 'trial')} stored with {reached} of {of}"
+    return f"; {pluralize(len(loops), 'trial')} stored with {format_range(loops)} of {of}"
 
 
 def _groups_text(groups: Sequence[GroupCounts]) -> str:

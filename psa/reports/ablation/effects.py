@@ -14,23 +14,24 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, paired
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, least_sign_flip_p, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import cells_note, different_archs_note
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (
     arm_findings,
-    effect_note,
     paired_cells,
     paired_columns,
-    sign_flip_interval_note,
+    paired_notes,
+    paired_trials,
     with_marks,
 )
 from psa.reports.rendering.tables import Column, Table
+from psa.reports.rendering.trials import CellTrials
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -81,7 +82,7 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 
 def _on_tests(found: Sequence[Paired]) -> str:
     """Return a note on the tests of a table, on its intervals and on its effects."""
-    return _floor(found) + sign_flip_interval_note(found) + effect_note(found)
+    return _floor(found) + paired_notes(found, sign_flip=True)
 
 
 def _floor(found: Sequence[Paired]) -> str:
@@ -91,7 +92,7 @@ def _floor(found: Sequence[Paired]) -> str:
         return f"Below {LEAST_N} pairs there is a difference alone, no interval and no test."
     if pairs > EXACT_PAIRS:
         return "p: two-sided sign-flip test."
-    least = 2.0 ** (1 - pairs)
+    least = least_sign_flip_p(pairs)
     return (
         f"p: two-sided sign-flip test, with {pairs} pairs at least {least:.3g}; if only one comparison of "
         f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}."
@@ -135,8 +136,19 @@ def arm_page(
         tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
         sources,
         (*warnings, *_few_seeds(rows)),
-        {table.label: CellTrials({"Architecture": "arch", "Arm": "arm"}) for table in made.values()},
+        {table.label: _arm_trials(name, table, rows) for name, table in made.items()},
         {name: {"arm": arm} for name, arm in rows[["id", "arm"]].astype(str).itertuples(index=False)},
+    )
+
+
+def _arm_trials(name: str, table: Table, rows: pd.DataFrame) -> CellTrials:
+    """Return the trials of the cells of a table of arms minus mode none, or minus their mode as published."""
+    modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
+    minus_none = name.startswith("arms_minus_none_")
+    return paired_trials(
+        table,
+        {"Architecture": "arch", "Arm": "arm"},
+        lambda row: {"arm": _NONE if minus_none else modes[row["Arm"]]},
     )
 
 
@@ -283,17 +295,3 @@ def _pairs(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
     arms = scores.index.get_level_values("arm")
     parts = {name: scores[arms == each].droplevel("arm") for name, each in (("arm", arm), ("base", base))}
     return pd.DataFrame(parts).dropna()
-
-
-def why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
-    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
-    if mode != "decay" or not len(rows):
-        return ""
-    share = float((rows["lr"] * rows["weight_decay"]).max())
-    if np.float32(1 - share) != 1:
-        return ""
-    return (
-        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision."
-    )

@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
+import pandas as pd
+
 from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
 from psa.specs.training import MODES
 
@@ -30,8 +33,7 @@ def notes_of(cells: Cells) -> list[str]:
     done = {place: each.statuses["done"] for place, each in cells.trials.items() if each.statuses.get("done")}
     archs, modes = ({place[at] for place in done} for at in (0, 1))
     counted = [place for place in cells.trials if place[0] in archs and place[1] in modes]
-    sizes = sorted({done.get(place, 0) for place in counted}) or [0]
-    per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    per_cell = format_range([done.get(place, 0) for place in counted] or [0])
     asked = sum(sum(each.statuses.values()) for each in cells.trials.values())
     first = (
         f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {pluralize(asked, 'trial')}; "
@@ -229,3 +231,17 @@ def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
     return {
         arch: "unknown" if cells.few(arch) else regime_of(cells.numbers(arch), cells.zero_r) for arch in archs
     }
+
+
+def why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision."
+    )

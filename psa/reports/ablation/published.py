@@ -23,7 +23,7 @@ from psa.analysis.pooling import (
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import ALPHA, LEAST_N, Difference, Interval, Summary, holm, welch
-from psa.core.formatting import format_number, join_names
+from psa.core.formatting import format_number, format_range, join_names
 from psa.experiments.studies.ablation import Settings, from_settings
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.numbers import cells_note, regimes
@@ -141,8 +141,7 @@ def _yes(truth: bool) -> str:
 
 def _counts(cells: Cells, arch: str) -> str:
     """Return the number of trials: `10`, or `7 to 10` if it differs among modes."""
-    counts = [len(cells.cell(arch, mode).found) for mode in MODES]
-    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return format_range(len(cells.cell(arch, mode).found) for mode in MODES)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.numbers import regimes
+from psa.reports.ablation.numbers import regimes, why_equal
 from psa.reports.ablation.published import (
     WITHIN,
     comparable_reference,
@@ -44,8 +44,10 @@ from psa.reports.ablation.published import (
 )
 from psa.reports.ablation.tables import accuracy_table, architecture_table
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.tables import Table
+from psa.reports.rendering.trials import CellTrials
 from psa.specs.training import MODES
 
 QUESTION: Final = (
@@ -163,7 +165,9 @@ def _cells(made: Mapping[str, Table]) -> dict[str, CellTrials]:
     """Return the trials of the cells of each table: rows are architectures, columns or cells are modes."""
     rows = {"Architecture": "arch", "Mode": "mode"}
     modes = {mode.capitalize(): {"mode": mode} for mode in MODES}
-    return {made[name].label: CellTrials(rows, modes) for name in made if name != "aggregate"}
+    found = {made[name].label: CellTrials(rows, modes) for name in made if name != "aggregate"}
+    compared = made["paired"]
+    return found | {compared.label: paired_trials(compared, rows, lambda row: {"mode": "none"})}
 
 
 def _caption(name: str) -> str:
@@ -264,7 +268,7 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
             yield (
                 f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
                 "set here it is the same experiment under another name, and published differences between "
-                f"the two are differences between seeds.{effects.why_equal(frame, mode)}"
+                f"the two are differences between seeds.{why_equal(frame, mode)}"
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from psa.analysis.regimes import PUBLISHED_ZERO_R
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, winners
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, least_sign_flip_p, winners
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
@@ -169,7 +169,7 @@ def _how(cells: Cells, alpha: float) -> str:
         return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
     pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
     few = LEAST_N <= pairs <= EXACT_PAIRS
-    least = f", before which {pairs} pairs give at least {2.0 ** (1 - pairs):.3g}" if few else ""
+    least = f", before which {pairs} pairs give at least {least_sign_flip_p(pairs):.3g}" if few else ""
     return (
         "Winner (test): the best mode and those that do not differ significantly from it (paired sign-flip "
         f"test, p < {alpha:g} after Holm's correction{least})."

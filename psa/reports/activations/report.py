@@ -22,8 +22,10 @@ from psa.reports.activations.tables import comparisons, paired_table, results_ta
 from psa.reports.activations.temperatures import temperature_figure, temperatures
 from psa.reports.activations.text import ActivationResults
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import CellTrials, Page, Picture, Section
+from psa.reports.rendering.html import Page, Picture, Section
+from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.tables import Table
+from psa.reports.rendering.trials import CellTrials
 from psa.reports.wording import format_setting
 
 QUESTION: Final = (
@@ -105,6 +107,12 @@ def page(
         (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
         {
             made["results"].label: CellTrials({_heading(key): _heading(key) for key in results.shown}),
+            made["paired"].label: paired_trials(
+                made["paired"],
+                {"Arm": "Arm"},
+                lambda row: {"Arm": row["Baseline"]},
+                of_other=("Baseline",),
+            ),
             **({made["thresholds"].label: CellTrials({"Arm": "Arm"})} if "thresholds" in made else {}),
         },
         {name: names for arm in results.arms for name, names in _trial_names(arm, results)},

@@ -25,10 +25,9 @@ from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
 from psa.reports.rendering.paired import (
     difference_interval,
-    effect_note,
     paired_columns,
+    paired_notes,
     paired_row,
-    restriction_note,
 )
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, rounded
 from psa.reports.wording import format_setting
@@ -208,8 +207,7 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
         "p: two-sided paired t test, corrected by Holm's method over this table; it assumes differences that "
         f"scatter normally. Corrected interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni). The last "
         f"column says higher or lower where that interval excludes 0 and the corrected p is below {ALPHA:g}."
-        + restriction_note((each.low, each.high) for each in made)
-        + effect_note([each.found for each in made])
+        + paired_notes([each.found for each in made], [(each.low, each.high) for each in made])
     )
 
 

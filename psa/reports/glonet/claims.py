@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 
 from psa.analysis.stats import LEAST_N, Paired, Values, paired, present
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.glonet.layer_use import FIRST, NEAR, Use, telling
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, count_range, mean
-from psa.reports.glonet.tables import CHANCE, exits_of, own_columns
+from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained, mean
+from psa.reports.glonet.tables import own_columns
+from psa.reports.glonet.usage_table import exits_of, learned_count, use_of_learned
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
 _EXPLODED: Final = 100.0  # nats of training loss; guessing among ten digits has 2.3
@@ -147,8 +148,7 @@ def chance_fact(results: GlonetResults, model: str, features: int) -> tuple[str,
     """Return from which depth on a model is at chance, and the trials behind it."""
     networks = measured(results, model, features)
     first, lost = chance_from(results, model, features), _at_chance(results, networks)
-    seeds = sorted({each.n for each in networks})
-    n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
+    n = f"n = {format_range(each.n for each in networks)}"
     if first is not None:
         return (
             f"from {first} layers on",
@@ -187,11 +187,13 @@ def usage(
     results: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
 ) -> Iterator[str]:
     """Yield sentences on whether a model uses only its first layers; beside: cite the earlier document."""
-    found = [uses[each.network] for each in _all(results, model) if each.network in uses]
+    observed = [uses[each.network] for each in _all(results, model) if each.network in uses]
+    found = [use_of_learned(results, use) for use in observed if learned_count(results, use)[0]]
     judged = [use for use in found if use.verdict != "short"]
     if not judged:
-        if found:
-            yield f"No {model} here is deep enough to tell whether it uses only its first layers."
+        if observed:
+            able = "is deep enough" if len(found) == len(observed) else "learned and is deep enough"
+            yield f"No {model} here {able} to tell whether it uses only its first layers."
         return
     many = pluralize(len(judged), model)
     many += f" of {2 * FIRST[0]} or more hidden layers" if len(judged) < len(found) else ""
@@ -236,7 +238,7 @@ def exits(results: GlonetResults, uses: Mapping[Network, Use], model: str = "Glo
             continue
         hidden = use.exits.shape[1]
         parts.append(
-            f"{count_range(found)} of {hidden} ({each.network.layers} layers of {each.network.features})"
+            f"{format_range(found)} of {hidden} ({each.network.layers} layers of {each.network.features})"
         )
     if parts:
         yield (

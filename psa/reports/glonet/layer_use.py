@@ -1,4 +1,4 @@
-"""The use of layers in the depth study: as a table, and as a listing of every network."""
+"""The use of layers in the depth study: as numbers, and as a listing of every network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from psa.analysis.stats import Values
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
@@ -60,6 +61,8 @@ FIRST: Final = (4, 8)  # layers that an earlier document says are the only ones 
 _EVEN: Final = 0.1  # how far a share may be from that of equal use
 _TIMES: Final = 2.0  # and by which factor, since in a deep network the first layers have few percent
 
+_OF_SEEDS: Final = ("start", "end", "active", "norms", "exits")  # the arrays of a Use
+
 LayerVerdict = Literal[
     "concentrated", "even", "uneven", "leaning to the first layers", "leaning to later layers", "short"
 ]
@@ -100,6 +103,20 @@ class Use:
     active: Values
     norms: Values
     exits: Values
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """True [seeds] for a seed of which a probe has a number."""
+        there = [~np.isnan(getattr(self, name)) for name in _OF_SEEDS]
+        seen = [any(each[seed].any() for each in there) for seed in range(len(self.end))]
+        return np.array(seen, dtype=bool)
+
+    def of_seeds(self, chosen: NDArray[np.bool_]) -> Use:
+        """Return the use in the chosen seeds [seeds]; the others count as missing."""
+        kept = {name: getattr(self, name).copy() for name in _OF_SEEDS}
+        for values in kept.values():
+            values[~chosen] = np.nan
+        return replace(self, **kept)
 
     @property
     def shares(self) -> Values:

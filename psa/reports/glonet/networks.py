@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, equal_budgets
@@ -18,11 +19,14 @@ from psa.analysis.stats import Values
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
 from psa.specs.arch import Arch
+from psa.storage.records.record import Record
 from psa.storage.store import Store
 
 MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 _OTHER_KIND: Final = "Name another study, or give these trials a kind of their own"
 COMPARED_NETWORKS: Final = ("family", "arch")  # all other settings must be equal on a page
+CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
+Sidecars = Mapping[str, Record]
 
 
 @dataclass(frozen=True, order=True)
@@ -147,6 +151,11 @@ class GlonetResults:
         return self.trained.get(Network(features, layers, model))
 
 
+def learned_trials(results: GlonetResults, trained: Trained) -> NDArray[np.bool_]:
+    """Return [seeds] whether a trial is more than CHANCE points above ZeroR; False if it is missing."""
+    return np.asarray(trained.validation > results.zero_r + CHANCE)
+
+
 def mean(values: Values, axis: int | None = None) -> Values:
     """Return the mean of the numbers present; NaN, without a warning, if there are none."""
     with warnings.catch_warnings():
@@ -216,46 +225,46 @@ def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
     return found
 
 
-def seconds_of(results: GlonetResults, store: Store | None) -> dict[Network, Values]:
+def sidecars_of(results: GlonetResults, store: Store | None) -> Sidecars:
+    """Return the sidecars of the records of all finished trials, by trial id; empty without a store."""
+    if store is None:
+        return {}
+    names = [name for trained in results.trained.values() for name in trained.done_ids if name]
+    return {name: sidecar for name in names if (sidecar := store.sidecar(name)) is not None}
+
+
+def seconds_of(results: GlonetResults, sidecars: Sidecars) -> dict[Network, Values]:
     """Return seconds per epoch and trial, seed by seed, from the sidecars of the records; NaN without any.
 
     The time of the pack in which the trial was trained, including evaluations, probes and checkpoints, is
     divided equally among all epochs of all its trials.
     """
-    if store is None:
-        return {}
-    found = {
-        network: np.array([_seconds(store, each) for each in trained.done_ids], dtype=np.float64)
-        for network, trained in results.trained.items()
-    }
+    found = _of_sidecars(results, sidecars, _seconds)
     return {network: values for network, values in found.items() if not np.isnan(values).all()}
 
 
-def count_range(counts: Values) -> str:
-    """Return the least and the greatest of some counts, as "2 to 5", or the only one."""
-    least, most = f"{counts.min():.0f}", f"{counts.max():.0f}"
-    return least if least == most else f"{least} to {most}"
-
-
-def pack_sizes_of(results: GlonetResults, store: Store | None) -> dict[Network, Values]:
+def pack_sizes_of(results: GlonetResults, sidecars: Sidecars) -> dict[Network, Values]:
     """Return the number of trials in the pack of each trial, seed by seed, from the sidecars of the records;
     NaN where a sidecar does not state it.
     """
-    if store is None:
-        return {}
+    return _of_sidecars(results, sidecars, _pack_size)
+
+
+def _of_sidecars(
+    results: GlonetResults, sidecars: Sidecars, number: Callable[[Record], float]
+) -> dict[Network, Values]:
+    """Return a number of the sidecar of each trial, seed by seed; without a sidecar that of an empty one."""
     return {
-        network: np.array([_pack_size(store, each) for each in trained.done_ids], dtype=np.float64)
+        network: np.array([number(sidecars.get(each, {})) for each in trained.done_ids], dtype=np.float64)
         for network, trained in results.trained.items()
     }
 
 
-def _pack_size(store: Store, trial: str) -> float:
-    sidecar = store.sidecar(trial) if trial else None
-    return float(sidecar["pack_trials"]) if sidecar and sidecar.get("pack_trials") else float("nan")
+def _pack_size(sidecar: Record) -> float:
+    return float(sidecar.get("pack_trials") or "nan")
 
 
-def _seconds(store: Store, trial: str) -> float:
-    sidecar = store.sidecar(trial) if trial else None
-    if not sidecar or not sidecar.get("pack_epochs"):
+def _seconds(sidecar: Record) -> float:
+    if not sidecar.get("pack_epochs"):
         return float("nan")
     return float(sidecar["pack_seconds"]) / int(sidecar["pack_epochs"])

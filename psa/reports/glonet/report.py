@@ -28,14 +28,19 @@ from psa.reports.glonet.networks import (
     MODEL_NAMES,
     GlonetResults,
     Network,
+    Sidecars,
     Trained,
     glonet_results,
     pack_sizes_of,
     seconds_of,
+    sidecars_of,
 )
 from psa.reports.glonet.training_accuracy import training_accuracies_of, training_accuracy_csv
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
+from psa.reports.glonet.usage_table import usage_table
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.tables import Table
+from psa.reports.rendering.trials import CellTrials
 from psa.reports.wording import apart_text, pages_of, shared_settings
 
 QUESTION: Final = (
@@ -78,8 +83,12 @@ class _Seen:
         return training_accuracies_of(self.results, self.context.observed)
 
     @cached_property
+    def sidecars(self) -> Sidecars:
+        return sidecars_of(self.results, self.context.store)
+
+    @cached_property
     def seconds(self) -> dict[Network, Values]:
-        return seconds_of(self.results, self.context.store)
+        return seconds_of(self.results, self.sidecars)
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -102,11 +111,10 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     if not seen.lacking:
         found["claims"] = glonet_tables.claims_table(results)
     if seen.uses:
-        found["usage"] = glonet_tables.usage_table(results, seen.uses)
+        found["usage"] = usage_table(results, seen.uses)
     if seen.seconds:
-        found["speed"] = glonet_tables.speed_table(
-            results, seen.seconds, pack_sizes_of(results, context.store)
-        )
+        sizes = pack_sizes_of(results, seen.sidecars)
+        found["speed"] = glonet_tables.speed_table(results, seen.seconds, sizes)
     return found
 
 
@@ -157,10 +165,7 @@ def page(
         tuple(_sections(seen, pictures, made)),
         tuple(_sources(seen)),
         tuple(_warnings(seen)),
-        {
-            table.label: CellTrials({"Model": "Model", "Features": "Features", "Layers": "Layers"})
-            for table in made.values()
-        },
+        {table.label: _cell_trials(name, table) for name, table in made.items()},
         {
             name: {
                 "Model": each.network.model,
@@ -171,6 +176,14 @@ def page(
             for name in each.ids
         },
     )
+
+
+def _cell_trials(name: str, table: Table) -> CellTrials:
+    """Return the trials of the cells of a table; the paired one has a model minus its baseline."""
+    rows = {"Model": "Model", "Features": "Features", "Layers": "Layers"}
+    if name == "paired":
+        return paired_trials(table, rows, lambda row: {"Model": glonet_tables.BASELINE})
+    return CellTrials(rows)
 
 
 def _title(seen: _Seen) -> str:
@@ -276,8 +289,8 @@ def _warnings(seen: _Seen) -> Iterator[str]:
 
 
 def _sources(seen: _Seen) -> Iterator[str]:
-    layers = " layers.csv in that folder holds every layer of every network." if seen.uses else ""
-    yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers
+    layers = " layers.csv in that folder holds every layer of every network, means over all of its trials."
+    yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers * bool(seen.uses)
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "
         "the final weights. Intervals are 95 % t intervals of the mean over seeds, restricted to 0 to 100; "

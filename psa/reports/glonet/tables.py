@@ -7,18 +7,27 @@ from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Interval, Values, paired, present, share_summary, summary
-from psa.core.formatting import pluralize
-from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, count_range, mean
+from psa.analysis.stats import (
+    EXACT_PAIRS,
+    LEAST_N,
+    Interval,
+    Values,
+    least_sign_flip_p,
+    paired,
+    present,
+    share_summary,
+    summary,
+)
+from psa.core.formatting import format_range, pluralize
+from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
-from psa.reports.rendering.paired import effect_note, paired_cells, paired_columns
+from psa.reports.rendering.paired import paired_cells, paired_columns, paired_notes
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
-CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
+BASELINE: Final = "MLP"  # the model that the others are compared with
 _ONE_PAGE: Final = 40  # rows
-_WHO: Final = (Column("Model"), Column("Features", "count"), Column("Layers", "count"))
+NETWORK_COLUMNS: Final = (Column("Model"), Column("Features", "count"), Column("Layers", "count"))
 
 # Claims of the document that came with the earlier program (test accuracy, width 256), by layers.
 CLAIMED: Final[dict[int, dict[str, float]]] = {
@@ -51,13 +60,15 @@ def with_interval(values: Values) -> Interval | None:
     return Interval(found.mean, found.low, found.high) if found.n else None
 
 
-def _who(network: Network) -> tuple[str, int, int]:
+def network_cells(network: Network) -> tuple[str, int, int]:
+    """Return the cells of NETWORK_COLUMNS."""
     return network.model, network.features, network.layers
 
 
-def _table(
+def table_of(
     caption: str, label: str, columns: tuple[Column, ...], rows: Iterator[tuple[Cell, ...]], note: str
 ) -> Table:
+    """Return a table of these rows, of several pages if it has many."""
     made = tuple(rows)
     return Table(caption, f"tab:{label}", columns, made, note, len(made) > _ONE_PAGE)
 
@@ -76,7 +87,7 @@ def seeds_note(results: GlonetResults) -> str:
 def trained_for(results: GlonetResults) -> str:
     """Return the number of epochs: `50 epochs`, `1 epoch`, `2 to 50 epochs`."""
     if len(results.epochs) > 1:
-        return f"{results.epochs[0]} to {results.epochs[-1]} epochs"
+        return f"{format_range(results.epochs)} epochs"
     return pluralize(results.epochs[0], "epoch") if results.epochs else "no epoch"
 
 
@@ -85,7 +96,7 @@ def accuracy_table(results: GlonetResults, training: TrainingAccuracies | None =
     psa.reports.glonet.training_accuracy) also that on the training split after the last epoch.
     """
     columns = (
-        *_WHO,
+        *NETWORK_COLUMNS,
         Column("Parameters", "count"),
         Column("n", "count"),
         Column("Test (%)", "mean_sd"),
@@ -96,7 +107,8 @@ def accuracy_table(results: GlonetResults, training: TrainingAccuracies | None =
     )
     rows = (
         (
-            *_who(each.network), each.parameters, each.n, mean_sd(each.test), with_interval(each.test),
+            *network_cells(each.network), each.parameters, each.n,
+            mean_sd(each.test), with_interval(each.test),
             mean_sd(each.validation), with_interval(each.validation),
             *([_training_accuracy(training, each)] if training else []),
         )
@@ -107,14 +119,14 @@ def accuracy_table(results: GlonetResults, training: TrainingAccuracies | None =
         f"mean, restricted to 0 to 100, from {LEAST_N} seeds on. Layers count the head. ZeroR: "
         f"{results.zero_r_shown} of validation."
     )
-    return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
+    return table_of("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
 
 def _training_accuracy(training: TrainingAccuracies, each: Trained) -> MeanSd | None:
     return mean_sd(final_training_accuracy(training[each.network])) if each.network in training else None
 
 
-def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
+def paired_table(results: GlonetResults, against: str = BASELINE) -> Table:
     """Return every other model minus `against`, seed by seed, on the test split."""
     pairs = [
         (each, other)
@@ -123,23 +135,26 @@ def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
         and (other := results.get(against, each.network.layers, each.network.features)) is not None
     ]
     found = [paired(one.test, other.test) for one, other in pairs]
-    rows = ((*_who(one.network), *cells) for (one, _), cells in zip(pairs, paired_cells(found), strict=True))
-    columns = (*_WHO, *paired_columns("Difference (points)"))
+    rows = (
+        (*network_cells(one.network), *cells)
+        for (one, _), cells in zip(pairs, paired_cells(found), strict=True)
+    )
+    columns = (*NETWORK_COLUMNS, *paired_columns("Difference (points)"))
     most = max((each.n for each in found), default=0)
     exact = LEAST_N <= most <= EXACT_PAIRS
-    least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if exact else ""
+    least = f", with {most} pairs at least {least_sign_flip_p(most):.3g}" if exact else ""
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
         f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
-        f"intervals, restricted to -100 to 100.{effect_note(found)} {seeds_note(results)}"
+        f"intervals.{paired_notes(found, sign_flip=True)} {seeds_note(results)}"
     )
-    return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
+    return table_of(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 
 
 def convergence_table(results: GlonetResults) -> Table:
     """Return the first epoch at which a trial was good enough, by several criteria."""
     columns = (
-        *_WHO,
+        *NETWORK_COLUMNS,
         Column("Trained (epochs)", "count"),
         *(
             column
@@ -157,7 +172,7 @@ def convergence_table(results: GlonetResults) -> Table:
             for cell in (mean_sd(first), f"{len(present(first))} of {each.n}" if each.n else None)
         ]
         return (
-            *_who(each.network),
+            *network_cells(each.network),
             each.accuracies.shape[1] or None,
             *cells,
             mean_sd(own_columns(each, results)),
@@ -167,7 +182,7 @@ def convergence_table(results: GlonetResults) -> Table:
         f"Validation accuracy after an epoch. Means are of the trials that reached it. Trials within "
         f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(results)}"
     )
-    return _table(
+    return table_of(
         "Epochs until an accuracy was reached", "convergence", columns, map(row, network_order(results)), note
     )
 
@@ -181,11 +196,11 @@ def own_columns(each: Trained, results: GlonetResults) -> Values:
 
 
 def speed_table(
-    results: GlonetResults, seconds: Mapping[Network, Values], sizes: Mapping[Network, Values] | None = None
+    results: GlonetResults, seconds: Mapping[Network, Values], sizes: Mapping[Network, Values]
 ) -> Table:
     """Return the time per epoch of one trial. sizes: trials in the pack of each trial."""
     columns = (
-        *_WHO,
+        *NETWORK_COLUMNS,
         Column("Parameters", "count"),
         Column("Packs", "count"),
         Column("Trials per pack"),
@@ -194,11 +209,11 @@ def speed_table(
 
     def row(each: Trained) -> tuple[Cell, ...]:
         found = times_of_packs(seconds, each.network)
-        packs = present((sizes or {}).get(each.network, np.empty(0)))
-        size = count_range(packs) if len(packs) else None
-        return (*_who(each.network), each.parameters, len(found), size, mean_sd(1000 * found))
+        packs = present(sizes.get(each.network, np.empty(0)))
+        size = format_range(packs) if len(packs) else None
+        return (*network_cells(each.network), each.parameters, len(found), size, mean_sd(1000 * found))
 
-    return _table("Training speed", "speed", columns, map(row, network_order(results)), _PACKS)
+    return table_of("Training speed", "speed", columns, map(row, network_order(results)), _PACKS)
 
 
 def times_of_packs(seconds: Mapping[Network, Values], network: Network) -> Values:
@@ -214,56 +229,6 @@ SPEED: Final = (
     "alone: compare only networks that were trained on the same machine in packs of one size."
 )
 _PACKS: Final = "Mean ± standard deviation over packs; the trials of a pack share one time."
-
-
-def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
-    """Return the share of the first layers in the mean output, and the first exit that is as good."""
-    columns = (
-        *_WHO,
-        Column("Hidden layers", "count"),
-        *(Column(f"First {count} (%)", "number", 1) for count in FIRST),
-        *(Column(f"First {count}, if equal (%)", "number", 1) for count in FIRST),
-        Column(f"Layers that hold {100 * MOST:g} %", "count"),
-        Column("Mean |h|, least layer", "number", 4),  # a layer out of use has some ten-thousandths
-        Column("Mean |h|, greatest layer", "number", 3),
-        Column("Exit after layer", "mean_sd", 1),
-        Column("Use"),
-    )
-    return _table(
-        "What each network uses its layers for", "usage", columns,
-        (_used(results, uses[each.network], each) for each in network_order(results) if each.network in uses),
-        "Shares of the mean |h| over the validation split, added up over hidden layers, of final weights; "
-        "a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
-        f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k from which "
-        f"on the head, reading the first k hidden layers, answers within {NEAR:g} point of the whole "
-        "network; "
-        "missing for trials that learned nothing. Use: concentrated where the first 8 layers (4 of fewer "
-        f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points "
-        "and a "
-        f"factor of two and no half of the layers holds {100 * MOST:g} %. Later layers: all those after the "
-        f"first 8 (4), which may be in the middle. Too few layers: fewer than {2 * FIRST[0]} hidden layers.",
-    )  # fmt: skip
-
-
-def _used(results: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]:
-    hidden = len(use.shares)
-    outputs = present(mean(use.end, axis=0))
-    return (
-        *_who(use.network),
-        hidden or None,
-        *(100 * use.first(count) for count in FIRST),
-        *(100 * count / hidden if hidden > count else None for count in FIRST),
-        use.holding,
-        float(outputs.min()) if len(outputs) else None,
-        float(outputs.max()) if len(outputs) else None,
-        mean_sd(exits_of(results, use, trained)),
-        "too few layers" if use.verdict == "short" else use.verdict,
-    )
-
-
-def exits_of(results: GlonetResults, use: Use, trained: Trained) -> Values:
-    """Return [seeds] the number of layers after which one may leave; NaN for trials that learned nothing."""
-    return np.where(trained.validation > results.zero_r + CHANCE, use.exit, np.nan)
 
 
 def claims_table(results: GlonetResults) -> Table:
@@ -291,4 +256,4 @@ def claims_table(results: GlonetResults) -> Table:
         f"width {features}. {seeds_note(results)}"
     )
     rows = (row(layers, model) for layers in CLAIMED for model in ("GloNet", "MLP"))
-    return _table("Claimed and measured", "claims", columns, rows, note)
+    return table_of("Claimed and measured", "claims", columns, rows, note)

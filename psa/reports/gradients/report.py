@@ -35,8 +35,9 @@ from psa.reports.gradients.sample_figures import (
 from psa.reports.gradients.sample_grids import data_samples_figure, draw_test_samples, drawn_samples_figure
 from psa.reports.gradients.text import sections, span
 from psa.reports.gradients.training import finished_rows, gradient_curves
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
+from psa.reports.rendering.html import Fact, Page, Picture
 from psa.reports.rendering.tables import Table
+from psa.reports.rendering.trials import CellTrials
 from psa.specs.probes import ONLINE
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record

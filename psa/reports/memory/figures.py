@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psa.analysis.stats import LEAST_N, summary
-from psa.probes.memory import EDGES
+from psa.core.formatting import format_range
+from psa.probes.memory import EDGES, PARTS
 from psa.reports.plotting.panels import draw_legend, panel, panel_grid
 from psa.reports.plotting.scales import number_text
 from psa.reports.plotting.style import (
@@ -108,8 +109,7 @@ def _panel_of(arms: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def _per_arm(runs: pd.DataFrame) -> str:
-    seeds = runs.groupby("arm")["seed"].nunique()
-    return f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    return format_range(runs.groupby("arm")["seed"].nunique())
 
 
 def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) -> Axes:
@@ -196,6 +196,12 @@ def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
 
 
+_PARTS_NOTE: Final = (
+    f"Each point of the curve is the mean of one of {PARTS} equal parts of the test samples, by the distance "
+    "of their retrieved entries."
+)
+
+
 def _panels_of(seen: pd.DataFrame) -> tuple[_DrawPanel | None, _DrawPanel | None]:
     """Return the functions that draw the panels of which there are numbers, None for the others."""
     histogram = None if _of(seen, "histogram.test").empty else histogram_axes
@@ -215,10 +221,9 @@ def _changes(seen: pd.DataFrame, memory: str) -> Figure:
     if histogram_axes in draws:
         draw_legend(figure, handles, 0.6, 0.14, 3)
     missing = "" if len(draws) == 2 else " The memory found no entries, or no samples were tested."
-    footnote(
-        figure,
-        [f"Arm: {memory}. Means over the seeds of the final stage; test split, same weights.{missing}"],
-    )
+    parts = [_PARTS_NOTE] if distance_axes in draws else []
+    first = f"Arm: {memory}. Means over the seeds of the final stage; test split, same weights.{missing}"
+    footnote(figure, [first, *parts])
     title(figure, "Change of loss by the memory")
     return figure
 
@@ -246,7 +251,9 @@ def _colour(number: int) -> str:
 
 
 def distance_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
-    """Draw the mean change of loss of tenths of the samples, by the distance of their retrieved entries."""
+    """Draw the mean change of loss of PARTS equal parts of the samples, by the distance of their retrieved
+    entries.
+    """
     distance, change = _of(seen, "distance.test"), _of(seen, "change.test")
     ax.plot(distance, change, "-o", color=LOOKS["hybrid"].colour, markersize=3)
     ax.axhline(0, color=GREY, linewidth=0.6)

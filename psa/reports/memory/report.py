@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,9 +28,10 @@ from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
 from psa.reports.memory.listings import comparison_tests, epoch_logs
 from psa.reports.memory.run_folders import memory_run_folders
 from psa.reports.memory.runs import build_runs, final_stage
-from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import effect_note, paired_columns, paired_row, restriction_note
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.paired import paired_columns, paired_notes, paired_row, paired_trials
 from psa.reports.rendering.tables import Cell, Column, Table
+from psa.reports.rendering.trials import CellTrials
 
 QUESTION: Final = (
     "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "
@@ -83,9 +85,7 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
         "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
         "differences. "
         f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
-        "their scatter can be significant."
-        + restriction_note((each.found.low, each.found.high) for each in comparisons)
-        + effect_note(each.found for each in comparisons)
+        "their scatter can be significant." + paired_notes([each.found for each in comparisons])
     )
     return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
@@ -204,8 +204,14 @@ def page(
 def _trials_of_cells(table: Table, final: str) -> CellTrials:
     """Return the trials of a table's cells: those of the final stage, if the table has arms but no stages."""
     names = [column.name for column in table.columns]
+    rows = {"Stage": "Stage", "Arm": "Arm"}
+    found = CellTrials(rows)
+    if "Minus" in names:
+        found = paired_trials(
+            table, rows, lambda row: {"Arm": row["Minus"]}, of_one=("Arm %",), of_other=("Minus", "Minus %")
+        )
     of_final = names if "Arm" in names and "Stage" not in names else []
-    return CellTrials({"Stage": "Stage", "Arm": "Arm"}, {name: {"Stage": final} for name in of_final})
+    return replace(found, columns={name: {"Stage": final} for name in of_final})
 
 
 def _staging(runs: pd.DataFrame) -> Iterator[str]:

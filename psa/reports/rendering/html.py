@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from psa.reports.rendering.images import EmbeddedImage, embedded_image
 from psa.reports.rendering.provenance import Provenance
 from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
-from psa.reports.rendering.trials import TrialIndex
+from psa.reports.rendering.trials import CellTrials, TrialIndex
 
 T = TypeVar("T")
 _FOLDER: Final = Path(__file__).with_name("page")
@@ -74,18 +74,6 @@ class Section:
     text: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
-
-
-@dataclass(frozen=True)
-class CellTrials:
-    """The trials that a cell of a table stands for.
-
-    rows: the headings whose cells select trials, each with the name that it has in the trial index.
-    columns: further names and values for the cells below a heading, such as {"Full": {"mode": "full"}}.
-    """
-
-    rows: Mapping[str, str]
-    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -205,15 +193,15 @@ def _shape(width: int, height: int) -> str:
 
 def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any]:
     name = table.label.replace(":", "-")
-    opens = {} if cells is None else cells.columns
-    rows = {} if cells is None else cells.rows
+    cells = cells or CellTrials({})
+    selecting = {*cells.rows, *cells.columns}
     letters = _letters(table)
     return {
         "name": name,
         "number": number,
         "caption": table.caption,
         "note": table.note,
-        "opens": bool(table.rows) and any(column.name in (*rows, *opens) for column in table.columns),
+        "opens": bool(table.rows) and any(column.name in selecting for column in table.columns),
         "kind": _kind(len(table.rows), letters),
         "letters": letters,
         "cut": len(table.rows) > _PRINTED_WHOLE,
@@ -223,12 +211,14 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
             {
                 "name": column.name,
                 "left": column.kind == "text",
-                "selects": rows.get(column.name, ""),
-                "fixed": dict(opens.get(column.name, {})),
+                "selects": cells.rows.get(column.name, ""),
+                "fixed": dict(cells.columns.get(column.name, {})),
+                "side": cells.sides.get(column.name, ""),
             }
             for column in table.columns
         ],
         "rows": [list(_row(table, at)) for at in range(len(table.rows))],
+        "others": list(map(dict, cells.others)),
         "files": [
             {"name": f"{name}.csv", "address": _address("text/csv", table.csv().encode())},
             {"name": f"{name}.tex", "address": _address("text/plain", table.latex().encode())},

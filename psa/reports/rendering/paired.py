@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, benjamini_hochberg, holm
+from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, benjamini_hochberg, holm, least_sign_flip_p
 from psa.core.formatting import pluralize
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
+from psa.reports.rendering.trials import ArmSide, CellTrials
 
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
 _MOST: Final = 100  # points between two percentages
@@ -52,15 +53,29 @@ def restriction_note(intervals: Iterable[tuple[float, float]]) -> str:
 
 
 def sign_flip_interval_note(found: Sequence[Paired]) -> str:
-    """Return notes, each after a space, on t intervals beside sign-flip tests: where they are restricted,
-    and where they include 0 beside a small p; "" without either.
-    """
+    """Return a note, after a space, on t intervals that include 0 beside a small p; "" without any."""
     apart = any(each.low <= 0 <= each.high and each.p < ALPHA for each in found)
     skewed = (
         f" Where an interval includes 0 beside p < {ALPHA:g}, the differences are skewed: the interval "
         "assumes that they scatter normally, the test does not."
     )
-    return restriction_note((each.low, each.high) for each in found) + skewed * apart
+    return skewed * apart
+
+
+def paired_notes(
+    found: Sequence[Paired],
+    intervals: Iterable[tuple[float, float]] | None = None,
+    *,
+    sign_flip: bool = False,
+) -> str:
+    """Return the notes on the cells of compared arms, each after a space; "" without any.
+
+    intervals: those that the cells show, by default those of the comparisons. sign_flip: their p are of
+    sign-flip tests, which do not always agree with t intervals.
+    """
+    shown = [(each.low, each.high) for each in found] if intervals is None else intervals
+    disagreement = sign_flip_interval_note(found) if sign_flip else ""
+    return restriction_note(shown) + disagreement + effect_note(found)
 
 
 def effect_note(found: Iterable[Paired]) -> str:
@@ -90,6 +105,28 @@ def with_marks(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     return (*cells[:_HOLM_AT], Bold(p), *cells[_HOLM_AT + 1 :])
 
 
+def paired_trials(
+    table: Table,
+    rows: Mapping[str, str],
+    other: Callable[[Mapping[str, str]], Mapping[str, str]],
+    *,
+    of_one: Sequence[str] = (),
+    of_other: Sequence[str] = (),
+) -> CellTrials:
+    """Return the trials of the cells of a table that compares arms: those of both arms, as of a difference,
+    but for headings of the arm of the row (`of_one`) and of the arm that is subtracted (`of_other`).
+
+    rows: see CellTrials; their cells name the arm of the row. other: returns, from the texts of a row by
+    heading, the names and values in which the other arm differs.
+    """
+    names = [column.name for column in table.columns]
+    texts = [dict(zip(names, (str(value_of(cell)) for cell in row), strict=True)) for row in table.rows]
+    sides: dict[str, ArmSide] = {
+        name: "other" if name in of_other else "both" for name in names if name not in (*rows, *of_one)
+    }
+    return CellTrials(rows, others=tuple(map(other, texts)), sides=sides)
+
+
 def arm_findings(table: Table) -> tuple[str, ...]:
     """Return sentences on the arms that differ significantly in a table of arms minus mode none, () without
     arms.
@@ -102,7 +139,7 @@ def arm_findings(table: Table) -> tuple[str, ...]:
         why = f"No arm was compared on at least {LEAST_N} architectures, so no difference is tested."
         return (why,) if rows else ()
     most = max(int(_number(row[columns.index("Architectures")])) for row in table.rows)
-    if (least := len(tested) * 2.0 ** (1 - most)) >= ALPHA:
+    if (least := len(tested) * least_sign_flip_p(most)) >= ALPHA:
         return (
             f"No difference from mode none can be significant: with {pluralize(most, 'architecture')} and "
             f"{pluralize(len(tested), 'test')} p is at least {min(1.0, least):.2g} after Holm's correction.",

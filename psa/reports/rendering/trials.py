@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,27 @@ class StoredTrial:
     place: str
     spec: Mapping[str, Any] = field(repr=False)
     sidecar: Mapping[str, Any] = field(repr=False)
+
+
+ArmSide = Literal["other", "both"]
+
+
+@dataclass(frozen=True)
+class CellTrials:
+    """The trials that a cell of a table stands for.
+
+    rows: the headings whose cells select trials, each with the name that it has in the trial index.
+    columns: further names and values for the cells below a heading, such as {"Full": {"mode": "full"}}.
+    others: for each row of a table that compares arms, the names and values in which the trials of the arm
+    that is subtracted differ from those of the row, such as {"mode": "none"}. sides: the headings whose cells
+    stand for that other arm, or for both, as a difference does; a cell below another heading stands for the
+    arm of its row.
+    """
+
+    rows: Mapping[str, str]
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    others: Sequence[Mapping[str, str]] = ()
+    sides: Mapping[str, ArmSide] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,13 +124,18 @@ def index_trials(
 
 
 def _arms_together(rows: pd.DataFrame, named: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the trials with those of one arm side by side, arms in the order of their first trials.
+    """Return the trials with those of one arm side by side: arms in the order in which the report names them,
+    those without a name last, in the order of their first trials.
 
     A frame knows no names of a report: it has the trials of arms with one architecture and mode by seed.
     """
-    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(named.get(str(name))) for name in rows["id"]])
-    order = arms.groupby(list(arms), sort=False, dropna=False).ngroup().argsort(kind="stable")
-    return rows.iloc[order.to_numpy()].reset_index(drop=True)
+    names = rows["id"].astype(str)
+    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(named.get(name)) for name in names])
+    groups = arms.groupby(list(arms), sort=False, dropna=False)
+    numbers = groups.ngroup()
+    places = names.map({name: at for at, name in enumerate(named)}).fillna(len(named))
+    order = np.lexsort((numbers, places.groupby(numbers).transform("min")))
+    return rows.iloc[order].reset_index(drop=True)
 
 
 def _values(column: pd.Series[Any]) -> list[Any]:

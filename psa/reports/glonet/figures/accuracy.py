@@ -10,14 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psa.analysis.stats import LEAST_N, Values, present, summary
+from psa.analysis.stats import LEAST_N, Values, present, share_summary, summary
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, times_of_packs
+from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained, mean
+from psa.reports.glonet.tables import times_of_packs
 from psa.reports.plotting.scales import log_axis
 from psa.reports.plotting.style import GREY, plot_style
 
 _COLUMNS: Final = 3
+_ENLARGED: Final = 10.0  # points below the best mean
 _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other
 
 Numbers = Callable[[Trained], Values]
@@ -69,25 +70,47 @@ def _zero_r(ax: Axes, results: GlonetResults) -> None:
         ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
 
 
+def _drawn(results: GlonetResults) -> list[Trained]:
+    """Return the networks with a finished trial that the figure has a panel for."""
+    widths = results.features[:_COLUMNS]
+    return [each for model in results.models for wide in widths for each in results.of(model, wide) if each.n]
+
+
+def _span(each: Trained) -> tuple[float, float]:
+    """Return the ends of the interval and of the trials of a network together."""
+    found = share_summary(each.test)
+    return float(np.fmin(found.low, found.least)), float(np.fmax(found.high, found.greatest))
+
+
 def _learned_range(results: GlonetResults) -> tuple[float, float] | None:
-    """Return the range of the means far above ZeroR, where differences between depths are visible; None if a
-    width has no mean there, since its panel would be empty.
+    """Return a range far above ZeroR, where differences between depths are visible, with the whole interval
+    and all trials of every mean in it. It begins with the networks that lie within ten points of the best
+    mean. None if a width has no mean there, since its panel would be empty.
     """
-    means = np.array([mean(each.test) for each in results.trained.values() if each.n])
-    means = means[means > max(results.zero_r + CHANCE, means.max() - 10)] if len(means) else means
-    if not len(means):
+    drawn = _drawn(results)
+    spans = np.array([_span(each) for each in drawn]).reshape(-1, 2)
+    means = np.array([float(mean(each.test)) for each in drawn])
+    best = max(means, default=np.nan)
+    chosen = (means > results.zero_r + CHANCE) & (spans[:, 0] > best - _ENLARGED)
+    if not chosen.any():
         return None
-    room = max(float(np.ptp(means)) * 0.3, 0.3)
-    low, high = float(means.min()) - room, min(100.0, float(means.max()) + room)
-    for features in results.features[:_COLUMNS]:
-        trained = [each for model in results.models for each in results.of(model, features) if each.n]
-        if not any(mean(each.test) >= low for each in trained):
-            return None
-    return low, high
+    ends = _ends(spans[chosen])
+    while (means >= ends[0]).sum() > chosen.sum():
+        chosen = means >= ends[0]
+        ends = _ends(spans[chosen])
+    shown = {each.network.features for each, there in zip(drawn, chosen, strict=True) if there}
+    return ends if shown.issuperset(results.features[:_COLUMNS]) else None
+
+
+def _ends(spans: Values) -> tuple[float, float]:
+    """Return the limits of a panel that shows these spans [networks, 2], with some room."""
+    low, high = float(spans[:, 0].min()), float(spans[:, 1].max())
+    room = max(0.1 * (high - low), 0.3)
+    return low - room, min(100.0, high + room)
 
 
 def accuracy_figure(results: GlonetResults) -> Figure:
-    """Plot test accuracy over depth: the full range above, within ten points of the best below."""
+    """Plot test accuracy over depth: the full range above, the networks close to the best below."""
     shown = _learned_range(results)
     count = min(len(results.features), _COLUMNS)
     with plot_style():
@@ -110,26 +133,22 @@ def accuracy_figure(results: GlonetResults) -> Figure:
         handles = [*map(model_line, results.models), zero_r]
         how = (
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
+            "distances."
         )
-        how += "distances."
         how += " The panels of a row share their axes." if count > 1 else ""
-        how += "" if shown is None else " What lies outside the enlarged range is in the panel above it"
-        how += _below(results, shown)
+        how += _enlarged_note(results, shown)
         return finish_panels(figure, results, handles, [how, _left_out(results)])
 
 
-def _below(results: GlonetResults, shown: tuple[float, float] | None) -> str:
-    """Return the end of the sentence on the enlarged range: `plot_depths` hides trials inside the range where
-    their mean is below it.
+def _enlarged_note(results: GlonetResults, shown: tuple[float, float] | None) -> str:
+    """Return a sentence, after a space, on what the enlarged range leaves out; "" without one. `plot_depths`
+    hides trials inside the range where their mean is below it.
     """
     if shown is None:
         return ""
-    low, _ = shown
-    drawn = [
-        each for network, each in results.trained.items() if network.features in results.features[:_COLUMNS]
-    ]
-    hidden = any(mean(each.test) < low for each in drawn if each.n)
-    return ", and so are the interval and the trials of each mean below it." if hidden else "."
+    hidden = any(mean(each.test) < shown[0] for each in _drawn(results))
+    rest = ", and so are the interval and the trials of each mean below it" if hidden else ""
+    return f" What lies outside the enlarged range is in the panel above it{rest}."
 
 
 def _left_out(results: GlonetResults) -> str:

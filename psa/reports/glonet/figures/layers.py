@@ -17,7 +17,7 @@ from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.layer_use import NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, mean
-from psa.reports.glonet.tables import exits_of
+from psa.reports.glonet.usage_table import exits_of, partly_learned_note, use_of_learned
 from psa.reports.plotting.scales import label_bar
 from psa.reports.plotting.style import GREY, add_axes, plot_style
 
@@ -96,8 +96,13 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
 
 
 def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
-    """Plot the contribution of each layer, per depth; None if nothing was observed."""
-    found = _by_depth(uses, features, results.models, lambda use: len(use.shares) > 0)
+    """Plot the contribution of each layer, per depth, in the trials that the table of use is of; None if
+    nothing was observed.
+    """
+    wide = {network: use for network, use in uses.items() if network.features == features}
+    shown = {network: use for network, use in wide.items() if len(use.shares)}
+    learned = {network: use_of_learned(results, use) for network, use in shown.items()}
+    found = _by_depth(learned, features, results.models, lambda use: len(use.shares) > 0)
     if not found:
         return None
     with plot_style():
@@ -110,8 +115,9 @@ def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         ]
         how = (
             "Mean |h| of a hidden layer after its activation, over the validation split, as a share of the "
-            "sum over hidden layers; mean over seeds. Only GloNet's head reads the sum; that of the others "
-            "reads the last layer."
+            "sum over hidden layers; mean over the seeds that learned, or over all where none did. Only "
+            "GloNet's head reads the sum; that of the others reads the last layer."
+            + partly_learned_note(results, shown)
         )
         return finish_panels(figure, results, handles, [how])
 

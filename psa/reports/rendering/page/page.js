@@ -246,21 +246,23 @@ function trialPages(index) {
   for (const table of $$("table.opens")) {
     const heads = [...table.tHead.rows[0].cells];
     const selects = heads.map(head => head.dataset.selects || ""), fixed = heads.map(head => JSON.parse(head.dataset.fixed || "{}"));
-    const wanted = (row, column) => {
+    const own = (row, column) => {
       const found = { ...fixed[column] };
       selects.forEach((name, at) => { if (name && row.cells[at].dataset.key !== "") found[name] ??= row.cells[at].dataset.key; });
       return found;
     };
-    const trialsOf = cell => {
-      const pairs = Object.entries(wanted(cell.parentNode, cell.cellIndex));
-      return pairs.length ? all.filter(at => pairs.every(([name, found]) => String(value(at, name)) === found)) : [];
+    const wanted = cell => { // what a cell selects: of a difference the arm of the row, and the arm that is subtracted
+      const row = cell.parentNode, one = own(row, cell.cellIndex), other = { ...one, ...JSON.parse(row.dataset.other || "{}") };
+      return { both: [one, other], other: [other] }[heads[cell.cellIndex].dataset.side] || [one];
     };
+    const fits = (at, arm) => Object.entries(arm).every(([name, found]) => String(value(at, name)) === found);
+    const textOf = arm => [...new Set([...selects.filter(Boolean), ...Object.keys(arm)])].map(name => arm[name]).filter(Boolean).join(", ");
     const openCell = cell => {
-      const trials = trialsOf(cell);
-      const named = wanted(cell.parentNode, cell.cellIndex), order = [...selects.filter(Boolean), ...Object.keys(named)];
-      if (trials.length) open([...new Set(order)].map(name => named[name]).filter(Boolean).join(", "), trials);
+      const [one, other] = wanted(cell), trials = all.filter(at => fits(at, one) || (other && fits(at, other)));
+      const minus = Object.entries(other || {}).filter(([name, found]) => one[name] !== found).map(([, found]) => found).join(", ");
+      if (trials.length) open(minus ? `${textOf(one)} minus ${minus}` : textOf(one), trials);
     };
-    const cells = $$("tbody td", table).filter(cell => Object.keys(wanted(cell.parentNode, cell.cellIndex)).length);
+    const cells = $$("tbody td", table).filter(cell => Object.keys(wanted(cell)[0]).length);
     cells.forEach((cell, at) => { cell.classList.add("open"); cell.tabIndex = at ? -1 : 0; });
     table.addEventListener("click", event => { const cell = event.target.closest("td.open"); if (cell) openCell(cell); });
     table.addEventListener("keydown", event => {
