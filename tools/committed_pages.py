@@ -3,13 +3,16 @@
     python tools/committed_pages.py [NAME ...]
 
 Without names, all of them. Tables and figures have the same bytes wherever they are written with the same
-versions of the libraries; the foot of a page also names the commit of psa that wrote it.
+versions of the libraries; the foot of a page also names the commit of psa that wrote it. The pages on
+gradients read files that no bundle holds, so that their trials are trained first, into models/ and results/.
+On the same kind of CPU these have the records of the bundle.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +25,8 @@ REPORTS: Final = "results/reports"
 @dataclass(frozen=True)
 class CommittedPage:
     """A report. study: as in `psa report STUDY`; bundle: its records; grid: whose trials it shows, "" for all
-    of the bundle; folder: below results/reports; overrides: of the grid, for a part of it.
+    of the bundle; folder: below results/reports; overrides, only: of the grid, for a part of it; trained:
+    True for trials that are trained first.
     """
 
     study: str
@@ -30,12 +34,28 @@ class CommittedPage:
     grid: str = ""
     folder: str = ""
     overrides: tuple[str, ...] = ()
+    only: str = ""
+    trained: bool = False
 
-    def arguments(self, output_dir: Path | str) -> list[str]:
-        """Return the arguments of the command `psa report` that writes it, in the root of a checkout."""
+    def arguments(self, output_dir: Path | str, trees: Sequence[str] = ()) -> list[str]:
+        """Return the arguments of the command `psa report` that writes it, in the root of a checkout.
+
+        trees: the options of `training`.
+        """
         grid = ["--grid", f"reproduction/{self.grid}.toml"] if self.grid else []
-        records = ["--results-dir", f"{PUBLISHED}/{self.bundle}.parquet"]
-        return ["report", self.study, *self.overrides, *grid, *records, "--output-dir", str(output_dir)]
+        records = trees if self.trained else ["--results-dir", f"{PUBLISHED}/{self.bundle}.parquet"]
+        return ["report", self.study, *self._part, *grid, *records, "--output-dir", str(output_dir)]
+
+    def training(self, trees: Sequence[str] = ()) -> list[str]:
+        """Return the arguments of `psa sweep` that trains its trials.
+
+        trees: options that name other folders than models/ and results/.
+        """
+        return ["sweep", f"reproduction/{self.grid}.toml", *self._part, *trees]
+
+    @property
+    def _part(self) -> list[str]:
+        return [*self.overrides, *(["--only", self.only] if self.only else [])]
 
 
 PAGES: Final = {
@@ -76,6 +96,14 @@ PAGES: Final = {
         folder="activation_study",
         overrides=("seeds=0..2", "temperature=0.01,0.1,1.0"),
     ),
+    "gradients": CommittedPage(
+        "gradients",
+        "gradients",
+        "gradients",
+        folder="gradients_study",
+        only="variant=all,similar",
+        trained=True,
+    ),
 }
 
 
@@ -83,7 +111,8 @@ def write(name: str) -> None:
     """Write one report into its place. Raises CalledProcessError if `psa report` fails."""
     page = PAGES[name]
     folder = f"{REPORTS}/{page.folder}".rstrip("/")
-    subprocess.run([sys.executable, "-m", "psa", *page.arguments(folder)], cwd=ROOT, check=True)
+    for arguments in ([page.training()] if page.trained else []) + [page.arguments(folder)]:
+        subprocess.run([sys.executable, "-m", "psa", *arguments], cwd=ROOT, check=True)
     for rows in (ROOT / folder).glob("*/rows.*"):
         rows.unlink()  # the records of the bundle, once more
 
