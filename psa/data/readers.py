@@ -29,6 +29,7 @@ _TEXTS: Final = ("string", "large_string")  # types of pyarrow
 _NO_NUMBER: Final = re.compile(
     r"column #([0-9]+): (?:Row #[0-9]+: )?CSV conversion error to double: invalid value ('.{0,60})"
 )
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _COUNTED_AS_MISSING: Final = ["", "nan", "NaN", "NA", "N/A", "null", "NULL", "None", "-nan", "-NaN", "#N/A"]
 
 
@@ -80,7 +81,7 @@ _FAULTS: Final = (
 
 
 def _from_csv(content: bytes, options: ReadOptions, where: str) -> SampleTable:
-    """Read a CSV file with a header; labels are texts as written, everything else must be numbers.
+    """Read a CSV file with a header; labels are read as texts, everything else must be numbers.
 
     With pyarrow, which rounds decimal numbers to the nearest float64 in every version.
     """
@@ -196,7 +197,9 @@ def frame_table(frame: Any, options: ReadOptions, where: str) -> SampleTable:
 
 
 def _frame_labels(column: Any, where: str) -> AnyArray:
-    """Return the labels of a column. Whole numbers that were read as texts from CSV become numbers."""
+    """Return the labels of a column. Numbers with a decimal point that were read as texts from CSV become
+    numbers, as they are in Parquet: pandas writes class 1 as 1.0 into a column that lacked a label once.
+    """
     import pandas as pd
 
     gone = int((column.isna() | (column.astype(str).str.strip() == "")).sum())
@@ -206,6 +209,9 @@ def _frame_labels(column: Any, where: str) -> AnyArray:
         )
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
         return np.asarray(column.to_numpy())
+    texts = column.astype(str).str.strip()
+    if texts.str.fullmatch(_DECIMAL).all() and texts.str.contains(".", regex=False).any():
+        return np.asarray(texts.astype(np.float64).to_numpy())
     return np.asarray(column.astype(str).to_numpy(), dtype=str)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psa.core.errors import UserError
+from psa.core.formatting import pluralize
 
 MEAN: Final = (
     0.1307  # of MNIST's training pixels; used for MNIST and Fashion-MNIST, as the published studies did
@@ -20,6 +21,7 @@ _ROWS: Final = 4_096  # samples that are scaled at once, so that float64 copies 
 _BRIGHTEST: Final = 255
 
 Floats = npt.NDArray[np.float32]
+_Moments = npt.NDArray[np.float64]  # of each feature or channel
 SampleScaling = Callable[[npt.NDArray[Any]], Floats]
 
 
@@ -75,12 +77,11 @@ def fitted(training: npt.NDArray[Any], scaling: str) -> SampleScaling:
     standard deviation, `unit` maps the least value to 0 and the greatest to 1 (of bytes: 0 and 255),
     `simplex` does that and then makes each sample sum to 100, `none` changes nothing. A feature that is
     constant in the training split becomes 0 there. Sums run over the samples in order, so that every machine
-    has the same bits.
+    has the same bits. Raises UserError where float64 cannot hold a sum.
     """
     axes = (0, *range(2, training.ndim))
     if scaling == "standard":
-        offset = _mean(training, axes, lambda part: part)
-        spread = np.sqrt(_mean(training, axes, lambda part: np.square(part - _shaped(offset, part))))
+        offset, spread = _moments(training, axes)
     elif scaling == "none":
         offset, spread = np.zeros(training.shape[1]), np.ones(training.shape[1])
     elif training.dtype == np.uint8:
@@ -106,6 +107,36 @@ def fitted(training: npt.NDArray[Any], scaling: str) -> SampleScaling:
         return simplex(found) if scaling == "simplex" else found
 
     return scale
+
+
+def _moments(training: npt.NDArray[Any], axes: tuple[int, ...]) -> tuple[_Moments, _Moments]:
+    """Return the mean and the population standard deviation of each feature or channel, those of a constant
+    one exactly: a rounded mean would make its deviation tiny in place of 0, and other values huge.
+    """
+    low, high = (function(axis=axes).astype(np.float64) for function in (training.min, training.max))
+    constant = low == high
+    offset = np.where(constant, low, _mean(training, axes, lambda part: part))
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = np.maximum(high - offset, offset - low)
+    if beyond := int((~np.isfinite(largest)).sum()):
+        raise UserError(
+            f"scaling standard must have sums that float64 can hold, got larger ones in "
+            f"{pluralize(beyond, 'column')}",
+            "Divide large columns first, or replace values such as 1e308 that stand for missing ones",
+        )
+    spread = np.sqrt(_mean(training, axes, lambda part: np.square(part - _shaped(offset, part))))
+    spread[constant] = 0
+    extreme = ~constant & ((spread == 0) | ~np.isfinite(spread))  # their squares are no numbers of float64
+    if extreme.any():
+        unit = np.where(extreme, largest, 1.0)
+        spread[extreme] = (unit * np.sqrt(_mean(training, axes, lambda part: _squares(part, offset, unit))))[
+            extreme
+        ]
+    return offset, spread
+
+
+def _squares(part: npt.NDArray[np.float64], offset: _Moments, unit: _Moments) -> npt.NDArray[np.float64]:
+    return np.square((part - _shaped(offset, part)) / _shaped(unit, part))
 
 
 def _mean(

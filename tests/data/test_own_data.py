@@ -15,6 +15,7 @@ from psa.core.errors import CorruptFileError, UserError
 from psa.data import own
 from psa.data.files import data_files
 from psa.data.own import content_of, content_of_arrays, keep_tables, own_table
+from psa.data.scaling import fitted
 from psa.data.splits import class_counts, load_splits
 from psa.data.table import decode_table
 from psa.specs.data import DataContent, DataSpec
@@ -200,6 +201,45 @@ def test_given_splits_stay_as_they_are(tmp_path: Path) -> None:
     splits = load_splits(spec_of(content), tmp_path)
     assert len(splits.val) == round(38 / 6)
     assert splits.test.index.tolist() == list(range(38, 50))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1.1, -3.3, 1e9 + 0.1, 1e300, 5.0])
+@pytest.mark.parametrize("count", [7, 118, 1000])
+def test_a_constant_column_becomes_0_whatever_its_value(value: float, count: int) -> None:
+    """The mean of equal numbers is not always that number, and other values were divided by 1e-17."""
+    scale = fitted(np.full((count, 1), value), "standard")
+    assert scale(np.full((3, 1), value)).tolist() == [[0.0]] * 3
+    assert scale(np.array([[value + 1]])).item() == pytest.approx(value + 1 - value)
+
+
+@pytest.mark.parametrize("power", [-200, -160, 160, 200, 300])
+def test_standard_scaling_does_not_depend_on_the_unit_of_a_column(power: int) -> None:
+    """The squares of such numbers are 0 or infinite in float64."""
+    samples = np.random.Generator(np.random.Philox(1)).normal(size=(50, 2))
+    expected = fitted(samples, "standard")(samples)
+    far = samples * [10.0**power, 1]
+    assert np.allclose(fitted(far, "standard")(far), expected, rtol=1e-5)
+
+
+def test_a_column_whose_sum_overflows_is_refused() -> None:
+    """It became 0 without a word."""
+    samples = np.ones((5, 2))
+    samples[:3, 1] = 1.7e308
+    with pytest.raises(UserError, match="sums that float64 can hold, got larger ones in 1 column"):
+        fitted(samples, "standard")
+
+
+def test_labels_with_a_decimal_point_are_the_numbers_that_they_are_in_parquet(tmp_path: Path) -> None:
+    """pandas writes class 1 as 1.0 into a column that lacked a label once; psa has no regression."""
+    frame = pd.DataFrame({"x": np.arange(6.0), "label": [1.0, 10.0, 2.0, 1.0, 10.0, 2.0]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    one, other = (content_of(f"file:{tmp_path / name}") for name in ("x.csv", "x.parquet"))
+    assert one == other
+    assert one.classes == ("1", "2", "10")
+    frame.assign(label=np.linspace(0, 1, 6)).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(UserError, match=r"y must hold class labels, got numbers such as 0\.2"):
+        content_of(f"file:{tmp_path / 'y.csv'}")
 
 
 def test_labels_of_every_kind_become_classes() -> None:
