@@ -592,8 +592,11 @@ def test_notes_explain_what_a_figure_shows(seeds: int, intervals: bool) -> None:
     assert ("bars: 95 % t intervals of the mean" in dots) == intervals
     assert ("without intervals, which take at least 3 trials" in dots) != intervals
     heat = " ".join(notes_in(heat_map_figure(cells, ["1*16"])))
-    assert ("Bold: in the first panel" in heat) == intervals
+    assert ("bold are the highest mean" in heat) == intervals
     assert ("differences whose 95 % interval" in heat, "Dotted" in heat) == (False, False)
+    assert "sample standard deviations" in heat
+    single = cells_of(build_frame(made[::seeds]))
+    assert "sample standard deviations" not in " ".join(notes_in(heat_map_figure(single, ["1*16"])))
     lacking = cells_of(build_frame([*made[:-seeds], row("1*8", "full", 0, [9000])]))
     assert "Dotted: too few trials." in " ".join(notes_in(heat_map_figure(lacking, ["1*16", "1*8"])))
 
