@@ -23,6 +23,7 @@ from psa.cli.options import (
     Override,
     PluginFiles,
     ResultsDir,
+    declared_grid,
     flag,
     option,
 )
@@ -32,9 +33,8 @@ from psa.cli.output.report_source import ReportSource
 from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import join_names, pluralize, quote
+from psa.core.formatting import join_names, pluralize
 from psa.core.plugins.loading import load_plugins
-from psa.experiments.grid import Grid, load_grid
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.specs.trial import Trial
 from psa.storage.store import Store
@@ -106,7 +106,7 @@ def report(  # noqa: PLR0913  # each is an option
         if pdf:
             check_typst()
         store = Store(model_dir, results_dir)
-        declared = _declared(grid, overrides, only)
+        declared = declared_grid(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
         files = {
@@ -157,16 +157,6 @@ def report(  # noqa: PLR0913  # each is an option
 def _existing(folder: Path) -> Path:
     """Return a folder, or the nearest one above it that exists: a mistake must leave no new folder behind."""
     return next(each for each in (folder, *folder.absolute().parents) if each.exists())
-
-
-def _declared(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | None:
-    """Return the grid of the report, None without one. Raises UserError for settings of no grid."""
-    if grid is not None:
-        return load_grid(grid, overrides, only)
-    if overrides or only:
-        given = quote(only or overrides[0])
-        raise UserError(f"overrides and --only must belong to a grid, got {given}", "Name it with --grid")
-    return None
 
 
 def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
