@@ -242,7 +242,8 @@ class Options:
         KeepWeights,
         option(
             OUTPUT_FILES,
-            "Keep the weights of all finished trials, of the best seed per arch and mode, or none.",
+            "Keep the weights of all finished trials, of the best seed per arch and mode, or none. With "
+            "none, a trial whose training equals that of a finished one copies its record.",
         ),
     ] = "all"
     fail_fast: Annotated[bool, flag(EXECUTION, "Stop at the first failed pack.")] = False

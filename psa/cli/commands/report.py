@@ -66,10 +66,18 @@ def report(  # noqa: PLR0913  # each is an option
         ),
     ] = None,
     order: Annotated[
-        Path, Parameter(help="List of architectures in order, one per line; ignored if missing.")
+        Path,
+        Parameter(
+            help="List of architectures in order, one per line; ignored if missing; "
+            "the default list applies to MNIST only."
+        ),
     ] = _ORDER,
     asymmetric: Annotated[
-        Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
+        Path,
+        Parameter(
+            help="List of architectures labelled Asymmetric; ignored if missing; "
+            "the default list applies to MNIST only."
+        ),
     ] = _ASYMMETRIC,
     plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
@@ -187,8 +195,8 @@ def _context(
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
     return ReportContext(
         folder,
-        # both lists are of the published study: with other data nothing of it is missing, and networks of the
-        # same names have other parameters than those that it matched
+        # The default lists describe the published networks on MNIST. With other data nothing of them is
+        # missing, and networks of these names have other sizes.
         archs_in(order) if order.is_file() and (comparable or order != _ORDER) else (),
         archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,
