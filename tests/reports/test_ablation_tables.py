@@ -38,7 +38,9 @@ from psa.reports.ablation.markdown import (
 from psa.reports.ablation.matching import parameters_of, partners
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.ablation.published import (
+    PublishedAgreement,
     comparable_reference,
+    published_agreement,
     published_comparison,
     published_difference,
     regime_table,
@@ -540,6 +542,18 @@ def test_published_cells_are_compared_one_by_one() -> None:
     assert isinstance(shown, Interval)
     half = scipy_stats.t.ppf(0.975, 9) * published.sd / np.sqrt(10)
     assert (shown.low, shown.high) == pytest.approx((published.mean - half, published.mean + half))
+
+
+def test_agreement_is_counted_over_all_cells_and_over_those_that_train() -> None:
+    """A cell counts as trained if a trial of its architecture beats ZeroR, in whatever mode."""
+    near, far = (round(REFERENCE.cells["1*64", "none"].mean + step, 2) for step in (0.0, -40.0))
+    made = frame({
+        ("1*64", "none"): [near] * 3, ("1*64", "full"): [far] * 3,
+        ("8*1", "none"): [8.5] * 3, ("8*1", "full"): [10.0] * 3,
+    })  # fmt: skip
+    assert published_agreement(cells_of(made), REFERENCE) == PublishedAgreement(
+        near=3, within_two_sd=2, compared=4, near_trained=1, trained=2
+    )
 
 
 @pytest.mark.parametrize(

@@ -195,8 +195,12 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
     if reference is not None:
         near = published_agreement(cells, reference)
-        detail = f"cells within {WITHIN:g} points of the mean; of networks that train {near.training}"
-        yield Fact("Compared with the published results", str(near), detail)
+        trained = f"of networks that train {near.near_trained:,} of {near.trained:,}"
+        yield Fact(
+            "Compared with the published results",
+            f"{near.near:,} of {near.compared:,}",
+            f"cells within {WITHIN:g} points of the mean; {trained}",
+        )
 
 
 def _sections(
