@@ -52,6 +52,11 @@ class TrialIndex:
 
     content: Mapping[str, Any]
 
+    @property
+    def has_commands(self) -> bool:
+        """True if the page has the command that trains a trial again, for any of its trials."""
+        return any(self.content["commands"])
+
     def encoded(self) -> str:
         """Return the content as JSON, compressed by zlib, as Base64 text."""
         return base64.b64encode(zlib.compress(canonical_json(self.content).encode())).decode()
