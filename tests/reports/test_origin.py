@@ -143,9 +143,9 @@ def test_the_terms_of_ablation_are_of_ablation_alone(
     """
     made = [row("1*16", "none", seed, [9000], policy=policy) for seed in (0, 1)]
     found = decoded(index_trials(build_frame(made), {}, {each["id"]: {"arm": "none"} for each in made}))
-    assert (found["labels"]["loops"], found["labels"]["bounty"]) == (loops, best)
+    assert (found["headings"]["loops"], found["headings"]["bounty"]) == (loops, best)
     assert (found["loop"], found["kept"]) == (loop, kept)
-    assert found["labels"]["arm"] == "Arm"
+    assert found["headings"]["arm"] == "Arm"
 
 
 def test_a_large_grid_fits_a_page_of_ten_megabytes() -> None:

@@ -73,27 +73,27 @@ def stored_trial(stored: StoredRecord, results: Path) -> StoredTrial:
 def index_trials(
     frame: pd.DataFrame,
     stored: Mapping[str, StoredTrial],
-    labels: Mapping[str, Mapping[str, Any]] | None = None,
+    trial_names: Mapping[str, Mapping[str, Any]] | None = None,
     commands: Mapping[str, str] | None = None,
 ) -> TrialIndex:
     """Return the trials of a frame of records.
 
-    labels: names of the report for a trial, by its id, such as its arm. commands: the command that trains a
-    trial again, by its id.
+    trial_names: names of the report for a trial, by its id, such as its arm. commands: the command that
+    trains a trial again, by its id.
     """
-    named = labels or {}
-    rows = _arms_together(trials_of(frame), named)
+    trial_names = trial_names or {}
+    rows = _arms_together(trials_of(frame), trial_names)
     ids = [str(name) for name in rows["id"]]
-    extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
+    extra = list(dict.fromkeys(key for name in ids for key in trial_names.get(name, ())))
     varied = [name for name in _NAMES if rows[name].astype(str).nunique() > 1]
     columns = [name for name in varied if name not in extra and LABELS[name] not in extra]
-    values = {key: tuple(named.get(name, {}).get(key) for name in ids) for key in extra}
+    values = {key: tuple(trial_names.get(name, {}).get(key) for name in ids) for key in extra}
     # a name that repeats another one for every trial, such as arms that differ in their architecture alone
     shown = {texts: key for key, texts in reversed(values.items())}
     ordinary = bool((rows["policy"] == "keep").all())
-    labels_of = LABELS | (_ORDINARY if ordinary else {})
+    headings = LABELS | (_ORDINARY if ordinary else {})
     content = {
-        "labels": {name: labels_of.get(name, name) for name in (*columns, *_SHOWN, *extra)},
+        "headings": {name: headings.get(name, name) for name in (*columns, *_SHOWN, *extra)},
         "loop": "Epoch" if ordinary else "Meta-loop",
         "kept": "Kept weights" if ordinary else "LKG",
         "listed": [*(key for key in extra if shown[values[key]] == key), *columns, *_SHOWN],
@@ -107,12 +107,13 @@ def index_trials(
     return TrialIndex(content)
 
 
-def _arms_together(rows: pd.DataFrame, named: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _arms_together(rows: pd.DataFrame, trial_names: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return the trials with those of one arm side by side, arms in the order of their first trials.
 
     A frame knows no names of a report: it has the trials of arms with one architecture and mode by seed.
     """
-    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(named.get(str(name))) for name in rows["id"]])
+    names = [str(trial_names.get(str(name))) for name in rows["id"]]
+    arms = rows[list(_NAMES)].astype(str).assign(trial_names=names)
     order = arms.groupby(list(arms), sort=False, dropna=False).ngroup().argsort(kind="stable")
     return rows.iloc[order.to_numpy()].reset_index(drop=True)
 
