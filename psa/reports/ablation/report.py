@@ -272,7 +272,7 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
 def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     rows = trials_of(frame)
     if absent := wording.absence(rows):
-        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
+        yield f"{absent}. Each table and figure lists what is missing; means use finished trials only."
     if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
     counts = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()

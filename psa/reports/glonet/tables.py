@@ -14,6 +14,7 @@ from psa.reports.glonet.networks import GlonetResults, Network, Trained, count_r
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
 from psa.reports.rendering.paired import effect_note, paired_cells, paired_columns
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
+from psa.reports.wording import missing_trials
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
 CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
@@ -67,10 +68,8 @@ def seeds_note(results: GlonetResults) -> str:
     done, asked = results.statuses.get("done", 0), sum(results.statuses.values())
     text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(results.seeds), 'seed')} per network"
     text += f", {trained_for(results)}." if results.epochs else "."
-    others = [f"{count:,} {status}" for status, count in sorted(results.statuses.items()) if status != "done"]
-    return text + (
-        f" Not there: {', '.join(others)}; (n=...) says where a cell lacks some." if others else ""
-    )
+    missing = missing_trials(results.statuses)
+    return f"{text} {missing} (n=...) marks cells with fewer trials." if missing else text
 
 
 def trained_for(results: GlonetResults) -> str:
