@@ -418,7 +418,7 @@ def test_published_trials_are_not_paired(tmp_path: Path) -> None:
     again = published_trials(path, "simplemlp")
     table = accuracy_table(again)
     assert {row[8] for row in table.rows} == {None}
-    assert "no equal seeds" in table.note
+    assert "do not share a seed" in table.note
     table = paired_table(again)
     assert {row[2] for row in table.rows} == {0}
     assert table.note.startswith("Nothing is compared")
@@ -640,7 +640,7 @@ def test_a_table_and_a_figure_share_the_draws_of_one_bootstrap(monkeypatch: pyte
 def test_one_trial_has_no_interval() -> None:
     """Nothing can be drawn anew from it, and no note speaks of intervals that are not there."""
     table = aggregate_table(frame(even("1*4", 90.0)))
-    assert "no intervals, which take at least 3 seeds" in table.note
+    assert "No intervals: they need at least 3 seeds." in table.note
     assert "bootstrap" in aggregate_table(STUDY).note
     mean = table.rows[0][1]
     assert isinstance(mean, Interval)
