@@ -10,8 +10,11 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter, Token
 
+from psa.core.errors import UserError
+from psa.core.formatting import quote
 from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName
+from psa.experiments.grid import Grid, load_grid
 from psa.experiments.sweep import SweepOptions
 from psa.experiments.tracking.trackers import TrackerOptions
 from psa.storage.retention import KeepWeights
@@ -111,6 +114,20 @@ GridFileArgument = Annotated[
 ]
 Override = Annotated[str, option(EXPERIMENT, "Settings that override those of the file: lr=1e-3 seeds=0..4")]
 Only = Annotated[str, option(EXPERIMENT, "Select a part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
+
+
+def declared_grid(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | None:
+    """Return the grid of a file with its overrides, or None without a file. Raises UserError for overrides or
+    a selection without one.
+    """
+    if grid is not None:
+        return load_grid(grid, overrides, only)
+    if overrides or only:
+        given = quote(only or overrides[0])
+        raise UserError(f"overrides and --only must belong to a grid, got {given}", "Name it with --grid")
+    return None
+
+
 Workers = Annotated[
     CountOption,
     option(
@@ -225,7 +242,8 @@ class Options:
         KeepWeights,
         option(
             OUTPUT_FILES,
-            "Keep the weights of all finished trials, of the best seed per arch and mode, or none.",
+            "Keep the weights of all finished trials, of the best seed per arch and mode, or none. With "
+            "none, a trial whose training equals that of a finished one copies its record.",
         ),
     ] = "all"
     fail_fast: Annotated[bool, flag(EXECUTION, "Stop at the first failed pack.")] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -117,12 +117,25 @@ def devices_of(rows: pd.DataFrame) -> list[str]:
 
 
 def absence(rows: pd.DataFrame) -> str | None:
-    """Return `3 of 60 expected trials are not there (1 failed, 2 missing)`; None if all are done."""
+    """Return `3 of 60 expected trials have no result (1 failed, 2 missing)`; None if all are done."""
     counts = Counter(rows["status"][rows["status"] != "done"])
     if not counts:
         return None
     named = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
-    return f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named})"
+    have = "has" if sum(counts.values()) == 1 else "have"
+    return f"{sum(counts.values()):,} of {len(rows):,} expected trials {have} no result ({named})"
+
+
+def missing_trials(statuses: Mapping[str, int]) -> str:
+    """Return `Missing: 3 trials (1 failed).` from the number of trials of each status; "" if all are done.
+
+    A trial without a record has no reason in brackets.
+    """
+    absent = {status: count for status, count in sorted(statuses.items()) if status != "done"}
+    if not any(absent.values()):
+        return ""
+    why = ", ".join(f"{count:,} {status}" for status, count in absent.items() if status != "missing")
+    return f"Missing: {pluralize(sum(absent.values()), 'trial')}{f' ({why})' if why else ''}."
 
 
 def several_devices(rows: pd.DataFrame) -> str | None:

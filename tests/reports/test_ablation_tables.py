@@ -38,7 +38,9 @@ from psa.reports.ablation.markdown import (
 from psa.reports.ablation.matching import parameters_of, partners
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.ablation.published import (
+    PublishedAgreement,
     comparable_reference,
+    published_agreement,
     published_comparison,
     published_difference,
     regime_table,
@@ -434,7 +436,7 @@ def test_published_trials_are_not_paired(tmp_path: Path) -> None:
     again = published_trials(path, "simplemlp")
     table = accuracy_table(again)
     assert {row[8] for row in table.rows} == {None}
-    assert "no equal seeds" in table.note
+    assert "do not share a seed" in table.note
     table = paired_table(again)
     assert {row[2] for row in table.rows} == {0}
     assert table.note.startswith("Nothing is compared")
@@ -560,6 +562,18 @@ def test_published_cells_are_compared_one_by_one() -> None:
     assert (shown.low, shown.high) == pytest.approx((published.mean - half, published.mean + half))
 
 
+def test_agreement_is_counted_over_all_cells_and_over_those_that_train() -> None:
+    """A cell counts as trained if a trial of its architecture beats ZeroR, in whatever mode."""
+    near, far = (round(REFERENCE.cells["1*64", "none"].mean + step, 2) for step in (0.0, -40.0))
+    made = frame({
+        ("1*64", "none"): [near] * 3, ("1*64", "full"): [far] * 3,
+        ("8*1", "none"): [8.5] * 3, ("8*1", "full"): [10.0] * 3,
+    })  # fmt: skip
+    assert published_agreement(cells_of(made), REFERENCE) == PublishedAgreement(
+        near=3, within_two_sd=2, compared=4, near_trained=1, trained=2
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -644,7 +658,7 @@ def test_a_table_and_a_figure_share_the_draws_of_one_bootstrap(monkeypatch: pyte
 def test_one_trial_has_no_interval() -> None:
     """Nothing can be drawn anew from it, and no note speaks of intervals that are not there."""
     table = aggregate_table(frame(even("1*4", 90.0)))
-    assert "no intervals, which take at least 3 seeds" in table.note
+    assert "No intervals: they need at least 3 seeds." in table.note
     assert "bootstrap" in aggregate_table(STUDY).note
     mean = table.rows[0][1]
     assert isinstance(mean, Interval)

@@ -38,6 +38,7 @@ from psa.reports.rendering.paired import (
     paired_notes,
     restriction_note,
     sign_flip_interval_note,
+    sign_flip_test_note,
     with_marks,
 )
 from psa.reports.rendering.tables import Bold, Column, Interval, Table, in_markdown
@@ -159,7 +160,8 @@ def test_an_effect_far_beyond_the_scatter_is_not_a_number() -> None:
     assert "beyond ±10 is shown as >+10 or <-10" in effect_note(few)
     assert effect_note(few[1:]) == ""
     assert (
-        effect_note([paired([95.0] * 3, [11.35] * 3)]) == " Hedges' g is not defined for equal differences."
+        effect_note([paired([95.0] * 3, [11.35] * 3)])
+        == " Hedges' g is undefined where all differences are equal and not 0."
     )
     assert effect_note([paired([95.0, 96.0], [11.35] * 2)]) == ""
 
@@ -336,13 +338,34 @@ def test_a_significant_corrected_p_is_bold(p: float, marked: bool) -> None:
     assert [at for at, cell in enumerate(marks) if isinstance(cell, Bold)] == ([3] if marked else [])
 
 
+def test_a_note_explains_rows_of_too_few_pairs_beside_others() -> None:
+    """A row of one or two pairs has a difference alone; a row without a pair has not even that."""
+    many, two, none = (paired([1.0 + at for at in range(n)], [0.0] * n) for n in (15, 2, 0))
+    three, few = paired([1.0, 2.0, 3.0], [0.0] * 3), "Below 3 architectures there is a difference alone."
+    assert sign_flip_test_note([three, two], "architectures").endswith(f"would make that 0.25. {few}")
+    assert "with 3 architectures at least 0.25;" in sign_flip_test_note([three, two], "architectures")
+    assert sign_flip_test_note([many, two], "architectures") == f"p: two-sided sign-flip test. {few}"
+    assert sign_flip_test_note([two], "architectures") == few
+    assert "alone" not in sign_flip_test_note([many, none], "pairs")
+
+
+def test_tables_of_arms_explain_arms_of_too_few_pairs() -> None:
+    """By architectures where a row is a mean over them, else by pairs."""
+    less = {key: values for key, values in scores().items() if key != ("hidden, units 4", "4*4")}
+    tables = arm_tables(arms_frame(less | {("hidden, units 4", "1*16"): [82.0, 82.5]}))
+    assert "Below 3 architectures there is a difference alone." in tables["arms_minus_none_3"].note
+    assert "Below 3 architectures there is a difference alone." in tables["arms_minus_mode_3"].note
+    assert "Below 3 pairs there is a difference alone." in tables["arms_by_architecture_3"].note
+    assert not any("alone" in table.note for table in arm_tables(arms_frame(scores())).values())
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_the_page_of_arms_says_which_intervals_it_has(seeds: int) -> None:
     """With two seeds those over architectures alone; the warning of other pages would deny them."""
     rows = arms_frame({cell: values[:seeds] for cell, values in scores().items()})
     context = ReportContext(Path("reports"))
     page = report.page(rows, context, report.tables(rows, context), {})
-    assert not any("too little about the scatter" in text for text in page.warnings)
+    assert not any("Intervals, tests and verdicts need" in text for text in page.warnings)
     told = [text for text in page.warnings if "Intervals and tests are over architectures" in text]
     assert len(told) == (seeds == 2)
 

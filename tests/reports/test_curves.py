@@ -351,7 +351,7 @@ def test_a_legend_names_what_is_drawn(seeds: int, shown: bool) -> None:
     (legend,) = found.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["mean", *(["95 % t interval"] if shown else []), "best trial"]
-    assert ("No intervals, which take at least 3 seeds." in texts(found)) != shown
+    assert ("No intervals: they need at least 3 seeds." in texts(found)) != shown
 
 
 @pytest.mark.parametrize(("worst", "insets"), [(8900, 1), (3000, 0)])

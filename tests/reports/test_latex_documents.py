@@ -77,13 +77,14 @@ def activations(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
 
 
 def staged(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
-    """Tables of the candidates of a grid with two stages, given as variants and as axes."""
+    """Tables of the candidates of a grid with two stages, given as variants, as axes, and as arms."""
     store = Store(tmp_path / "models", tmp_path / "results")
     axes = '[axes]\nmode = ["none", "hidden"]\nlr = [1e-3, 2e-3]\n[base]\narch = "1*1"\n'
     axes += '[[stages]]\nname = "a"\nmeta_loops = 1\nseeds = [0]\n'
     axes += '[[stages]]\nname = "b"\nmeta_loops = 2\nseeds = [0]\npromote = { best = 1 }\n'
     (tmp_path / "axes.toml").write_text(axes)
-    for path in (ROOT / "reproduction/growth.toml", tmp_path / "axes.toml"):
+    grids = [ROOT / f"reproduction/{name}.toml" for name in ("growth", "questions")]
+    for path in (*grids, tmp_path / "axes.toml"):
         yield from stage_tables([*stage_statuses(load_grid(path), store)]).values()
 
 
@@ -93,7 +94,7 @@ TABLES: dict[str, tuple[Callable[[Path, Path], Iterator[Table]], int]] = {
     "gradients": (stored("gradients", "gradients"), 2),
     "memory": (stored("memory", "memory"), 3),
     "activations": (activations, 3),
-    "stages": (staged, 2),
+    "stages": (staged, 3),
 }
 
 

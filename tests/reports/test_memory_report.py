@@ -439,7 +439,7 @@ def test_the_numbers_of_a_vote_are_told_from_those_of_its_network() -> None:
     for rest in (runs(BASE), runs({name: BASE[name] for name in ("nn", "hybrid")})):
         table = consolidated(rest)
         for note in (table.note, of_networks(table).note):
-            assert ("Numbers of embedding_knn are of the vote" in note) == (len(rest) == 18)
+            assert ("Rows of embedding_knn show the vote" in note) == (len(rest) == 18)
 
 
 def test_every_column_of_what_a_memory_does_is_explained() -> None:

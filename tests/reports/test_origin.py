@@ -26,6 +26,7 @@ from psa.reports.rendering.trials import (
     selections,
     stored_trial,
 )
+from psa.reports.wording import missing_trials
 from psa.reports.wording import origin as sources_of
 from psa.storage.records.record_store import StoredRecord
 
@@ -106,6 +107,22 @@ def test_the_sources_of_a_page_are_true_of_loose_records_and_of_bundles() -> Non
     assert text.startswith("No trial of study ablation finished, so this page has no accuracies. The command")
 
 
+@pytest.mark.parametrize(
+    ("statuses", "text"),
+    [
+        ({"done": 3}, ""),
+        ({"done": 3, "missing": 1_496}, "Missing: 1,496 trials."),
+        ({"missing": 2, "failed": 1, "damaged": 1}, "Missing: 4 trials (1 damaged, 1 failed)."),
+        ({"failed": 1}, "Missing: 1 trial (1 failed)."),
+    ],
+)
+def test_missing_trials_are_counted_and_those_with_a_reason_named(
+    statuses: dict[str, int], text: str
+) -> None:
+    """A trial without a record needs no reason."""
+    assert missing_trials(statuses) == text
+
+
 def test_a_page_does_not_depend_on_where_its_records_are(tmp_path: Path) -> None:
     """Their places begin below the results folder, also where a bundle is named in place of it."""
     bundle = tmp_path / "some.parquet"
@@ -143,9 +160,9 @@ def test_the_terms_of_ablation_are_of_ablation_alone(
     """
     made = [row("1*16", "none", seed, [9000], policy=policy) for seed in (0, 1)]
     found = decoded(index_trials(build_frame(made), {}, {each["id"]: {"arm": "none"} for each in made}))
-    assert (found["labels"]["loops"], found["labels"]["bounty"]) == (loops, best)
+    assert (found["headings"]["loops"], found["headings"]["bounty"]) == (loops, best)
     assert (found["loop"], found["kept"]) == (loop, kept)
-    assert found["labels"]["arm"] == "Arm"
+    assert found["headings"]["arm"] == "Arm"
 
 
 def test_a_large_grid_fits_a_page_of_ten_megabytes() -> None:

@@ -150,6 +150,15 @@ def test_the_dialog_of_a_cell_fits_a_phone_and_numbers_whole_loops(tmp_path: Pat
     assert not [text for text in found["ticks"] if "." in text and float(text) < 10]
 
 
+def test_the_list_of_trials_promises_a_command_only_where_a_trial_has_one(tmp_path: Path) -> None:
+    """Without a grid no trial has a command."""
+    page, words = with_trials(tmp_path), "the command that trains it again"
+    without = index_trials(build_frame([row("2*8", "none", 0)]), {}, None, {})
+    assert words in html(page)
+    assert words not in html(replace(page, trials=without))
+    assert "see its curve, its settings and its record." in html(replace(page, trials=without))
+
+
 @NEEDS
 def test_a_short_text_of_a_trial_takes_one_line(tmp_path: Path) -> None:
     """A stage stood in three lines at 1280 pixels, next to an arm with room to spare."""

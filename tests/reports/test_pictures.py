@@ -619,11 +619,14 @@ def test_notes_explain_what_a_figure_shows(seeds: int, intervals: bool) -> None:
     made = [row("1*16", mode, seed, [9000 + seed]) for mode in ("none", "full") for seed in range(seeds)]
     cells = cells_of(build_frame(made))
     dots = " ".join(notes_in(dot_figure(cells, ["1*16"])))
-    assert ("bars: 95 % t intervals of the mean" in dots) == intervals
-    assert ("without intervals, which take at least 3 trials" in dots) != intervals
+    assert ("Bars: 95 % t intervals of the mean" in dots) == intervals
+    assert ("No intervals: they need at least 3 seeds." in dots) != intervals
     heat = " ".join(notes_in(heat_map_figure(cells, ["1*16"])))
-    assert ("Bold: in the first panel" in heat) == intervals
+    assert ("bold are the highest mean" in heat) == intervals
     assert ("differences whose 95 % interval" in heat, "Dotted" in heat) == (False, False)
+    assert "sample standard deviations" in heat
+    single = cells_of(build_frame(made[::seeds]))
+    assert "sample standard deviations" not in " ".join(notes_in(heat_map_figure(single, ["1*16"])))
     lacking = cells_of(build_frame([*made[:-seeds], row("1*8", "full", 0, [9000])]))
     assert "Dotted: too few trials." in " ".join(notes_in(heat_map_figure(lacking, ["1*16", "1*8"])))
 
@@ -649,9 +652,9 @@ def test_captions_count_cells_without_a_trial() -> None:
     made += [row("1*16", "none", seed, [9000]) for seed in range(3)]
     first, missing = notes_of(cells_of(build_frame(made)))
     assert "3 per architecture and mode" in first
-    assert missing.endswith("; no trial of 1 of the 4 pairs of these architectures and modes.")
+    assert missing.endswith(" 1 of the 4 combinations of architecture and mode was not requested.")
     made += [row("1*16", "full", seed) for seed in range(3)]
     first, missing = notes_of(cells_of(build_frame(made)))
     assert "; 0 to 3 per architecture and mode (2 architectures, 2 modes)" in first
-    assert "3 trials missing" in missing
-    assert "pairs of these" not in missing
+    assert "Missing: 3 trials. " in missing
+    assert "combinations" not in missing

@@ -176,7 +176,7 @@ def test_what_is_missing_shows(frame: pd.DataFrame, context: ReportContext) -> N
         assert "missing" in made["accuracy"].note
         assert len(dict(report.figures(rows, context))) >= 6
         page = report.page(rows, context, made, {})
-        assert f"{text} expected trials are not there" in page.warnings[0]
+        assert f"{text} expected trials have no result" in page.warnings[0]
 
 
 def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:

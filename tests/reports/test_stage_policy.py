@@ -134,6 +134,27 @@ def test_candidates_of_axes_are_named_by_their_settings(tmp_path: Path) -> None:
     assert names == ["lr=0.001", "lr=0.002"]
 
 
+def test_the_table_of_stages_has_the_arms_of_other_tables(tmp_path: Path) -> None:
+    """Beside the names of variants, where settings of the ablation make arms of their own; modes alone, and
+    studies without arms, have no such column.
+    """
+    text = '[base]\narch = "1*1"\n[variants]\nplain = { mode = "none" }\n'
+    text += 'tenth = { mode = "hidden", share = 0.1 }\n'
+    text += '[[stages]]\nname = "a"\nmeta_loops = 1\nseeds = [0]\n'
+    text += '[[stages]]\nname = "b"\nmeta_loops = 2\nseeds = [0, 1]\npromote = { best = 1 }\n'
+    store = Store(tmp_path / "models", tmp_path / "results")
+    found = {}
+    for name, grid in {"arms": text, "modes": text.replace(", share = 0.1", ""), "memory": GRID}.items():
+        (tmp_path / f"{name}.toml").write_text(grid)
+        (found[name],) = stage_tables([*stage_statuses(load_grid(tmp_path / f"{name}.toml"), store)]).values()
+    assert [column.name for column in found["arms"].columns][1:4] == ["Candidate", "Arm", "Trials"]
+    assert [row[1:3] for row in found["arms"].rows] == [("plain", "none"), ("tenth", "hidden, share 0.1")]
+    assert "Arm: the name that other tables have for these settings." in found["arms"].note
+    for name in ("modes", "memory"):
+        assert "Arm" not in [column.name for column in found[name].columns]
+        assert "Arm:" not in found[name].note
+
+
 def test_the_table_of_stages_says_what_a_group_holds(tmp_path: Path) -> None:
     """A number alone says nothing: lists of variants, settings of one value, or all candidates."""
     store = Store(tmp_path / "models", tmp_path / "results")
@@ -191,4 +212,4 @@ def test_a_score_between_two_hundredths_is_shown_as_it_is(
     shown = stage_tables([*stage_statuses(grid, store)])["stages"].markdown()
     assert f" {sum(pair) // 200}.{sum(pair) % 200 * 5:03d} " in shown
     mean = Trials(np.array(pair, dtype=float), 10_000, Counter()).mean
-    assert abs(mean - sum(pair) / 200) < 1e-9
+    assert f" {mean:.3f} " in shown

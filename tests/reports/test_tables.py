@@ -164,15 +164,6 @@ def test_thousands_are_separated_in_every_number() -> None:
     assert "46218.2 +- 4714.0" in table.latex()
 
 
-def test_a_percent_sign_stands_in_the_heading_or_in_the_cells() -> None:
-    """Never in both."""
-    table = Table(
-        "Made up", "tab:made_up", (Column("Test (%)", "percent"), Column("Test", "percent")), ((9.5, 9.5),)
-    )
-    assert cells(table.markdown())[1] == ["9.50", "9.50%"]
-    assert table.latex().count(r"(\%)") == 2
-
-
 def test_one_trial_has_no_deviation() -> None:
     """A mean of one value stands alone, also in a column of others."""
     table = Table("C", "tab:c", (Column("A", "mean_sd"),), ((MeanSd(50, NAN, 1, 3),),))

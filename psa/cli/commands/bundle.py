@@ -8,12 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from psa.cli.console import console, print_line
-from psa.cli.options import Only, Override
+from psa.cli.options import Only, Override, declared_grid
 from psa.cli.output.activity import activity
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.core.formatting import format_bytes, pluralize, quote
-from psa.experiments.grid import load_grid
+from psa.core.formatting import format_bytes, pluralize
 from psa.storage.records.bundle import BUNDLE_SUFFIX, is_bundle_name
 from psa.storage.records.bundling import Bundled, add_to_bundle
 from psa.storage.records.record_store import RecordStore
@@ -38,8 +37,9 @@ def bundle(
 
     Example: psa bundle mine.parquet --from results
     """
-    _check(file, source, grid, only or "".join(overrides[:1]))
-    wanted = None if grid is None else {trial.id for trial in load_grid(grid, overrides, only).trials}
+    _check(file, source)
+    declared = declared_grid(grid, overrides, only)
+    wanted = None if declared is None else {trial.id for trial in declared.trials}
     check_writable(file.parent)
     out = console()
     with activity(out, f"reading {source}"):
@@ -55,8 +55,8 @@ def bundle(
     return 2 if outcome.refused else 0
 
 
-def _check(file: Path, source: Path, grid: Path | None, part: str) -> None:
-    """Raise UserError for invalid options. part: what selects a part of the grid, if anything does."""
+def _check(file: Path, source: Path) -> None:
+    """Raise UserError for a name that is not of a bundle, and for a source that does not exist."""
     if not is_bundle_name(file.name):
         raise UserError(
             f"a bundle must be called NAME{BUNDLE_SUFFIX}, got {file.name}", "Give it such a name"
@@ -64,10 +64,6 @@ def _check(file: Path, source: Path, grid: Path | None, part: str) -> None:
     if not source.is_dir() and not (is_bundle_name(source.name) and source.exists()):
         what = f"the file {source}" if source.exists() else source
         raise UserError(f"--from must be a folder or a bundle, got {what}", "Name one that exists")
-    if part and grid is None:
-        raise UserError(
-            f"overrides and --only must belong to a grid, got {quote(part)}", "Name it with --grid"
-        )
 
 
 def _summary(outcome: Bundled) -> str:

@@ -23,6 +23,7 @@ from psa.cli.options import (
     Override,
     PluginFiles,
     ResultsDir,
+    declared_grid,
     flag,
     option,
 )
@@ -32,9 +33,8 @@ from psa.cli.output.report_source import ReportSource
 from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import join_names, pluralize, quote
+from psa.core.formatting import join_names, pluralize
 from psa.core.plugins.loading import load_plugins
-from psa.experiments.grid import Grid, load_grid
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.specs.trial import Trial
 from psa.storage.store import Store
@@ -66,10 +66,18 @@ def report(  # noqa: PLR0913  # each is an option
         ),
     ] = None,
     order: Annotated[
-        Path, Parameter(help="List of architectures in order, one per line; ignored if missing.")
+        Path,
+        Parameter(
+            help="List of architectures in order, one per line; ignored if missing; "
+            "the default list applies to MNIST only."
+        ),
     ] = _ORDER,
     asymmetric: Annotated[
-        Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
+        Path,
+        Parameter(
+            help="List of architectures labelled Asymmetric; ignored if missing; "
+            "the default list applies to MNIST only."
+        ),
     ] = _ASYMMETRIC,
     plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
@@ -106,7 +114,7 @@ def report(  # noqa: PLR0913  # each is an option
         if pdf:
             check_typst()
         store = Store(model_dir, results_dir)
-        declared = _declared(grid, overrides, only)
+        declared = declared_grid(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
         files = {
@@ -159,16 +167,6 @@ def _existing(folder: Path) -> Path:
     return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
-def _declared(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | None:
-    """Return the grid of the report, None without one. Raises UserError for settings of no grid."""
-    if grid is not None:
-        return load_grid(grid, overrides, only)
-    if overrides or only:
-        given = quote(only or overrides[0])
-        raise UserError(f"overrides and --only must belong to a grid, got {given}", "Name it with --grid")
-    return None
-
-
 def _expected(stages: Sequence[StageStatus]) -> tuple[Trial, ...]:
     """Return the trials that should be there: of a stage whose candidates are promoted those that went on,
     none of a stage that waits for the one before it.
@@ -197,8 +195,8 @@ def _context(
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
     return ReportContext(
         folder,
-        # both lists are of the published study: with other data nothing of it is missing, and networks of the
-        # same names have other parameters than those that it matched
+        # The default lists describe the published networks on MNIST. With other data nothing of them is
+        # missing, and networks of these names have other sizes.
         archs_in(order) if order.is_file() and (comparable or order != _ORDER) else (),
         archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,

@@ -22,7 +22,7 @@ STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
-ROUNDS = 3  # in which the sizes that are close take turns: what slows all of them for a while decides nothing
+ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
 _CLOSE = 1.5  # times the least time per trial
 
 
@@ -73,7 +73,7 @@ class _TimedPack:
 
     @property
     def is_slow(self) -> bool:
-        """True if its repeats take long enough to be few; so long a time scatters little."""
+        """True if REPEATS repeats already took LEAST_SECONDS; such times scatter little."""
         return self.repeats <= REPEATS
 
     def least(self) -> float:
@@ -85,8 +85,8 @@ class _TimedPack:
         return min(times[1:])
 
     def _epoch(self, stop: Callable[[], bool]) -> None:
-        each = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
-        train_epoch(*each, stop, visited=self.visited)
+        arguments = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
+        train_epoch(*arguments, stop, visited=self.visited)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -111,10 +111,8 @@ def _taken(found: Aggregate, count: int) -> str:
     if not found.archs:
         return "No architecture has all trials of every mode, so there is nothing to take the mean of."
     how = (
-        "intervals: 95% stratified bootstrap, each arm drawn on its own"
+        "Intervals: 95% stratified bootstrap, each arm drawn on its own."
         if found.trials >= LEAST_N
-        else f"no intervals, which take at least {LEAST_N} seeds"
+        else f"No intervals: they need at least {LEAST_N} seeds."
     )
-    return (
-        f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode; {how}."
-    )
+    return f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode. {how}"

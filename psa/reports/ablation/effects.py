@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, Paired, Values, least_sign_flip_p, paired
+from psa.analysis.stats import ALPHA, LEAST_N, Paired, Values, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
@@ -28,6 +27,7 @@ from psa.reports.rendering.paired import (
     paired_columns,
     paired_notes,
     paired_trials,
+    sign_flip_test_note,
     with_marks,
 )
 from psa.reports.rendering.tables import Column, Table
@@ -61,7 +61,7 @@ def paired_table(
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
-_UNPAIRED: Final = "Nothing is compared: equal numbers of these trials are no equal seeds."
+_UNPAIRED: Final = "Nothing is compared: trials with the same number do not share a seed."
 
 
 def _both(cells: Cells, arch: str, mode: str) -> tuple[Values, Values]:
@@ -80,23 +80,9 @@ def _in_percent(found: Paired, samples: int) -> Paired:
     )
 
 
-def _on_tests(found: Sequence[Paired]) -> str:
+def _on_tests(found: Sequence[Paired], pairs: str = "pairs") -> str:
     """Return a note on the tests of a table, on its intervals and on its effects."""
-    return _floor(found) + paired_notes(found, sign_flip=True)
-
-
-def _floor(found: Sequence[Paired]) -> str:
-    """Return a note on the least possible p, since a correction over many tests leaves none small."""
-    pairs, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
-    if pairs < LEAST_N:
-        return f"Below {LEAST_N} pairs there is a difference alone, no interval and no test."
-    if pairs > EXACT_PAIRS:
-        return "p: two-sided sign-flip test."
-    least = least_sign_flip_p(pairs)
-    return (
-        f"p: two-sided sign-flip test, with {pairs} pairs at least {least:.3g}; if only one comparison of "
-        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}."
-    )
+    return sign_flip_test_note(found, pairs) + paired_notes(found, sign_flip=True)
 
 
 # Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
@@ -263,7 +249,7 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     note = (
         f"Bold: p < {ALPHA:g} after Holm's correction. Of each architecture the mean difference over the "
         "seeds that both arms have; interval and p over architectures. "
-        f"{_on_tests(found)} {different_archs_note(archs)}".rstrip()
+        f"{_on_tests(found, 'architectures')} {different_archs_note(archs)}".rstrip()
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"
     return Table(

@@ -14,6 +14,7 @@ from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
+from psa.reports.wording import missing_trials
 from psa.specs.training import MODES
 
 _ROUNDING: Final = 1e-9
@@ -53,18 +54,21 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
     statuses: Counter[str] = Counter()
     for each in cells.trials.values():
         statuses.update(each.statuses)
-    parts = [f"{pluralize(statuses[name], 'trial')} {name}" for name in sorted(statuses) if name != "done"]
+    sentences = [missing_trials(statuses)]
     for absent, what in (
         ([mode for mode in MODES if mode not in modes], "mode "),
         ([arch for arch in cells.archs if arch not in archs], ""),
     ):
         if absent:
-            parts.append(f"no trial of {what}{join_names(absent, _NAMED)}")
+            sentences.append(f"No trial of {what}{join_names(absent, _NAMED)} has a result.")
     pairs = [(arch, mode) for arch in archs for mode in modes]
     unused = sum(pair not in cells.trials for pair in pairs)
     if unused:
-        parts.append(f"no trial of {unused:,} of the {len(pairs):,} pairs of these architectures and modes")
-    return f"Not there: {'; '.join(parts)}." if parts else ""
+        were = "was" if unused == 1 else "were"
+        sentences.append(
+            f"{unused:,} of the {len(pairs):,} combinations of architecture and mode {were} not requested."
+        )
+    return " ".join(filter(None, sentences))
 
 
 def cells_note(cells: Cells) -> str:

@@ -191,31 +191,32 @@ def published_comparison(
 
 @dataclass(frozen=True)
 class PublishedAgreement:
-    """The number of cells near the published mean, of those within two standard deviations of the published
-    trials, and of cells compared; training: the first of architectures that any trial of ours brought above
-    ZeroR. The others agree because they answer the majority class.
+    """Counts of cells: compared; near (within `within` points of the published mean); within_two_sd (within
+    two standard deviations of the published trials); trained and near_trained: compared and near, only for
+    architectures of which a trial beats ZeroR.
     """
 
     near: int
-    usual: int
+    within_two_sd: int
     compared: int
-    training: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.near:,} of {self.compared:,}"
+    near_trained: int
+    trained: int
 
 
 def published_agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> PublishedAgreement:
-    """Count the cells of ours whose mean is within `within` points of the published mean, or within twice the
-    standard deviation of the published trials.
-    """
+    """Count the cells with a finished trial whose mean is close to the published one."""
     places = [place for place in reference.cells if cells.cell(*place).found]
     apart = {place: abs(cells.cell(*place).summary.mean - reference.cells[place].mean) for place in places}
     near = {place for place in places if apart[place] <= within}
     usual = [place for place in places if apart[place] <= 2 * reference.cells[place].sd + _PRINTED]
-    training = [place for place in places if cells.above_zero_r(place[0])]
-    trained = f"{sum(place in near for place in training):,} of {len(training):,}"
-    return PublishedAgreement(len(near), len(usual), len(places), trained)
+    trained = {place for place in places if cells.above_zero_r(place[0])}
+    return PublishedAgreement(
+        near=len(near),
+        within_two_sd=len(usual),
+        compared=len(places),
+        near_trained=len(near & trained),
+        trained=len(trained),
+    )
 
 
 def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
@@ -243,9 +244,9 @@ def _row(found: _Compared, p: float, within: float, alpha: float) -> tuple[Cell,
 def _verdict(rows: Sequence[tuple[Cell, ...]], near: PublishedAgreement, within: float, alpha: float) -> str:
     differ = [row[-1] for row in rows if row[-1] is not None]
     return (
-        f"{near} cells lie within {within:g} points of the published mean ({near.training} of architectures "
-        f"of which any trial beats ZeroR), {near.usual:,} within two standard deviations of the published "
-        "trials; "
+        f"{near.near:,} of {near.compared:,} cells lie within {within:g} points of the published mean "
+        f"({near.near_trained:,} of {near.trained:,} of architectures of which any trial beats ZeroR), "
+        f"{near.within_two_sd:,} within two standard deviations of the published trials; "
         f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction)."
     )
 

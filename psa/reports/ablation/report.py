@@ -204,8 +204,12 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
     if reference is not None:
         near = published_agreement(cells, reference)
-        detail = f"cells within {WITHIN:g} points of the mean; of networks that train {near.training}"
-        yield Fact("Compared with the published results", str(near), detail)
+        trained = f"of networks that train {near.near_trained:,} of {near.trained:,}"
+        yield Fact(
+            "Compared with the published results",
+            f"{near.near:,} of {near.compared:,}",
+            f"cells within {WITHIN:g} points of the mean; {trained}",
+        )
 
 
 def _sections(
@@ -277,7 +281,7 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
 def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     rows = trials_of(frame)
     if absent := wording.absence(rows):
-        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
+        yield f"{absent}. Each table and figure lists what is missing; means use finished trials only."
     if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
     counts = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()

@@ -64,7 +64,7 @@ def architectures(
     published: show only the label that the study gave, Asymmetric for those in the list `asymmetric`.
     Otherwise show the computed values, too: the partner (see partners; `order` is the list of the whole
     study, without which there is none), and whether the parameters lie within `tolerance` of the partner's.
-    Without both lists, as for other data than the study's, nothing but the parameters is known.
+    Without either list, as for other data than the study's, the table shows only the parameters.
     """
     columns = [Column("Architecture"), Column("Parameters", "count"), Column("Label of the study")]
     if not (order or asymmetric or published):
@@ -166,7 +166,7 @@ def _no_winner(zero_r: float | None) -> str:
 def _how(cells: Cells, alpha: float) -> str:
     """Return a note on the test of the winners, with the least p that few pairs allow."""
     if not cells.paired:
-        return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
+        return "Winner (test): not computed, because trials with the same number do not share a seed."
     pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
     few = LEAST_N <= pairs <= EXACT_PAIRS
     least = f", before which {pairs} pairs give at least {least_sign_flip_p(pairs):.3g}" if few else ""

@@ -186,7 +186,7 @@ def warnings(found: ActivationResults) -> Iterator[str]:
     if absent := wording.absence(found.rows):
         empty = [arm for arm in found.arms if not arm.n]
         none = f" Without any trial: {found.named(empty)}." if empty else ""
-        yield f"{absent}. Means are of the trials that are there.{none}"
+        yield f"{absent}. Means use finished trials only.{none}"
     lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
     if lost:
         yield f"Diverged, and so without any accuracy: {found.named(lost)}."

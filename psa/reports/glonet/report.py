@@ -275,7 +275,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
 def _warnings(seen: _Seen) -> Iterator[str]:
     results, rows = seen.results, trials_of(seen.frame)
     if absent := wording.absence(rows):
-        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
+        yield f"{absent}. Each table and figure lists what is missing; means use finished trials only."
     trained = glonet_tables.network_order(results)
     lost = [each.network.label for each in trained if "diverged" in each.statuses]
     if lost:

@@ -23,6 +23,7 @@ from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
 from psa.reports.rendering.paired import paired_cells, paired_columns, paired_notes
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
+from psa.reports.wording import missing_trials
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
 BASELINE: Final = "MLP"  # the model that the others are compared with
@@ -78,10 +79,8 @@ def seeds_note(results: GlonetResults) -> str:
     done, asked = results.statuses.get("done", 0), sum(results.statuses.values())
     text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(results.seeds), 'seed')} per network"
     text += f", {trained_for(results)}." if results.epochs else "."
-    others = [f"{count:,} {status}" for status, count in sorted(results.statuses.items()) if status != "done"]
-    return text + (
-        f" Not there: {', '.join(others)}; (n=...) says where a cell lacks some." if others else ""
-    )
+    missing = missing_trials(results.statuses)
+    return f"{text} {missing} (n=...) marks cells with fewer trials." if missing else text
 
 
 def trained_for(results: GlonetResults) -> str:

@@ -203,7 +203,7 @@ def page(
     trials = trials_of(frame)
     warnings = [*_mixed(trials), *missing]
     if absent := wording.absence(trials):
-        warnings.append(f"{absent} and take part in nothing.")
+        warnings.append(f"{absent}. All numbers are of the others.")
     return Page(
         f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, digits {_digits(trials)}",
         QUESTION,

@@ -48,11 +48,16 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
             ax.set(xlabel="epoch", ylabel=label)
             ax.grid(axis="y", **GRID)
         handles = [
-            Line2D([], [], color=colour, linestyle=style, marker="o", markersize=2.5, label=label)
-            for colour, style, label in (
-                (_BLUE, "-", "validation"),
-                (GREY, _DASHED, "training (mean over the epoch)"),
-            )
+            Line2D([], [], color=_BLUE, marker="o", markersize=2.5, label="validation"),
+            Line2D(
+                [],
+                [],
+                color=GREY,
+                linestyle=_DASHED,
+                marker="o",
+                markersize=2.5,
+                label="training (mean over the epoch)",
+            ),  # fmt: skip
         ]
         draw_legend(figure, handles, 0.5, 0.3, 2)
         count = rows["id"].nunique()

@@ -39,7 +39,7 @@ _OF_EFFECTS: Final = (
     "Top-1, the share of samples whose nearest entry has their label."
 )
 _OF_VOTES: Final = (
-    f"Numbers of {KNN} are of the vote; the stages and the list of trials have those of its network alone."
+    f"Rows of {KNN} show the vote; the table of stages and the list of trials show its network alone."
 )
 _OF_NETWORKS: Final = "Test numbers are of the last weights, seen once."
 _OF_GROWTHS: Final = (

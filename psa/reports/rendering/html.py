@@ -141,7 +141,7 @@ def html(page: Page) -> str:
             "warnings": page.warnings,
             "sources": page.sources,
             "sections": [_section(section, page, *numbers) for section in page.filled],
-            "trials": None if page.trials is None else page.trials.encoded(),
+            "trials": page.trials,
             "origin": page.origin,
         },
         style=_resource("page.css"),

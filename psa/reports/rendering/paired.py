@@ -7,14 +7,23 @@ from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, benjamini_hochberg, holm, least_sign_flip_p
+from psa.analysis.stats import (
+    ALPHA,
+    EXACT_PAIRS,
+    LEAST_N,
+    Interval,
+    Paired,
+    benjamini_hochberg,
+    holm,
+    least_sign_flip_p,
+)
 from psa.core.formatting import pluralize
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, central, value_of
 from psa.reports.rendering.trials import ArmSide, CellTrials
 
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
 _MOST: Final = 100  # points between two percentages
-_MOST_EFFECT: Final = 10  # standard deviations: beyond it, g tells how little so few differences scatter
+_MOST_EFFECT: Final = 10  # beyond this, g of a few differences reflects their small scatter, not the effect
 _NAMED: Final = 6  # most arms that a sentence lists; a longer list is read in the table
 
 
@@ -78,6 +87,24 @@ def paired_notes(
     return restriction_note(shown) + disagreement + effect_note(found)
 
 
+def sign_flip_test_note(found: Sequence[Paired], pairs: str) -> str:
+    """Return a note on the test of a table: the least possible p, since a correction over many tests leaves
+    none small, and the rows without a test. pairs: what a pair is, in the plural.
+    """
+    most, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
+    alone = f"Below {LEAST_N} {pairs} there is a difference alone."
+    if most < LEAST_N:
+        return alone
+    few = f" {alone}" if any(0 < each.n < LEAST_N for each in found) else ""
+    if most > EXACT_PAIRS:
+        return f"p: two-sided sign-flip test.{few}"
+    least = least_sign_flip_p(most)
+    return (
+        f"p: two-sided sign-flip test, with {most} {pairs} at least {least:.3g}; if only one comparison of "
+        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}.{few}"
+    )
+
+
 def effect_note(found: Iterable[Paired]) -> str:
     """Return a note, after a space, on effects that are not shown as numbers; "" without any."""
     effects = [each.effect for each in found if each.n >= LEAST_N]
@@ -85,7 +112,7 @@ def effect_note(found: Iterable[Paired]) -> str:
         f" Hedges' g beyond \u00b1{_MOST_EFFECT} is shown as >+{_MOST_EFFECT} or <-{_MOST_EFFECT}: the "
         "differences scatter too little to estimate it."
     )
-    constant = " Hedges' g is not defined for equal differences."
+    constant = " Hedges' g is undefined where all differences are equal and not 0."
     large = any(abs(effect) > _MOST_EFFECT for effect in effects)
     return beyond * large + constant * bool(np.isnan(effects).any())
 

@@ -117,22 +117,32 @@ def _name(point: GridPoint, rivals: Sequence[Mapping[str, Any]]) -> str:
 
 def stages_table(stages: Sequence[StageStatus]) -> Table | None:
     """Return every candidate of every decision with its score, None for a grid of one stage."""
-    rows = tuple(row for status in stages[1:] for row in _rows(status))
+    arms = _has_arms(stages)
+    rows = tuple(row for status in stages[1:] for row in _rows(status, arms=arms))
     if not rows:
         return None
-    # half a hundredth, as between two seeds of 10,000 images, decides ranks; rounded to two digits it would
-    # differ from the mean of another table by the last one
+    # The mean of two seeds ends in half a hundredth, which decides ranks; two digits would hide it.
     score = Column("Validation (%)", "percent", 3)
     columns = (
-        Column("Stage"), Column("Candidate", breaks=5), Column("Trials", "count"), Column("Group", "count"),
-        Column("Rank", "count"), score, Column("Promoted"), Column("Rule"),
+        Column("Stage"), Column("Candidate", breaks=5), *[Column("Arm", breaks=5)] * arms,
+        Column("Trials", "count"), Column("Group", "count"), Column("Rank", "count"), score,
+        Column("Promoted"), Column("Rule"),
     )  # fmt: skip
     note = (
         f"Criterion: {_criterion(stages)}. The test split plays no part. Among equal scores the candidate "
         f"that comes first in the grid is taken. {_grouping(stages)} A candidate without a group is either "
         "always promoted, or listed in no group and never promoted."
+        + " Arm: the name that other tables have for these settings."
+        * arms
     )
-    return Table("Candidates promoted to the next stage", "tab:stages", columns, rows, note, long=True)
+    caption = "Candidates promoted to the next stage"
+    return Table(caption, "tab:stages", columns, rows, note, long=True, wide=arms)
+
+
+def _has_arms(stages: Sequence[StageStatus]) -> bool:
+    """Return True if a candidate is another arm than a mode with its usual settings."""
+    trials = (each.points[0].trial for status in stages for each in status.candidates)
+    return any(trial.arm != trial.intervention.mode for trial in trials)
 
 
 def _grouping(stages: Sequence[StageStatus]) -> str:
@@ -147,14 +157,15 @@ def _grouping(stages: Sequence[StageStatus]) -> str:
     return f"A group holds {'; '.join(f'{kind} (to {name})' for name, kind in kinds.items())}."
 
 
-def _rows(status: StageStatus) -> Iterator[tuple[Cell, ...]]:
+def _rows(status: StageStatus, *, arms: bool) -> Iterator[tuple[Cell, ...]]:
     rule = status.stage.promotion or Promotion()
     move = f"{status.grid.stages[status.number - 1].name} to {status.stage.name}"
     fates = {True: "yes", False: "no", None: "not decided"}
     for name, each in zip(candidate_names(status.candidates), status.candidates, strict=True):
         score = None if each.score is None else float(100 * each.score)  # exact until it is rounded, once
+        arm = [each.points[0].trial.arm] * arms
         yield (
-            move, name, len(each.points), each.group, each.rank, score, fates[each.promoted],
+            move, name, *arm, len(each.points), each.group, each.rank, score, fates[each.promoted],
             reason(each, rule),
         )  # fmt: skip
 

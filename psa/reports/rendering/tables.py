@@ -193,7 +193,8 @@ def _plain(value: str | float, column: Column) -> str:
         return str(value)
     if column.kind == "p" and value < 10**-column.digits:
         return f"<{10**-column.digits:.{column.digits}f}"
-    if column.kind == "p":  # of few pairs often a half, such as 0.0625, which is the least that they allow
+    # rounded half up: five pairs allow p >= 0.0625, and 0.062 would be below that
+    if column.kind == "p":
         return str(Decimal(value).quantize(Decimal(1).scaleb(-column.digits), ROUND_HALF_UP))
     if abs(value) > column.most:
         return f">{column.most:+g}" if value > 0 else f"<{-column.most:g}"

@@ -73,6 +73,11 @@ class TrialIndex:
 
     content: Mapping[str, Any]
 
+    @property
+    def has_commands(self) -> bool:
+        """True if the page has the command that trains a trial again, for any of its trials."""
+        return any(self.content["commands"])
+
     def encoded(self) -> str:
         """Return the content as JSON, compressed by zlib, as Base64 text."""
         return base64.b64encode(zlib.compress(canonical_json(self.content).encode())).decode()
@@ -89,27 +94,27 @@ def stored_trial(stored: StoredRecord, results: Path) -> StoredTrial:
 def index_trials(
     frame: pd.DataFrame,
     stored: Mapping[str, StoredTrial],
-    labels: Mapping[str, Mapping[str, Any]] | None = None,
+    trial_names: Mapping[str, Mapping[str, Any]] | None = None,
     commands: Mapping[str, str] | None = None,
 ) -> TrialIndex:
     """Return the trials of a frame of records.
 
-    labels: names of the report for a trial, by its id, such as its arm. commands: the command that trains a
-    trial again, by its id.
+    trial_names: names of the report for a trial, by its id, such as its arm. commands: the command that
+    trains a trial again, by its id.
     """
-    named = labels or {}
-    rows = _arms_together(trials_of(frame), named)
+    trial_names = trial_names or {}
+    rows = _arms_together(trials_of(frame), trial_names)
     ids = [str(name) for name in rows["id"]]
-    extra = list(dict.fromkeys(key for name in ids for key in named.get(name, ())))
+    extra = list(dict.fromkeys(key for name in ids for key in trial_names.get(name, ())))
     varied = [name for name in _NAMES if rows[name].astype(str).nunique() > 1]
     columns = [name for name in varied if name not in extra and LABELS[name] not in extra]
-    values = {key: tuple(named.get(name, {}).get(key) for name in ids) for key in extra}
+    values = {key: tuple(trial_names.get(name, {}).get(key) for name in ids) for key in extra}
     # a name that repeats another one for every trial, such as arms that differ in their architecture alone
     shown = {texts: key for key, texts in reversed(values.items())}
     ordinary = bool((rows["policy"] == "keep").all())
-    labels_of = LABELS | (_ORDINARY if ordinary else {})
+    headings = LABELS | (_ORDINARY if ordinary else {})
     content = {
-        "labels": {name: labels_of.get(name, name) for name in (*columns, *_SHOWN, *extra)},
+        "headings": {name: headings.get(name, name) for name in (*columns, *_SHOWN, *extra)},
         "loop": "Epoch" if ordinary else "Meta-loop",
         "kept": "Kept weights" if ordinary else "LKG",
         "listed": [*(key for key in extra if shown[values[key]] == key), *columns, *_SHOWN],
@@ -123,17 +128,17 @@ def index_trials(
     return TrialIndex(content)
 
 
-def _arms_together(rows: pd.DataFrame, named: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _arms_together(rows: pd.DataFrame, trial_names: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return the trials with those of one arm side by side: arms in the order in which the report names them,
     those without a name last, in the order of their first trials.
 
     A frame knows no names of a report: it has the trials of arms with one architecture and mode by seed.
     """
     names = rows["id"].astype(str)
-    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(named.get(name)) for name in names])
+    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(trial_names.get(name)) for name in names])
     groups = arms.groupby(list(arms), sort=False, dropna=False)
     numbers = groups.ngroup()
-    places = names.map({name: at for at, name in enumerate(named)}).fillna(len(named))
+    places = names.map({name: at for at, name in enumerate(trial_names)}).fillna(len(trial_names))
     order = np.lexsort((numbers, places.groupby(numbers).transform("min")))
     return rows.iloc[order].reset_index(drop=True)
 

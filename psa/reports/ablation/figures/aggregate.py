@@ -99,7 +99,7 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
         how = (
             f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every "
             "mode. "
-            f"{bars if found.trials >= LEAST_N else f'No intervals, which take at least {LEAST_N} seeds.'}"
+            f"{bars if found.trials >= LEAST_N else f'No intervals: they need at least {LEAST_N} seeds.'}"
         )
         footnote(figure, [*notes_of(cells), how])
     return figure

@@ -272,5 +272,5 @@ def _without_intervals(panels: Sequence[Panel]) -> str:
     """Return a note on means without an interval; nothing if there are none."""
     few = [curve.n < LEAST_N for panel in panels for curve in panel.curves]
     if all(few):
-        return f" No intervals, which take at least {LEAST_N} seeds."
-    return f" Intervals take at least {LEAST_N} seeds." if any(few) else ""
+        return f" No intervals: they need at least {LEAST_N} seeds."
+    return f" Intervals need at least {LEAST_N} seeds." if any(few) else ""

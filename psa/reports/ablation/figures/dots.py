@@ -32,9 +32,9 @@ _STEP: Final = 0.075  # inches between modes
 _APART: Final = 0.12  # inches between architectures
 _LETTER: Final = 0.068  # inches of a letter of a row's name
 _RIGHT: Final = 1.55  # inches for the names of regimes
-_BARS: Final = "; bars: 95 % t intervals of the mean, within 0 and 100 %"
+_BARS: Final = "Bars: 95 % t intervals of the mean, within 0 and 100 %"
 _HOW: Final = (
-    "Large marks: means over seeds{bars}; small marks: trials. Rows are sorted by depth, then width; in "
+    "Large marks: means over seeds; small marks: trials. {bars} Rows are sorted by depth, then width; in "
     "brackets the parameters. Right: the regime by the study's rules. "
 )
 
@@ -105,11 +105,11 @@ def dot_figure(cells: Cells, archs: Sequence[str]) -> Figure:
 
 
 def _bars(cells: Cells, archs: Sequence[str]) -> str:
-    """Return what the bars are, and from how many trials on if some mean has none."""
+    """Return what the bars are, and from how many seeds on if some mean has none."""
     counts = [n for arch in archs for mode in cells.modes if (n := cells.cell(arch, mode).summary.n)]
     if all(n < LEAST_N for n in counts):
-        return f", without intervals, which take at least {LEAST_N} trials"
-    return _BARS + (f", from {LEAST_N} trials on" if any(n < LEAST_N for n in counts) else "")
+        return f"No intervals: they need at least {LEAST_N} seeds."
+    return _BARS + (f", from {LEAST_N} seeds on." if any(n < LEAST_N for n in counts) else ".")
 
 
 def _set_range(ax: Axes, cells: Cells, archs: Sequence[str]) -> bool:

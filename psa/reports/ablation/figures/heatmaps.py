@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
-from psa.analysis.stats import LEAST_N, TIE, Values, present
+from psa.analysis.stats import LEAST_N, TIE, Values
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import effect, notes_of, strategy
@@ -28,16 +28,21 @@ _MANY: Final = 45
 _DARK: Final = 0.45  # luminance below which text in a cell is white
 _LINEAR: Final = 0.1  # points up to which differences are shown on a linear scale
 _HOW: Final = "The panels share their rows, sorted by depth, then width; each has a scale of its own."
-_BOLD: Final = (  # of the first two panels
-    f"in the first panel the highest mean and those within {TIE:g} points of it, of modes with {LEAST_N} or "
-    "more trials and only where it is above ZeroR",
-    "in the second differences whose 95 % interval excludes 0 (not corrected for their number)",
+_HIGHEST: Final = (
+    f"Mean bounty: bold are the highest mean and those within {TIE:g} points of it, of modes with {LEAST_N} "
+    "or more trials and only where it is above ZeroR."
 )
+_NOT_ZERO: Final = (
+    "Minus mode none: bold are differences whose 95 % interval excludes 0 (not corrected for their number)."
+)
+_OF_SAMPLES: Final = "Standard deviations are sample standard deviations over seeds."
 
 
 @dataclass(frozen=True)
 class HeatPanel:
-    """A panel of a heat map: values [architectures, modes], NaN where missing, their format and scale."""
+    """A panel of a heat map: values [architectures, modes], NaN where missing, their format and scale. note:
+    how to read it, "" if that is plain.
+    """
 
     name: str
     modes: tuple[str, ...]
@@ -46,6 +51,7 @@ class HeatPanel:
     form: Callable[[float], str]
     norm: Normalize
     colours: str
+    note: str
 
 
 def heat_panels(cells: Cells, archs: Sequence[str]) -> list[HeatPanel]:
@@ -54,39 +60,40 @@ def heat_panels(cells: Cells, archs: Sequence[str]) -> list[HeatPanel]:
     others = tuple(mode for mode in modes if mode != "none")
     means = _filled(archs, modes, lambda arch, mode: cells.cell(arch, mode).summary.mean)
     best = {arch: strategy(cells, arch) for arch in archs}
-    winners = [[mode in best[arch].best for mode in modes] for arch in archs]
+    winners = np.array([[mode in best[arch].best for mode in modes] for arch in archs])
     panels = [
         HeatPanel(
-            "mean bounty (%)", modes, means, np.array(winners), "{:.2f}".format, _range(means), "viridis"
+            "mean bounty (%)", modes, means, winners, "{:.2f}".format, _range(means), "viridis",
+            _HIGHEST * bool(winners.any()),
         )
-    ]
+    ]  # fmt: skip
     if others != modes and others:
         found = {(arch, mode): effect(cells, arch, mode) for arch in archs for mode in others}
         differences = _filled(archs, others, lambda arch, mode: found[arch, mode].difference)
-        told = [[found[arch, mode].verdict in ("gain", "loss") for mode in others] for arch in archs]
+        clear = np.array(
+            [[found[arch, mode].verdict in ("gain", "loss") for mode in others] for arch in archs]
+        )
         panels.append(
             HeatPanel(
-                "minus mode none (points)", others, differences, np.array(told), _signed,
-                difference_norm(differences), "RdBu",
+                "minus mode none (points)", others, differences, clear, _signed,
+                difference_norm(differences), "RdBu", _NOT_ZERO * bool(clear.any()),
             )
         )  # fmt: skip
-    spreads = _filled(archs, modes, lambda arch, mode: _spread(cells.cell(arch, mode).bounties))
+    spreads = _filled(archs, modes, lambda arch, mode: cells.cell(arch, mode).summary.sd)
     if np.isfinite(spreads).any():
         none = np.zeros(spreads.shape, dtype=bool)
         norm = Normalize(0, max(float(np.nanmax(spreads)), 1e-2))
         panels.append(
-            HeatPanel("standard deviation (points)", modes, spreads, none, "{:.2f}".format, norm, "cividis")
-        )
+            HeatPanel(
+                "standard deviation (points)", modes, spreads, none, "{:.2f}".format, norm, "cividis",
+                _OF_SAMPLES,
+            )
+        )  # fmt: skip
     return panels
 
 
 def _filled(archs: Sequence[str], modes: Sequence[str], value: Callable[[str, str], float]) -> Values:
     return np.array([[value(arch, mode) for mode in modes] for arch in archs], dtype=np.float64)
-
-
-def _spread(bounties: Values) -> float:
-    values = present(bounties)
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _signed(value: float) -> str:
@@ -169,13 +176,9 @@ def heat_map_figure(cells: Cells, archs: Sequence[str]) -> Figure:
 
 def _how(panels: Sequence[HeatPanel]) -> str:
     """Return how to read these panels: what is bold or dotted is explained if something is."""
-    bold = [text for panel, text in zip(panels, _BOLD, strict=False) if panel.bold.any()]
-    parts = [_HOW, *([f"Bold: {'; '.join(bold)}."] if bold else [])]
-    if any(np.isnan(panel.values).any() for panel in panels):
-        parts.append("Dotted: too few trials.")
-    if panels[-1].name.startswith("standard"):
-        parts.append("The last panel shows sample standard deviations over seeds.")
-    return " ".join(parts)
+    dotted = any(np.isnan(panel.values).any() for panel in panels)
+    notes = [panel.note for panel in panels if panel.note]
+    return " ".join([_HOW, *notes, *["Dotted: too few trials."] * dotted])
 
 
 def _bar(figure: Figure, panel: HeatPanel, left: float, wide: float) -> None:

@@ -146,11 +146,11 @@ function trialPages(index) {
     const row = make("tr");
     for (const name of index.listed) {
       const head = make("th", "", { scope: "col", class: kindOf(name) });
-      head.append(make("button", index.labels[name] || name, { type: "button" }));
+      head.append(make("button", index.headings[name] || name, { type: "button" }));
       row.append(head);
     }
     table.tHead.replaceChildren(row);
-    const width = name => Math.max(...(index.labels[name] || name).split(" ").map(word => word.length),
+    const width = name => Math.max(...(index.headings[name] || name).split(" ").map(word => word.length),
       ...all.map(at => Math.min(show(value(at, name), name).length, 24))) + 2;
     table.style.setProperty("--letters", index.listed.map(width).reduce((sum, each) => sum + each, 0));
     const fill = (ordered, most = LIST) => {
@@ -283,7 +283,7 @@ function trialPages(index) {
   let listed = all;
   const openOne = at => open(nameOf(at), [at]);
   listInto($("#trial-table"), all, openOne);
-  const input = $("#trial-filter"), names = index.listed.map(name => index.labels[name] || name), count = input.nextElementSibling;
+  const input = $("#trial-filter"), names = index.listed.map(name => index.headings[name] || name), count = input.nextElementSibling;
   const texts = all.map(at => `${nameOf(at)} ${index.listed.map(name => show(value(at, name))).join(" ")}`.toLowerCase());
   input.addEventListener("input", () => {
     const match = matcher(input.value, names);
