@@ -14,7 +14,7 @@ from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
-from psa.reports.wording import missing_trials
+from psa.reports.wording import interval_text, missing_trials
 from psa.specs.training import MODES
 
 _ROUNDING: Final = 1e-9
@@ -164,6 +164,23 @@ class Spread:
 
     sd: float
     mode: str
+
+
+def best_mean(cells: Cells) -> tuple[str, str]:
+    """Return the greatest mean of all cells as text, and which of them have it, with n and interval.
+
+    Equal cells are all named: mode decay often equals mode none, and networks that learn nothing each other.
+    """
+    means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
+    top = max(means.values())
+    equal = [cell for cell, mean in means.items() if mean == top]
+    arch = equal[0][0]
+    modes = [mode for of, mode in equal if of == arch]
+    detail = f"{arch}, mode{'s' * (len(modes) > 1)} {join_names(modes)}"
+    detail += f"; {interval_text(cells.cell(arch, modes[0]).summary)}"
+    if others := len(equal) - len(modes):
+        detail += f"; equal: {pluralize(others, 'cell')} of other architectures"
+    return f"{top:.2f} %", detail if top > cells.zero_r else f"{detail}; not above ZeroR"
 
 
 def instability(cells: Cells, arch: str) -> Spread:

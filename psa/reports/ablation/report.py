@@ -17,7 +17,7 @@ from psa.analysis.pooling import budget_note
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation import effects
 from psa.reports.ablation.aggregates import aggregate_table
@@ -33,7 +33,7 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.numbers import regimes, why_equal
+from psa.reports.ablation.numbers import best_mean, regimes, why_equal
 from psa.reports.ablation.published import (
     WITHIN,
     comparable_reference,
@@ -183,18 +183,8 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     yield Fact(
         "Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} {expected}per architecture and mode"
     )
-    means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
-    if means:
-        top = max(means.values())
-        equal = [cell for cell, mean in means.items() if mean == top]
-        arch = equal[0][0]
-        modes = [mode for of, mode in equal if of == arch]
-        best = cells.cell(arch, modes[0]).summary
-        detail = f"{arch}, mode{'s' * (len(modes) > 1)} {join_names(modes)}; {wording.interval_text(best)}"
-        others = len(equal) - len(modes)
-        detail += f"; equal: {pluralize(others, 'cell')} of other architectures" if others else ""
-        detail += "" if best.mean > cells.zero_r else "; not above ZeroR"
-        yield Fact("Best mean bounty", f"{best.mean:.2f} %", detail)
+    if cells.any_finished:
+        yield Fact("Best mean bounty", *best_mean(cells))
         yield Fact(
             "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
         )

@@ -57,7 +57,7 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
                 marker="o",
                 markersize=2.5,
                 label="training (mean over the epoch)",
-            ),  # fmt: skip
+            ),
         ]
         draw_legend(figure, handles, 0.5, 0.3, 2)
         count = rows["id"].nunique()
