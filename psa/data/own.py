@@ -64,7 +64,7 @@ def register_data_source(name: str, load: LoadArrays) -> None:
         ...     register_data_source("xor", xor)
 
     """
-    DATA_SOURCE_PLUGINS.add(name, load)
+    DATA_SOURCE_PLUGINS.add(name, load, function=True)
 
 
 def is_own(text: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from psa.core.plugins.identity import plugin_code
 from psa.data.splits import Splits
 from psa.engine.batches import Batches
 from psa.engine.device_pack import DevicePack
@@ -15,6 +16,7 @@ from psa.engine.train_step import Observer
 from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
+from psa.specs.probes import PROBE_PLUGINS, check_observations
 from psa.storage.array_file import Arrays
 from psa.storage.records.record import storable
 from psa.storage.trial_state import Observation, TrialState
@@ -236,10 +238,10 @@ class ProbeRunner:
         loops = [max(1, state.loops) for state in states]
         probe_input = ProbeInput(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
         for probe in self.probes:
-            for state, seen in zip(states, probe.each(probe_input), strict=True):
-                state.observed.setdefault(probe.name, []).append(
-                    storable(seen)
-                )  # a diverged threshold must not stop its pack
+            seen = _observed(probe, probe.each, probe_input)
+            for state, one in zip(states, seen, strict=True):
+                # a diverged threshold must not stop its pack
+                state.observed.setdefault(probe.name, []).append(storable(one))
 
     def epoch_observers(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, EpochObserver]:
         """Return the observers of the next epoch, by probe name."""
@@ -263,7 +265,7 @@ class ProbeRunner:
         made_in = [max(1, state.lkg_loop) for state in pack.states]
         memories = pack.memories(range(len(pack.states)), made_in)
         probe_input = ProbeInput(pack.net, pack.lkg, made_in, self.splits, memories)
-        seen = {probe.name: probe.last(probe_input) for probe in self.probes}
+        seen = {probe.name: _observed(probe, probe.last, probe_input) for probe in self.probes}
         files: list[dict[str, Entry]] = [{} for _ in pack.states]
         for probe in self.probes if self.keep else ():
             for row, state in enumerate(pack.states):
@@ -273,3 +275,15 @@ class ProbeRunner:
         return [
             ({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(pack.states))
         ]
+
+
+def _observed(
+    probe: Probe, observe: Callable[[ProbeInput], list[Observation]], probe_input: ProbeInput
+) -> list[Observation]:
+    """Return what a probe observes. Raises UserError if that of a plugin fails or returns something else."""
+    plugin = PROBE_PLUGINS.origin(probe.name)
+    with plugin_code(f"probe {probe.name!r}", plugin):
+        seen = observe(probe_input)
+        if plugin is not None:
+            check_observations(probe.name, seen, probe.places(probe_input.net), len(probe_input.loops))
+    return seen

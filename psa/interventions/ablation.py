@@ -16,6 +16,7 @@ import torch
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
+from psa.core.plugins.identity import plugin_code
 from psa.core.rng import generator
 from psa.nn.stacked import Layout, StackedParams
 from psa.specs.shapes import ChooseUnit, Shape, Unit
@@ -66,7 +67,9 @@ def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
     draws = generator(seed, "ablate", loop)
     if mode in CHOICES:
         return CHOICES[mode](shape, draws)
-    return _checked(MODE_PLUGINS.get(mode)(shape, draws), shape, mode)
+    with plugin_code(f"mode {mode!r}", MODE_PLUGINS.origin(mode)):
+        unit = MODE_PLUGINS.get(mode)(shape, draws)
+    return _checked(unit, shape, mode)
 
 
 def _checked(unit: object, shape: Shape, mode: Mode) -> Unit | None:
@@ -76,6 +79,7 @@ def _checked(unit: object, shape: Shape, mode: Mode) -> Unit | None:
     last = len(shape.linears) - 1
     if (
         isinstance(unit, Unit)
+        and all(isinstance(place, int | np.integer) for place in (unit.layer, unit.number))
         and 0 <= unit.layer <= last
         and 0 <= unit.number < shape.linears[unit.layer].outputs
         and not (unit.outgoing and unit.layer == last)

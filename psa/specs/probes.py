@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
+from psa.core.formatting import pluralize, quote
 from psa.core.parsing import check_choice
 from psa.core.plugins.registry import Registry
 
@@ -103,3 +104,31 @@ def follows_training(name: str) -> bool:
 
 def _example() -> str:
     return "For example gradients_online(epochs=1+3,layers=output)"
+
+
+def check_observations(name: str, seen: object, places: object, count: int) -> None:
+    """Check what the probe of a plugin returned for so many networks, and its names of places.
+
+    Raises UserError for what no record can hold, and for numbers that their places do not name.
+    """
+    if not isinstance(places, dict) or not all(isinstance(names, list | tuple) for names in places.values()):
+        raise _unfit(name, "a mapping of lists of names as places", places)
+    mappings = isinstance(seen, list | tuple) and all(isinstance(one, dict) for one in seen)
+    if not isinstance(seen, list | tuple) or not mappings or len(seen) != count:
+        raise _unfit(name, f"a list of {pluralize(count, 'mapping')}, one per network", seen)
+    for quantity, numbers in (item for one in seen for item in one.items()):
+        if not isinstance(numbers, list | tuple) or not all(map(_is_number, numbers)):
+            raise _unfit(name, f"a list of numbers as {quantity!r}", numbers)
+        names = places.get(str(quantity).rpartition(".")[2], places.get(""))
+        if names is not None and len(names) != len(numbers):
+            raise _unfit(name, f"{pluralize(len(names), 'number')} as {quantity!r}, one per place", numbers)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _unfit(name: str, wanted: str, found: object) -> UserError:
+    return UserError(
+        f"probe {name!r} of plugin {PROBE_PLUGINS.origin(name)} must return {wanted}, got {quote(found)}"
+    )

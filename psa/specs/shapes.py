@@ -127,7 +127,7 @@ def register_family(name: str, build: BuildShape) -> None:
         ...     register_family("narrow", narrow)
 
     """
-    FAMILY_PLUGINS.add(name, build)
+    FAMILY_PLUGINS.add(name, build, function=True)
 
 
 def _plain(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:

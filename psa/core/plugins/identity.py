@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from psa.core.errors import UserError
+from psa.core.errors import Interrupted, UserError, named_error
 
 _SHA256: Final = "sha256:"
 _SHOWN: Final = 12  # hexadecimal digits of a digest in messages
@@ -96,6 +98,28 @@ def registering_plugin(function: str) -> PluginId:
             "Load the plugin with psa.load_plugin, --plugin, or `plugins` in a grid",
         )
     return plugin
+
+
+@contextmanager
+def plugin_code(what: str, plugin: PluginId | None) -> Iterator[None]:
+    """Run code of a plugin, None for code of psa.
+
+    Raises UserError in place of the plugin's own error, with its name and the line.
+    """
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        if plugin is None:
+            raise
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if Path(frame.filename).stem == Path(plugin.name).stem]
+        lines = "".join(f", line {frame.lineno} of {Path(frame.filename).name}" for frame in own[-1:])
+        raise UserError(
+            f"{what} of plugin {plugin} must not fail, got {named_error(error)[:300]}{lines}",
+            "Mend the plugin, or leave it out",
+        ) from error
 
 
 def call_register(found: object, where: str) -> None:

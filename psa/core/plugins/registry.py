@@ -42,10 +42,11 @@ class Registry(Generic[Registered]):
         self._entries: dict[str, _Entry[Registered]] = {}
         REGISTRIES[kind] = self
 
-    def add(self, name: str, value: Registered) -> None:
-        """Register a value for the plugin that is being loaded.
+    def add(self, name: str, value: Registered, *, function: bool = False) -> None:
+        """Register a value for the plugin that is being loaded. function: it must be one that can be called.
 
-        Raises PluginError for a name that is invalid, built into psa, or registered already.
+        Raises PluginError for another value, and for a name that is invalid, built into psa, or registered
+        already.
         """
         plugin = registering_plugin(f"register_{self.kind.replace(' ', '_')}")
         if re.fullmatch(NAME, str(name)) is None:
@@ -63,6 +64,10 @@ class Registry(Generic[Registered]):
             both = f"twice by {plugin}" if other.plugin == plugin else f"by {other.plugin} and {plugin}"
             raise PluginError(
                 f"{self.kind} {name!r} must be registered once, got it {both}", "Rename or remove one"
+            )
+        if function and not callable(value):
+            raise PluginError(
+                f"plugin {plugin.name}: the {self.kind} {name!r} must be a function, got {quote(value)}"
             )
         self._entries[name] = _Entry(value, plugin)
 

@@ -93,27 +93,63 @@ def _worked(
                 _train(pack, Store(Path(task["models"]), Path(task["results"])), machine, stop, say)
         except Interrupted:
             return EXIT_INTERRUPTED
-        except UserError as error:
-            say("failed", error=str(error))
-        except Exception as error:
-            # a failing pack must not end the others; the traceback goes to the terminal
-            logger.exception("a pack failed")
-            say("failed", error=cut(named_error(error), 500))
+        except Exception as error:  # noqa: BLE001 - a failing pack must not end the others
+            say("failed", error=_failure(error))
         if stop():
             return 0
     return 0
 
 
 def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: Say) -> None:
+    """Train a pack. If training fails, train its halves, until the trials that fail are alone: the code of a
+    plugin may fail for one of them, and a smaller pack may fit into memory.
+    """
     errors: dict[str, str] = {}
+    trained = elsewhere = 0
+    begun: list[bool] = []
+
+    def start(states: Sequence[TrialState]) -> None:
+        if not begun:
+            say("begun", left=loops_to_train(states, pack.horizon))
+        begun.append(True)
+
     hooks = RunHooks(
-        on_start=lambda states: say("begun", left=loops_to_train(states, pack.horizon)),
+        on_start=start,
         on_loop=lambda reports: say("loop", **loop_facts(reports)),
         on_failure=lambda trial, error: errors.__setitem__(trial.id, str(error)),
         stop=stop,
     )
-    records, elsewhere = run_unlocked(pack, store, machine, hooks)
-    say("done", trained=len(records), elsewhere=elsewhere, failed=errors)
+    waiting = [pack]
+    while waiting:
+        part = waiting.pop(0)
+        try:
+            records, held = run_unlocked(part, store, machine, hooks)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if not begun or len(pack.trials) == 1:  # no trial of the pack can be trained
+                raise
+            if len(part.trials) == 1:
+                errors[part.trials[0].id] = _failure(error)
+            waiting = [*_halves(part), *waiting]
+        else:
+            trained, elsewhere = trained + len(records), elsewhere + held
+    say("done", trained=trained, elsewhere=elsewhere, failed=errors)
+
+
+def _halves(pack: Pack) -> list[Pack]:
+    """Return the two halves of a pack, none of a single trial."""
+    middle = len(pack.trials) // 2
+    parts = (pack.trials[:middle], pack.trials[middle:]) if middle else ()
+    return [pack.model_copy(update={"trials": part}) for part in parts]
+
+
+def _failure(error: Exception) -> str:
+    """Return why a trial failed. The traceback of an error that is not the user's goes to the terminal."""
+    if isinstance(error, UserError):
+        return str(error)
+    logger.error("a pack failed", exc_info=error)
+    return cut(named_error(error), 500)
 
 
 def loops_to_train(states: Sequence[TrialState], horizon: int) -> int:

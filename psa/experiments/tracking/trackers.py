@@ -120,7 +120,7 @@ def register_tracker(name: str, make: MakeTracker) -> None:
         ...     register_tracker("log", lambda study, target: Log())
 
     """
-    TRACKER_PLUGINS.add(name, make)
+    TRACKER_PLUGINS.add(name, make, function=True)
 
 
 def plugin_trackers(study: str, selected: Sequence[str]) -> list[Tracker]:

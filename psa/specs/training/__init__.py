@@ -45,7 +45,7 @@ def register_mode(name: str, choose: ChooseUnit) -> None:
             makes the same choices.
 
     Raises:
-        PluginError: The name is invalid, built into psa, or registered already.
+        PluginError: The name is invalid, built into psa, or registered already, or `choose` is no function.
 
     Example:
         >>> from psa.specs.shapes import Unit
@@ -55,7 +55,7 @@ def register_mode(name: str, choose: ChooseUnit) -> None:
         ...     register_mode("input", choose)
 
     """
-    MODE_PLUGINS.add(name, choose)
+    MODE_PLUGINS.add(name, choose, function=True)
 
 
 def mode_rank(mode: str) -> tuple[int, str]:

@@ -83,7 +83,7 @@ BROKEN = {
         "the name of a mode must be up to 40 of a-z, 0-9, - and _, got 'A B'",
     ),
     "twice": (
-        "from psa import register_mode\ndef register():\n    [register_mode('x', None) for _ in range(2)]",
+        "from psa import register_mode\ndef register():\n    [register_mode('x', print) for _ in range(2)]",
         "mode 'x' must be registered once, got it twice by mine.py",
     ),
     "study": (

@@ -1,0 +1,137 @@
+"""Plugins whose code fails or returns something else: one line that names them, and no harm to others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plugin_files import forgotten, loaded, plugin_file
+
+from psa.cli.app import PSA, run
+from psa.core.errors import UserError
+from psa.core.plugins.identity import PluginError, plugin_code
+from psa.core.plugins.loading import load_plugin
+from psa.interventions.ablation import choose_unit
+from psa.specs.probes import check_observations
+from psa.specs.shapes import Linear, Shape
+from psa.storage.store import Store
+
+SHAPE = Shape((Linear("hidden.0", 784, 4, "hidden"), Linear("output", 4, 10, "output")), hidden=(0,))
+FAILS = """
+from psa import register_mode
+
+def choose(shape, draws):
+    raise RuntimeError("no neuron")
+
+def register():
+    register_mode("input", choose)
+"""
+GRID = """
+study = "ablation"
+plugins = ["mine.py"]
+meta_loops = 2
+seeds = [0, 1]
+[base]
+family = "simplemlp"
+arch = "1*4"
+lr = 1e-3
+train_size = 500
+val_size = 500
+test_size = 500
+[axes]
+mode = ["none", "input"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _apart() -> Iterator[None]:
+    """Nothing that a test loads is there in the next one."""
+    with forgotten():
+        yield
+
+
+def test_a_failing_mode_fails_its_own_trials(
+    tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The others of its pack are trained, and the reason names plugin and line."""
+    plugin_file(tmp_path, FAILS)
+    grid = tmp_path / "small.toml"
+    grid.write_text(GRID)
+    trees = ["--results-dir", str(tmp_path / "results"), "--model-dir", str(tmp_path / "models")]
+    code = run(PSA, ["sweep", str(grid), *trees, "--data-dir", str(data_dir), "--workers", "1"])
+    assert code == 1
+    assert "2 of 4 trials done, 2 failed" in capfd.readouterr().out
+    store = Store(tmp_path / "models", tmp_path / "results")
+    assert sorted(str(record["id"]).split("/")[-2] for record in store.records.all()) == ["none", "none"]
+    run(PSA, ["status", str(grid), *trees])
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "mode 'input' of plugin mine.py" in shown
+    assert "RuntimeError: no neuron, line 5 of mine.py" in shown
+
+
+@pytest.mark.parametrize(
+    "unit", ["Unit(0, 1.5, outgoing=False)", "Unit(0, 4, outgoing=True)", "Unit(2, 0, outgoing=False)", "3"]
+)
+def test_a_mode_must_choose_a_neuron_of_the_network(unit: str, tmp_path: Path) -> None:
+    """By whole numbers."""
+    text = f"""
+    from psa import register_mode
+    from psa.specs.shapes import Unit
+
+    def register():
+        register_mode("input", lambda shape, draws: {unit})
+    """
+    with (
+        loaded(plugin_file(tmp_path, text)),
+        pytest.raises(UserError, match=r"plugin mine\.py.* must choose a Unit of the network or None, got"),
+    ):
+        choose_unit("input", SHAPE, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        ("register_mode", "mode"),
+        ("register_family", "family"),
+        ("register_data_source", "data source"),
+        ("register_tracker", "tracker"),
+    ],
+)
+def test_what_is_called_must_be_a_function(function: str, kind: str, tmp_path: Path) -> None:
+    """It was found out in the middle of a sweep."""
+    text = f"""
+    from psa import {function}
+
+    def register():
+        {function}("mine", 3)
+    """
+    with pytest.raises(PluginError, match=f"plugin mine.py: the {kind} 'mine' must be a function, got 3"):
+        load_plugin(plugin_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("seen", "fault"),
+    [
+        (None, "a list of 1 mapping, one per network, got None"),
+        ([], "a list of 1 mapping, one per network, got"),
+        ([[1.0]], "a list of 1 mapping, one per network, got"),
+        ([{"share": [1.0, 2.0]}], "1 number as 'share', one per place, got"),
+        ([{"val.share": []}], "1 number as 'val.share', one per place, got"),
+        ([{"share": ["x"]}], "a list of numbers as 'share', got"),
+        ([{"other": 1.0}], "a list of numbers as 'other', got 1.0"),
+    ],
+)
+def test_a_probe_must_return_numbers_that_its_places_name(seen: object, fault: str) -> None:
+    """One mapping per network; a quantity without places may have any count of numbers."""
+    with pytest.raises(UserError, match=f"probe 'norms' of plugin None must return {fault}"):
+        check_observations("norms", seen, {"share": ["a"]}, 1)
+    check_observations("norms", [{"share": [1.0], "other": [1, None, 2.5]}], {"share": ["a"]}, 1)
+    with pytest.raises(UserError, match="a mapping of lists of names as places"):
+        check_observations("norms", [{}], ["a"], 1)
+
+
+def test_code_of_psa_keeps_its_own_error() -> None:
+    """Only that of a plugin is named."""
+    with pytest.raises(ValueError, match="could not convert"), plugin_code("mode 'full'", None):
+        float("x")
