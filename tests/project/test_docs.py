@@ -572,6 +572,36 @@ def test_the_page_on_activations_shows_the_committed_table_of_activations() -> N
     assert f"(without dropout, {seeds} seeds, {int(seeds) * len(found)} trials)" in guide
 
 
+def test_the_page_on_gradients_shows_the_purities_of_the_committed_pages() -> None:
+    """Over the seeds; delta alone does as well as the gradient, and the image alone does not."""
+    page = (ROOT / "docs/gradients.md").read_text()
+    views = {
+        "gradient of the output layer": ("output layer, at length 1", "digits"),
+        "gradient of the hidden layer": ("hidden layer, at length 1", "digits"),
+        "its delta alone": ("hidden layer, delta alone", "digits"),
+        "its input, the image, alone": ("hidden layer, input alone", "digits"),
+        "gradient of the hidden layer, digits permuted": (
+            "hidden layer, at length 1",
+            "permuted digits",
+        ),
+    }
+    shown = re.findall(r"^\| (.+) \| ([\d.]+ to [\d.]+) \| ([\d.]+ to [\d.]+) \|$", page, re.MULTILINE)
+    assert [name for name, *_ in shown] == list(views)
+    for at, digits in enumerate(("all", "6-8-9"), 1):
+        folder = ROOT / f"results/reports/gradients_study/gradients_1x512-{digits}"
+        with (folder / "agreement.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for line in shown:
+            view, target = views[line[0]]
+            found = [
+                float(row["Purity"])
+                for row in rows
+                if (row["Gradients"], row["Clusters compared with"]) == (view, target)
+            ]
+            assert len(found) == 3
+            assert line[at] == f"{min(found):.3f} to {max(found):.3f}"
+
+
 def test_the_page_on_depth_says_what_was_measured() -> None:
     """Each row of its table is one of the committed tables; what is said of 100 layers and more holds."""
     page = (ROOT / "docs/glonet.md").read_text()

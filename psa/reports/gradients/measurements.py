@@ -200,8 +200,8 @@ class GradientMeasurements:
         """The agreement of the main clusters with permuted digits, the level of chance."""
         if self.main is None:
             return None
-        dealt = generator(self.seed, "permutation").permutation(self.digits)
-        return label_agreement(self.main.clusters.labels.numpy(), dealt, self.seed)
+        permuted = generator(self.seed, "permutation").permutation(self.digits)
+        return label_agreement(self.main.clusters.labels.numpy(), permuted, self.seed)
 
     @cached_property
     def read_off(self) -> float | None:

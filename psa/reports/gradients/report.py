@@ -46,9 +46,8 @@ from psa.storage.store import Store
 logger = logging.getLogger(__name__)
 
 QUESTION: Final = (
-    "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "
-    "what "
-    "they ask, and do these groups say anything that the labels do not?"
+    "The gradient of a sample says how the weights would change if the network were trained on it alone. Do "
+    "gradients fall into groups, and do these groups say anything that the labels do not?"
 )
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster

@@ -63,7 +63,7 @@ def centres_figure(
     side = step - 0.05
     with plot_style():
         figure = new_figure((shown + 1) * (step + 0.12) + 1.13)
-        title(figure, "What the cluster centres ask of the first layer")
+        title(figure, "Changes of the first layer, by cluster centre")
         high = float(figure.get_size_inches()[1])
         for number, group in enumerate(groups):
             left, bottom = 0.6 + number * step, high - 0.68 - side

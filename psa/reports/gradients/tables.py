@@ -70,7 +70,7 @@ def _agreements(each: GradientMeasurements) -> Iterator[tuple[Cell, ...]]:
         yield each.seed, found.view.name, "digits", *_cells(found.digits)
         yield each.seed, found.view.name, "predictions", *_cells(found.predictions)
     if each.main is not None and each.permuted is not None:
-        yield each.seed, each.main.view.name, "digits dealt out anew", *_cells(each.permuted)
+        yield each.seed, each.main.view.name, "permuted digits", *_cells(each.permuted)
 
 
 def _cells(found: LabelAgreement) -> tuple[Cell, ...]:

@@ -16,7 +16,7 @@ from psa.reports.rendering.tables import Table
 
 CLEARLY: Final = 0.9  # of pairs, or of samples
 _SAME: Final = 0.01  # of purity: such a difference counts as none
-_ABOVE: Final = 0.05  # of purity above that of digits dealt out anew, from which on there is agreement
+_ABOVE: Final = 0.05  # of purity above that of permuted digits, from which on there is agreement
 
 
 def sections(
@@ -108,9 +108,8 @@ def _why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
     )
     if min(inside) > CLEARLY and max(outside) < min(inside):
         text += (
-            " What it is sure of asks for next to nothing and lies near the origin, whatever is on the "
-            "image: "
-            "that is a property of how well a sample is known, not of its kind."
+            " Samples of which it is sure have short gradients, near the origin, whatever the image shows: the "
+            "cluster says how well a sample is known, not of what kind it is."
         )
     return text
 
@@ -134,7 +133,7 @@ def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
     chance = [each.permuted.purity.value for each in here if each.permuted is not None]
     yield (
         f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against digits; "
-        f"against digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
+        f"against permuted digits it is {span(chance)}. A gradient is delta times input, so each was "
         f"clustered alone: delta gives {span(delta)}, the input {span(seen)}."
     )
     means = (float(np.mean(each)) for each in (whole, delta, seen, chance or [0.0]))
@@ -142,7 +141,7 @@ def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
 
 
 # What the factors of a gradient say of its clusters, and the conditions: the first that holds counts. All are
-# mean purities: of the whole gradient, of delta alone, of the input alone, and of digits dealt out anew.
+# mean purities: of the whole gradient, of delta alone, of the input alone, and of permuted digits.
 FACTOR_VERDICTS: Final[tuple[tuple[str, Callable[[float, float, float, float], bool]], ...]] = (
     (
         "That is hardly above chance: these clusters are not the digits.",
