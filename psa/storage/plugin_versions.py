@@ -1,15 +1,18 @@
-"""A check that a plugin has not changed since the stored trials that use it were trained.
+"""A check that plugins and own data have not changed since the stored trials that use them were trained.
 
-The version of a plugin is part of the identity of a trial, so a changed plugin makes other trials. Without
-this check a sweep would train them from the start beside those that are stored.
+The version of a plugin and the content of the data are parts of the identity of a trial, so a change makes
+other trials. Without this check a sweep would train them from the start beside those that are stored, and
+nothing would say why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from psa.core.errors import UserError
+from psa.core.formatting import join_names, pluralize
 from psa.core.plugins.registry import changed_plugin
 from psa.core.stored_files import read_stored
 from psa.specs.trial import Trial
@@ -17,12 +20,16 @@ from psa.storage import layout
 from psa.storage.store import Store
 from psa.storage.trial_state import decode_state
 
+logger = logging.getLogger(__name__)
 
-def check_versions(trials: Iterable[Trial], store: Store) -> None:
+
+def check_versions(trials: Sequence[Trial], store: Store) -> None:
     """Raise PluginError for a trial of which another version is stored: it differs in a plugin's version.
 
-    Trials without plugins are not looked up, and neither are those that are stored themselves.
+    Warn of trials that are stored with other data: data are corrected more often than code. Trials without
+    plugins and own data are not looked up, and neither are those that are stored themselves.
     """
+    _warn_of_other_data([trial for trial in trials if trial.data.content is not None], store)
     for trial in trials:
         if not trial.plugins or trial.id in (stored := set(_stored_ids(trial, store))):
             continue
@@ -32,6 +39,36 @@ def check_versions(trials: Iterable[Trial], store: Store) -> None:
                 for mine, theirs in zip(trial.plugins, other.plugins, strict=True):
                     if mine != theirs:
                         raise changed_plugin(f"{name}: {mine.kind} {mine.name!r}", theirs.id, mine.id)
+
+
+def _warn_of_other_data(trials: Sequence[Trial], store: Store) -> None:
+    wanted = {trial.id for trial in trials}
+    found = {trial.id: other for trial in trials if (other := _of_other_data(trial, wanted, store))}
+    if found:
+        logger.warning(
+            "%s of this grid %s stored with other data (%s). With those of the grid (%s) they are other "
+            "trials, which are trained; what is stored is kept",
+            pluralize(len(found), "trial"),
+            "is" if len(found) == 1 else "are",
+            join_names(sorted({other.data.name for other in found.values()})),
+            join_names(sorted({trial.data.name for trial in trials if trial.id in found})),
+        )
+
+
+def _of_other_data(trial: Trial, wanted: Collection[str], store: Store) -> Trial | None:
+    """Return a stored trial that differs in the content of its data alone, None if the trial is stored."""
+    stored = set(_stored_ids(trial, store))
+    if trial.id in stored:
+        return None
+    others = (_read(name, store) for name in sorted(stored - set(wanted)))
+    same = _without_content(trial)
+    return next((other for other in others if other is not None and _without_content(other) == same), None)
+
+
+def _without_content(trial: Trial) -> dict[str, Any]:
+    body = trial.model_dump(mode="json")
+    of_content = ("name", "content", "train_size", "val_size", "test_size")  # sizes follow from the samples
+    return body | {"data": {key: value for key, value in body["data"].items() if key not in of_content}}
 
 
 def _stored_ids(trial: Trial, store: Store) -> Iterator[str]:

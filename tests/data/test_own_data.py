@@ -18,8 +18,12 @@ from psa.data.own import content_of, content_of_arrays, keep_tables, own_table
 from psa.data.scaling import fitted
 from psa.data.splits import class_counts, load_splits
 from psa.data.table import decode_table
+from psa.engine.device_pack import fresh_state
+from psa.nn.dense import Dense
 from psa.specs.data import DataContent, DataSpec
 from psa.specs.trial import Trial
+from psa.storage.plugin_versions import check_versions
+from psa.storage.store import Store
 
 
 def spec_of(content: DataContent, **settings: object) -> DataSpec:
@@ -272,3 +276,28 @@ def test_class_counts_name_the_classes(tmp_path: Path) -> None:
         "barbera": 48, "barolo": 59, "grignolino": 71,
     }  # fmt: skip
     assert counts[0].total == WINE == sum(part.total for part in counts[1:])
+
+
+def test_trials_that_are_stored_with_other_data_are_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A corrected file makes other trials, and without a word all would seem lost. Data that are both in one
+    grid are no correction.
+    """
+    first, second = (content_of_arrays(np.full((60, 2), value), [0, 1] * 30) for value in (1.0, 2.0))
+    before, after = (
+        [Trial(study="mine", data=spec_of(content), seed=seed) for seed in (0, 1)]
+        for content in (first, second)
+    )
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for trial in before:
+        path = store.models / trial.id
+        path.mkdir(parents=True)
+        net = Dense(trial.model, 2, trial.data.shape)
+        store.state_file(trial).save(fresh_state(trial, net, 1))
+    check_versions([*before, *after], store)
+    check_versions(before, store)
+    assert caplog.text == ""
+    check_versions(after, store)
+    assert f"2 trials of this grid are stored with other data ({before[0].data.name})" in caplog.text
+    assert f"With those of the grid ({after[0].data.name}) they are other trials" in caplog.text

@@ -108,8 +108,8 @@ def _why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
     )
     if min(inside) > CLEARLY and max(outside) < min(inside):
         text += (
-            " Samples of which it is sure have short gradients, near the origin, whatever the image shows: the "
-            "cluster says how well a sample is known, not of what kind it is."
+            " Samples of which it is sure have short gradients, near the origin, whatever the image shows: "
+            "the cluster says how well a sample is known, not of what kind it is."
         )
     return text
 
