@@ -396,9 +396,9 @@ def test_the_fact_on_chance_counts_trials() -> None:
 
 def test_concentration_is_measured() -> None:
     """Equal outputs of ten layers are not concentrated in the first four, a steep fall is."""
-    study = depths(made("GloNet", 10, [98.0]), made("GloNet", 50, [98.0]))
-    even = use(10, [0.17, 0.2, 0.15, 0.2, 0.18, 0.16, 0.2, 0.17, 0.19], [98.0] * 9)
-    steep = use(50, [2.0**-at for at in range(49)], [98.0] * 49)
+    study = depths(made("GloNet", 10, [98.0] * 3), made("GloNet", 50, [98.0] * 3))
+    even = several(10, "GloNet", *[[0.17, 0.2, 0.15, 0.2, 0.18, 0.16, 0.2, 0.17, 0.19]] * 3)
+    steep = several(50, "GloNet", *[[2.0**-at for at in range(49)]] * 3)
     assert (even.verdict, steep.verdict) == ("even", "concentrated")
     assert (even.holding, steep.holding) == (8, 4)
     head, line = claims.usage(study, {even.network: even})
@@ -410,16 +410,24 @@ def test_concentration_is_measured() -> None:
     )
     both = next(claims.usage(study, {even.network: even, steep.network: steep}))
     assert "concentrated in the first layers in 1 of 2 GloNets" in both
-    leaning = use(50, [*[3.0] * 8, *[1.0] * 41], [98.0] * 49)
+    leaning = several(50, "GloNet", *[[*[3.0] * 8, *[1.0] * 41]] * 3)
     assert leaning.verdict == "leaning to the first layers"
     head = next(claims.usage(study, {even.network: even, leaning.network: leaning}))
     assert "not concentrated in the first layers in any of 2 GloNets; it leans to them in 1, by" in head
-    short = use(6, [1.0] * 5, [98.0] * 5)
+    short = several(6, "GloNet", *[[1.0] * 5] * 3)
     assert short.verdict == "short"
-    study = depths(made("GloNet", 6, [98.0]), made("GloNet", 10, [98.0]))
+    study = depths(made("GloNet", 6, [98.0] * 3), made("GloNet", 10, [98.0] * 3))
     head = next(claims.usage(study, {short.network: short, even.network: even}))
     assert "in any of 1 GloNet of 8 or more hidden layers, by" in head  # not all of those that the table has
     assert "Too few layers: fewer than 8 hidden layers." in usage_table(study, {short.network: short}).note
+
+
+def test_two_trials_give_no_verdict_on_their_layers() -> None:
+    """Neither two seeds nor two of three that learned."""
+    two, study = several(50, "MLP", *[[1.0] * 49] * 2), depths(made("MLP", 50, [95.0, 96.0]))
+    assert used(study, two)["Use"] == "fewer than 3 learned"
+    (said,) = claims.usage(study, {two.network: two}, "MLP")
+    assert said.startswith("No MLP here learned in 3 or more trials and is deep enough to tell")
 
 
 def several(layers: int, model: str, *outputs: Sequence[float]) -> Use:
@@ -439,18 +447,18 @@ def used(study: GlonetResults, found: Use) -> dict[str, Any]:
 def test_the_use_of_layers_is_that_of_the_trials_that_learned() -> None:
     """A trial at chance changes neither the row nor the verdict nor the figure of the others."""
     later, first = [0.1] * 8 + [1.0] * 41, [1.0] * 8 + [0.0] * 41
-    mixed, lone = several(50, "MLP", later, first, later), several(50, "MLP", later, later)
-    study = depths(made("MLP", 50, [95.0, 11.0, 96.0]))
-    row, expected = used(study, mixed), used(depths(made("MLP", 50, [95.0, 96.0])), lone)
-    assert (row.pop("Learned"), expected.pop("Learned")) == ("2 of 3", "2 of 2")
-    assert (row.pop("Exit after layer").n, expected.pop("Exit after layer").n) == (2, 2)
+    mixed, lone = several(50, "MLP", later, first, later, later), several(50, "MLP", *[later] * 3)
+    study = depths(made("MLP", 50, [95.0, 11.0, 96.0, 96.0]))
+    row, expected = used(study, mixed), used(depths(made("MLP", 50, [95.0, 96.0, 96.0])), lone)
+    assert (row.pop("Learned"), expected.pop("Learned")) == ("3 of 4", "3 of 3")
+    assert (row.pop("Exit after layer").n, expected.pop("Exit after layer").n) == (3, 3)
     assert row == pytest.approx(expected)
     assert row["Use"] == "leaning to later layers"
     figure = usage_figure(study, {mixed.network: mixed}, 256)
     assert figure is not None
     (line,) = (each for each in figure.axes[0].lines if each.get_gid() == "usage MLP")
     assert np.asarray(line.get_ydata(), dtype=float) == pytest.approx(100 * lone.shares)
-    assert any("Learned: MLP with 50 layers in 2 of 3 trials; the" in text for text in notes_in(figure))
+    assert any("Learned: MLP with 50 layers in 3 of 4 trials; the" in text for text in notes_in(figure))
 
 
 def test_trials_that_learned_nothing_get_no_verdict_on_their_layers() -> None:
@@ -461,7 +469,7 @@ def test_trials_that_learned_nothing_get_no_verdict_on_their_layers() -> None:
     assert (row["Learned"], row["Use"]) == ("0 of 2", "learned nothing")
     assert row["First 8 (%)"] == pytest.approx(100)
     (said,) = claims.usage(study, {lost.network: lost}, "MLP")
-    assert said.startswith("No MLP here learned and is deep enough")
+    assert said.startswith("No MLP here learned in 3 or more trials and is deep enough")
 
 
 def test_exits_are_of_networks_that_learned() -> None:

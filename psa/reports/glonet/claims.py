@@ -188,12 +188,13 @@ def usage(
 ) -> Iterator[str]:
     """Yield sentences on whether a model uses only its first layers; beside: cite the earlier document."""
     observed = [uses[each.network] for each in _all(results, model) if each.network in uses]
-    found = [use_of_learned(results, use) for use in observed if learned_count(results, use)[0]]
+    found = [use_of_learned(results, use) for use in observed if learned_count(results, use)[0] >= LEAST_N]
     judged = [use for use in found if use.verdict != "short"]
     if not judged:
         if observed:
-            able = "is deep enough" if len(found) == len(observed) else "learned and is deep enough"
-            yield f"No {model} here {able} to tell whether it uses only its first layers."
+            learned = f"learned in {LEAST_N} or more trials and "
+            able = "" if len(found) == len(observed) else learned
+            yield f"No {model} here {able}is deep enough to tell whether it uses only its first layers."
         return
     many = pluralize(len(judged), model)
     many += f" of {2 * FIRST[0]} or more hidden layers" if len(judged) < len(found) else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from psa.analysis.stats import Values, present
+from psa.analysis.stats import LEAST_N, Values, present
 from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, learned_trials, mean
@@ -84,11 +84,13 @@ def _used(results: GlonetResults, observed: Use, trained: Trained) -> tuple[Cell
         float(outputs.min()) if len(outputs) else None,
         float(outputs.max()) if len(outputs) else None,
         mean_sd(exits_of(results, use, trained)),
-        _verdict_text(use) if learned else "learned nothing",
+        _verdict_text(use, learned),
     )
 
 
-def _verdict_text(use: Use) -> str:
+def _verdict_text(use: Use, learned: int) -> str:
+    if learned < LEAST_N:
+        return f"fewer than {LEAST_N} learned" if learned else "learned nothing"
     return "too few layers" if use.verdict == "short" else use.verdict
 
 
