@@ -73,11 +73,24 @@ class Stage:
 class Grid:
     """A declared experiment, resolved: its stages in order (one called "" where none is declared), and the
     warnings of its study.
+
+    name: under which results are stored. file: the name of its file, "" for a mapping.
     """
 
     name: str
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...] = ()
+    file: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The name of the experiment, followed by that of its file where the two differ."""
+        return self.name if self.label == self.name else f"{self.name} ({self.file})"
+
+    @property
+    def label(self) -> str:
+        """The name of its file without the suffix, by which trackers group runs; `name` without a file."""
+        return Path(self.file).stem or self.name
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -121,7 +134,7 @@ def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), o
     for stage in declared.stages:
         points = tuple(_points(declared, stage))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
-    grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
+    grid = Grid(declared.name, tuple(_selected(declared, stages, only)), file=declared.file)
     horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # the maximum over the stages
     warnings = [*declared.study.warnings(grid.trials), *unreached(grid.trials, horizons)]
     return replace(grid, warnings=tuple(warnings))

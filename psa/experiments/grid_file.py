@@ -66,7 +66,7 @@ class DeclaredStage:
 
 class GridFile:
     """A grid file, or a mapping of the same form, with its overrides. `tables`: further tables that it may
-    have, which are left unparsed. title: the name shown while it runs.
+    have, which are left unparsed. file: its file name, "" for a mapping.
 
     Raises UserError that names the file, the key and the nearest valid name.
     """
@@ -79,10 +79,10 @@ class GridFile:
     ) -> None:
         if isinstance(source, Path):
             body, self.where, self.folder = _read(source), str(source), source.parent
-            self.title = source.stem
+            self.file = source.name
         else:
-            self.title = str(source.get("name", source.get("study", "experiment")))
-            body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
+            self.file, shown = "", source.get("name", source.get("study", "experiment"))
+            body, self.where, self.folder = dict(source), f"experiment {shown}", Path()
         for key in (body := own.with_paths(body, self.folder)):
             check_choice(key, _TOP | tables, self.where)
         load_declared(body.get("plugins", []), self.folder, self.where)
