@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,9 @@ from psa.core.text_file import decode_text
 MAX_VALUES: Final = 200_000
 _MAX_FILE: Final = 10_000_000  # bytes
 _LONGEST_LINE: Final = 10_000
+# A quote begins a quoted value only where a value begins, and ends it only where a value may end.
+_QUOTED: Final = re.compile(r"""(?<=[=,])("[^"]*"|'[^']*')(?=[,\s]|$)""")
+_NAMES: Final = re.compile(r"""("[^"]*"|'[^']*')(?=,|$)|[^,]+""")
 _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 
 
@@ -125,19 +128,32 @@ def strip_brackets(text: str) -> str:
         first, last = first + 1, last - 1
 
 
-def split_top_level(text: str, separator: str) -> list[str]:
+def split_top_level(text: str, separator: str, *, quotes: bool = False) -> list[str]:
     """Split a text at separators outside of brackets, and strip the parts.
 
-    `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
+    `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own. quotes: nor does it split
+    `key="a value"`.
     """
     parts, depth, begin = [], 0, 0
-    for at, character in enumerate(text):
+    for at, character in enumerate(_QUOTED.sub(lambda value: "_" * len(value[0]), text) if quotes else text):
         depth += (character in "[(") - (character in "])")
         if character == separator and depth <= 0:
             parts.append(text[begin:at])
             begin = at + 1
     parts.append(text[begin:])
     return [part.strip() for part in parts if part.strip()]
+
+
+def split_names(text: str, known: Collection[str]) -> list[str]:
+    """Split a text at commas into names; one in quotes may hold commas and blanks: `"big, slow",small`.
+
+    known: names that may begin and end with quotes of their own.
+    """
+    return [_without_quotes(found, known) for found in _NAMES.finditer(text)]
+
+
+def _without_quotes(found: re.Match[str], known: Collection[str]) -> str:
+    return found[0] if found[1] is None or found[0] in known else found[1][1:-1]
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:

@@ -20,7 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_choice, parse_assignment, parse_int, parse_seeds, split_top_level
+from psa.core.parsing import (
+    check_choice,
+    parse_assignment,
+    parse_int,
+    parse_seeds,
+    split_names,
+    split_top_level,
+)
 from psa.execution.gradient_storage import unreached
 from psa.experiments.grid_file import DeclaredStage, GridFile, Promotion
 from psa.experiments.setting_text import parse_setting
@@ -196,7 +203,7 @@ def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
 
 def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]:
     """Return the stages with the points that match every `key=value[,value]` of the filter."""
-    for clause in split_top_level(only, " "):
+    for clause in split_top_level(only, " ", quotes=True):
         key, values = _clause(declared, clause)
         _check_found(clause, key, values, stages)
         wanted = frozenset(values)
@@ -228,7 +235,7 @@ def _clause(declared: GridFile, clause: str) -> tuple[str, list[Any]]:
     check_choice(key, {"seed", "variant", *declared.fields}, "--only")
     where = f"--only {key}"
     if key == "variant":
-        return key, text.split(",")
+        return key, split_names(text, declared.variants)
     if key == "seed":
         return key, [parse_int(seed, where) for seed in parse_seeds(text, declared.folder, where)]
     parts = declared.parts(key, text)

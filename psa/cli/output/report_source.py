@@ -52,7 +52,10 @@ class ReportSource:
         only = self.selections.get(trial)
         sweep = shlex.join(["psa", "sweep", str(self.grid), *self._settings])
         folders = "--results-dir again/results --model-dir again/models"
-        return "" if only is None else f"{sweep} --only '{only}' {folders}"
+        if only is None:
+            return ""
+        quoted = shlex.quote(only) if "'" in only else f"'{only}'"
+        return f"{sweep} --only {quoted} {folders}"
 
     @property
     def _settings(self) -> list[str]:
