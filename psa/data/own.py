@@ -191,7 +191,7 @@ def content_of_arrays(samples: Any, labels: Any, split: Any = None, name: str = 
         )
     frame = samples.assign(**{key: np.asarray(value) for key, value in given.items()})
     label, part = (key if key in given else columns[key] or "" for key in columns)
-    return _known(frame_table(frame, ReadOptions(label, part), where), name, where)
+    return _known(frame_table(frame, ReadOptions(label, part, source="data frame"), where), name, where)
 
 
 def _known(table: SampleTable, name: str, where: str) -> DataContent:

@@ -232,11 +232,11 @@ class GridFile:
                     raise _set_twice(self.where, key, f"variant {name!r}", f"stage {stage.name!r}")
 
     def _check_stage(self, stage: DeclaredStage) -> None:
-        where = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}"
-        loops = stage.meta_loops
+        where, loops = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}", stage.meta_loops
         if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
             raise UserError(
-                f"{where}meta_loops must be from 1 to {MAX_LOOPS:,}, got {quote(loops)}", "Write 100"
+                f"{where}meta_loops must be a whole number from 1 to {MAX_LOOPS:,}, got {quote(loops)}",
+                "Write 100",
             )
         stage.seeds = [
             parse_int(seed, f"{where}seeds")

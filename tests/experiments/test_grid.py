@@ -321,6 +321,13 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
     assert refused.value.hint
 
 
+@pytest.mark.parametrize("loops", ["1e3", '"3"', "true", "2.5"])
+def test_meta_loops_are_asked_for_as_a_whole_number(loops: str, tmp_path: Path) -> None:
+    """1e3 is within the limits, and no whole number in TOML."""
+    with pytest.raises(UserError, match="meta_loops must be a whole number from 1 to 10,000,000, got "):
+        load_grid(written(tmp_path, GOOD.replace("meta_loops = 3", f"meta_loops = {loops}")))
+
+
 @pytest.mark.parametrize(
     "override",
     [
