@@ -17,6 +17,7 @@ from psa.analysis.csv_text import csv_parts
 from psa.analysis.frame_columns import SPEC_FIELDS, TRIAL_FIELDS, spec_columns
 from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.analysis.probe_frame import build_probe_frame, probe_parts
+from psa.core.arguments import as_names
 from psa.core.errors import UserError
 from psa.core.files import write_atomically, write_parts
 from psa.core.formatting import join_names
@@ -59,6 +60,7 @@ def load_records_frame(
     """
     store = store if isinstance(store, Store) else Store("models", store)
     wanted = {trial.id: trial for trial in expected}
+    names = as_names(names, "names")
     _check_names(names, {trial.study for trial in wanted.values()})
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
     read = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.core.errors import CorruptFileError, UserError
+from psa.core.formatting import quote
 from psa.core.stored_files import read_stored
 from psa.core.text_file import decode_text
 
@@ -161,9 +162,9 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
     return next(iter(difflib.get_close_matches(name, sorted(known), 1, likeness)), None)
 
 
-def check_choice(key: str, names: set[str], where: str, what: str = "key") -> None:
+def check_choice(key: object, names: set[str], where: str, what: str = "key") -> None:
     """Raise UserError unless a key (or what it is called) is in `names`; the hint is the nearest of them."""
-    if key not in names:
-        near = nearest(key, names)
+    if not isinstance(key, str) or key not in names:
+        near = nearest(key, names) if isinstance(key, str) else None
         hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(names))}"
-        raise UserError(f"{where}: unknown {what} {key!r}", hint)
+        raise UserError(f"{where}: unknown {what} {quote(key)}", hint)

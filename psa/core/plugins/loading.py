@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from psa.core.arguments import as_path
 from psa.core.errors import CorruptFileError, UserError, named_error
 from psa.core.formatting import quote
 from psa.core.plugins.identity import PluginError, PluginId, call_register, registering
@@ -62,7 +63,7 @@ def load_plugin(path: str | os.PathLike[str]) -> ModuleType:
         True
 
     """
-    place = Path(path)
+    place = as_path(path, "path")
     content = _read(place)
     plugin = PluginId.of_file(place.name, content)
     before = _at.get(place.resolve())
