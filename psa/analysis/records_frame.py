@@ -17,10 +17,10 @@ from psa.analysis.csv_text import csv_parts
 from psa.analysis.frame_columns import SPEC_FIELDS, TRIAL_FIELDS, spec_columns
 from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.analysis.probe_frame import build_probe_frame, probe_parts
-from psa.core.arguments import as_names
 from psa.core.errors import UserError
 from psa.core.files import write_atomically, write_parts
 from psa.core.formatting import join_names
+from psa.core.parsing import as_names
 from psa.specs.base import canonical_json
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged, diverged_loops

@@ -1,8 +1,11 @@
-"""Parsing of the values in a grid and on the command line: lists, ranges, files of values, `key=value`."""
+"""Parsing of the values in a grid, on the command line and in arguments from Python: lists, ranges, files of
+values, `key=value`, paths.
+"""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -168,3 +171,26 @@ def check_choice(key: object, names: set[str], where: str, what: str = "key") ->
         near = nearest(key, names) if isinstance(key, str) else None
         hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(names))}"
         raise UserError(f"{where}: unknown {what} {quote(key)}", hint)
+
+
+def as_path(value: object, name: str) -> Path:
+    """Return an argument as a path. Raises UserError for anything but a string or a path."""
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(found, str):
+        return Path(found)
+    raise UserError(f"{name} must be a string or a path, got {quote(value)}")
+
+
+def as_list(value: object, name: str) -> list[Any]:
+    """Return an argument as a list. Raises UserError for a string, and for what has no items."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return list(value)
+    raise UserError(f"{name} must be a list, got {quote(value)}", f"Write {name}=[...]")
+
+
+def as_names(value: object, name: str) -> list[str]:
+    """Return an argument as a list of strings. Raises UserError for anything else."""
+    found = as_list(value, name)
+    if (wrong := next((each for each in found if not isinstance(each, str)), None)) is not None:
+        raise UserError(f"{name} must be strings, got {quote(wrong)}")
+    return found

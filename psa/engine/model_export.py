@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from safetensors.numpy import save as encode_tensors
 
-from psa.core.arguments import as_path
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.parsing import as_path
 from psa.core.plugins.registry import check_loaded
 from psa.nn.ordinary import OrdinaryNetwork
 from psa.specs.base import canonical_json

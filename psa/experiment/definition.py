@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
 from psa.cli.output.sweep_view import ConsoleProgress
-from psa.core.arguments import as_list, as_path
 from psa.core.errors import UserError
 from psa.core.formatting import quote
-from psa.core.parsing import MAX_VALUES, check_choice, parse_int
+from psa.core.parsing import MAX_VALUES, as_list, as_path, check_choice, parse_int
 from psa.core.stop import StopRequest
 from psa.execution.backend import BACKENDS, BackendOptions
 from psa.execution.machine import DeviceName, Machine
@@ -183,7 +182,7 @@ class Experiment:
 
 
 def _store(model_dir: str | os.PathLike[str], results_dir: str | os.PathLike[str]) -> Store:
-    """Return the store in two folders. Raises UserError for what is no path."""
+    """Return the store in two folders. Raises UserError for anything but paths."""
     return Store(as_path(model_dir, "model_dir"), as_path(results_dir, "results_dir"))
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from psa.core.arguments import as_path
 from psa.core.errors import CorruptFileError, UserError, one_line
 from psa.core.files import remove_leftovers, write_atomically
+from psa.core.parsing import as_path
 from psa.core.stored_files import files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout

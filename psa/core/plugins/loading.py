@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from psa.core.arguments import as_path
 from psa.core.errors import CorruptFileError, UserError, named_error
 from psa.core.formatting import quote
+from psa.core.parsing import as_path
 from psa.core.plugins.identity import PluginError, PluginId, call_register, registering
 from psa.core.plugins.installed import MET
 from psa.core.plugins.registry import REGISTRIES
