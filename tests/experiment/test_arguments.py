@@ -47,7 +47,8 @@ OPTIONS = tuple(BackendOptions.__dataclass_fields__.keys() - {"workers"})
 
 def experiment(**changes: Any) -> Experiment:
     """One tiny trial."""
-    return Experiment("ablation", **({"base": BASE, "name": "api", "epochs": 2, "seeds": 1} | changes))
+    settings: dict[str, Any] = {"base": BASE, "name": "api", "epochs": 2, "seeds": 1}
+    return Experiment("ablation", **(settings | changes))
 
 
 @pytest.fixture
