@@ -20,6 +20,7 @@ from psa.analysis.probe_frame import build_probe_frame, probe_parts
 from psa.core.errors import UserError
 from psa.core.files import write_atomically, write_parts
 from psa.core.formatting import join_names
+from psa.core.parsing import as_names
 from psa.specs.base import canonical_json
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged, diverged_loops
@@ -59,6 +60,7 @@ def load_records_frame(
     """
     store = store if isinstance(store, Store) else Store("models", store)
     wanted = {trial.id: trial for trial in expected}
+    names = as_names(names, "names")
     _check_names(names, {trial.study for trial in wanted.values()})
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
     read = []

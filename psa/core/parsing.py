@@ -1,20 +1,27 @@
-"""Parsing of the values in a grid and on the command line: lists, ranges, files of values, `key=value`."""
+"""Parsing of the values in a grid, on the command line and in arguments from Python: lists, ranges, files of
+values, `key=value`, paths.
+"""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from psa.core.errors import CorruptFileError, UserError
+from psa.core.formatting import quote
 from psa.core.stored_files import read_stored
 from psa.core.text_file import decode_text
 
 MAX_VALUES: Final = 200_000
 _MAX_FILE: Final = 10_000_000  # bytes
 _LONGEST_LINE: Final = 10_000
+# A quote begins a quoted value only where a value begins, and ends it only where a value may end.
+_QUOTED: Final = re.compile(r"""(?<=[=,])("[^"]*"|'[^']*')(?=[,\s]|$)""")
+_NAMES: Final = re.compile(r"""("[^"]*"|'[^']*')(?=,|$)|[^,]+""")
 _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 
 
@@ -125,13 +132,14 @@ def strip_brackets(text: str) -> str:
         first, last = first + 1, last - 1
 
 
-def split_top_level(text: str, separator: str) -> list[str]:
+def split_top_level(text: str, separator: str, *, quotes: bool = False) -> list[str]:
     """Split a text at separators outside of brackets, and strip the parts.
 
-    `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
+    `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own. quotes: nor does it split
+    `key="a value"`.
     """
     parts, depth, begin = [], 0, 0
-    for at, character in enumerate(text):
+    for at, character in enumerate(_QUOTED.sub(lambda value: "_" * len(value[0]), text) if quotes else text):
         depth += (character in "[(") - (character in "])")
         if character == separator and depth <= 0:
             parts.append(text[begin:at])
@@ -140,14 +148,49 @@ def split_top_level(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def split_names(text: str, known: Collection[str]) -> list[str]:
+    """Split a text at commas into names; one in quotes may hold commas and blanks: `"big, slow",small`.
+
+    known: names that may begin and end with quotes of their own.
+    """
+    return [_without_quotes(found, known) for found in _NAMES.finditer(text)]
+
+
+def _without_quotes(found: re.Match[str], known: Collection[str]) -> str:
+    return found[0] if found[1] is None or found[0] in known else found[1][1:-1]
+
+
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """Return the known name that a mistaken one is most like, from 0 (any) to 1 (the same). None for none."""
     return next(iter(difflib.get_close_matches(name, sorted(known), 1, likeness)), None)
 
 
-def check_choice(key: str, names: set[str], where: str, what: str = "key") -> None:
+def check_choice(key: object, names: set[str], where: str, what: str = "key") -> None:
     """Raise UserError unless a key (or what it is called) is in `names`; the hint is the nearest of them."""
-    if key not in names:
-        near = nearest(key, names)
+    if not isinstance(key, str) or key not in names:
+        near = nearest(key, names) if isinstance(key, str) else None
         hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(names))}"
-        raise UserError(f"{where}: unknown {what} {key!r}", hint)
+        raise UserError(f"{where}: unknown {what} {quote(key)}", hint)
+
+
+def as_path(value: object, name: str) -> Path:
+    """Return an argument as a path. Raises UserError for anything but a string or a path."""
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(found, str):
+        return Path(found)
+    raise UserError(f"{name} must be a string or a path, got {quote(value)}")
+
+
+def as_list(value: object, name: str) -> list[Any]:
+    """Return an argument as a list. Raises UserError for a string, and for what has no items."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return list(value)
+    raise UserError(f"{name} must be a list, got {quote(value)}", f"Write {name}=[...]")
+
+
+def as_names(value: object, name: str) -> list[str]:
+    """Return an argument as a list of strings. Raises UserError for anything else."""
+    found = as_list(value, name)
+    if (wrong := next((each for each in found if not isinstance(each, str)), None)) is not None:
+        raise UserError(f"{name} must be strings, got {quote(wrong)}")
+    return found

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Final, TextIO
@@ -13,6 +14,10 @@ from typing import Final, TextIO
 from psa.core.errors import printable
 
 _STREAMS: Final = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w"))
+# On one or two columns the help of a command never ends (cyclopts 5, 2026-11-30); its lines are padded to the
+# width, so that very wide ones fill the memory.
+_NARROWEST: Final = 20
+_WIDEST: Final = 1_000
 _owned = False
 _document_stream: TextIO | None = None
 
@@ -21,12 +26,21 @@ def take_over() -> None:
     """Prepare the standard streams of a process that runs a command and nothing else."""
     global _owned  # noqa: PLW0603 - a fact of the process
     _owned = True
+    _limit_width()
     for descriptor, (name, flags, mode) in enumerate(_STREAMS):
         _open_closed(descriptor, flags)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         escape_unencodable(stream)
+
+
+def _limit_width() -> None:
+    """Set COLUMNS, which rich and cyclopts read, if the terminal or COLUMNS is too narrow or too wide."""
+    width, given = shutil.get_terminal_size().columns, os.environ.get("COLUMNS", "")
+    usable = min(max(width, _NARROWEST), _WIDEST)
+    if usable != width or (given and given != str(width)):
+        os.environ["COLUMNS"] = str(usable)
 
 
 def is_owned() -> bool:

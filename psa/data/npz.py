@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from psa.core.errors import UserError
 from psa.core.stored_files import most_bytes
 from psa.data.table import SPLIT_PARTS, AnyArray, SampleTable, checked_table
+
+logger = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 2**33  # of the numbers in a file, unpacked; less where the memory is smaller
 _MOST_MEMBERS: Final = 64
@@ -163,4 +166,8 @@ def split_numbers(values: Any, where: str) -> npt.NDArray[np.uint8] | None:
     parts = np.array([_SPLIT_NAMES[text.strip().lower()] for text in texts], np.uint8)
     if not (parts == 0).any():
         raise UserError(f"{where}: a training split must have samples, got none", "Name some rows train")
+    if not parts.any():
+        logger.warning(
+            "%s: all samples are named train; validation and test splits are drawn from them", where
+        )
     return parts

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from psa.core.errors import UserError, named_error
 from psa.core.files import write_atomically
 from psa.core.parsing import check_choice
@@ -21,7 +19,7 @@ from psa.core.plugins.registry import Registry
 from psa.core.stored_files import read_stored
 from psa.data.npz import split_numbers
 from psa.data.readers import ReadOptions, frame_table, read_table
-from psa.data.table import SampleTable, checked_table, decode_table
+from psa.data.table import SampleTable, as_array, checked_table, decode_table
 from psa.specs.base import parse_spec
 from psa.specs.data import FILE, DataContent, DataSpec
 from psa.specs.data.catalogue import CATALOGUE
@@ -181,17 +179,35 @@ def content_of_arrays(samples: Any, labels: Any, split: Any = None, name: str = 
     """
     where = "data"
     if not hasattr(samples, "columns"):
-        parts = None if split is None else split_numbers(split, where)
+        parts = None if split is None else split_numbers(as_array(split, "split", where).reshape(-1), where)
         return _known(checked_table(samples, labels, where, parts=parts), name, where)
+    if labels is None:
+        raise UserError(
+            f"{where}: y must be labels or the name of a column, got None", "Write data=(frame, NAME)"
+        )
     columns = {"label": labels, "split": split}
     given = {key: value for key, value in columns.items() if value is not None and not isinstance(value, str)}
     if taken := [key for key in given if key in samples.columns]:
         raise UserError(
             f"{where}: {taken[0]} must be given once, got an array and a column", "Drop the column"
         )
-    frame = samples.assign(**{key: np.asarray(value) for key, value in given.items()})
     label, part = (key if key in given else columns[key] or "" for key in columns)
-    return _known(frame_table(frame, ReadOptions(label, part), where), name, where)
+    frame = _with_columns(samples, given, where)
+    return _known(frame_table(frame, ReadOptions(label, part, source="data frame"), where), name, where)
+
+
+def _with_columns(frame: Any, given: Mapping[str, Any], where: str) -> Any:
+    """Return a data frame with arrays as further columns. Raises UserError."""
+    if not hasattr(frame, "assign"):
+        raise UserError(
+            f"{where}: X must be an array or a pandas data frame, got {type(frame).__name__}", "Convert it"
+        )
+    arrays = {key: as_array(value, key, where) for key, value in given.items()}
+    for key, array in arrays.items():
+        if array.shape != (len(frame),):
+            shape = list(array.shape)
+            raise UserError(f"{where}: {key} must be one value per sample, {len(frame):,}, got shape {shape}")
+    return frame.assign(**arrays)
 
 
 def _known(table: SampleTable, name: str, where: str) -> DataContent:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -38,12 +38,21 @@ class ReadOptions:
     """Options of reading a file.
 
     label: the column of the labels. split: the column that names the split of each row (train, validation or
-    test), "" for none. drop: columns that are left out.
+    test), "" for none. drop: columns that are left out. source: what has the columns, a file or a data frame.
     """
 
     label: str = "label"
     split: str = ""
     drop: tuple[str, ...] = ()
+    source: Literal["file", "data frame"] = "file"
+
+    def named(self, option: str, name: str, path: str) -> str:
+        """Return how the name of a column is written as an option."""
+        if self.source == "file":
+            return f"file:{Path(path).name}?{option}={name}"
+        if option == "drop":
+            return f"frame.drop(columns={name!r})"
+        return f"data=(frame, {name})" if option == "label" else f"data=(frame, {self.label!r}, {name})"
 
 
 def read_table(path: Path, options: ReadOptions) -> SampleTable:
@@ -80,6 +89,16 @@ _FAULTS: Final = (
 )  # fmt: skip
 
 
+def _from_npz(content: bytes, options: ReadOptions, where: str) -> SampleTable:
+    """Read an NPZ file, whose arrays have names of their own. Raises UserError for options of columns."""
+    if options != ReadOptions():
+        raise UserError(
+            f"{where}: label, split and drop must be left out for an NPZ file, which has no columns",
+            "Its arrays are named X, y and split",
+        )
+    return npz_table(content, where)
+
+
 def _from_csv(content: bytes, options: ReadOptions, where: str) -> SampleTable:
     """Read a CSV file with a header; labels are read as texts, everything else must be numbers.
 
@@ -108,7 +127,7 @@ def _from_csv(content: bytes, options: ReadOptions, where: str) -> SampleTable:
         )
     except pa.ArrowInvalid as error:
         if wrong := _NO_NUMBER.search(str(error)):
-            raise _not_numbers(where, columns[int(wrong[1])], wrong[2]) from None
+            raise _not_numbers(where, columns[int(wrong[1])], wrong[2], options) from None
         raise
     return frame_table(table.to_pandas(), replace(options, drop=()), where)
 
@@ -127,7 +146,7 @@ def _from_parquet(content: bytes, options: ReadOptions, where: str) -> SampleTab
     for name in kept:
         kind = schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise _not_numbers(where, name, str(kind).removeprefix("large_"))
+            raise _not_numbers(where, name, str(kind).removeprefix("large_"), options)
     wanted = [*kept, *(name for name in (options.label, options.split) if name in schema.names)]
     text = [name for name in wanted if str(schema.field(name).type) in _TEXTS]
     reader = pq.ParquetFile(pa.BufferReader(content), read_dictionary=text)
@@ -150,23 +169,37 @@ def _kept_columns(columns: Sequence[str], options: ReadOptions, where: str) -> l
             near = nearest(name, columns)
             shown = ", ".join(columns[:8]) + ", ..." * (len(columns) > 8)
             raise UserError(
-                f"{where}: {what} must be a column of the file, got {name!r}",
+                f"{where}: {what} must be a column of the {options.source}, got {name!r}",
                 f"Did you mean {near}?"
                 if near
-                else f"Write file:{Path(where).name}?{what}=NAME with one of {shown}",
+                else f"Write {options.named(what, 'NAME', where)} with one of {shown}",
             )
+    _check_apart(options, where)
     kept = [name for name in columns if name not in {options.label, options.split, *options.drop}]
     if not kept:
         raise UserError(
-            f"{where}: a file must have a column beside {options.label!r}, got none", "Add features"
+            f"{where}: a {options.source} must have a column beside {options.label!r}, got none",
+            "Add features",
         )
     return kept
 
 
-def _not_numbers(where: str, column: str, found: str) -> UserError:
+def _check_apart(options: ReadOptions, where: str) -> None:
+    """Raise UserError for a column with two uses: one of them would be ignored."""
+    uses = [("label", options.label), ("split", options.split), *(("drop", name) for name in options.drop)]
+    for place, (what, name) in enumerate(uses):
+        for other, same in uses[:place]:
+            if name and name == same and what != other:
+                raise UserError(
+                    f"{where}: {other} and {what} must be different columns, got {name!r} for both",
+                    f"Leave it out of {what}",
+                )
+
+
+def _not_numbers(where: str, column: str, found: str, options: ReadOptions) -> UserError:
     return UserError(
         f"{where}: column {column!r} must hold numbers, got {found}",
-        f"Encode it as numbers, or leave it out: file:{Path(where).name}?drop={column}",
+        f"Encode it as numbers, or leave it out: {options.named('drop', column, where)}",
     )
 
 
@@ -180,13 +213,13 @@ def frame_table(frame: Any, options: ReadOptions, where: str) -> SampleTable:
     kept = _kept_columns([str(name) for name in frame.columns], options, where)
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if not len(frame):
-        raise UserError(f"{where} must have a line of names and lines of samples, got none", "Add samples")
+        lines = "a line of names and lines of " * (options.source == "file")
+        raise UserError(f"{where} must have {lines}samples, got none", "Add samples")
     for name in kept:
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
             words = frame[name].dropna()
-            raise _not_numbers(
-                where, name, repr(str(words.iloc[0]))[:60] if len(words) else "no value at all"
-            )
+            found = repr(str(words.iloc[0]))[:60] if len(words) else "no value at all"
+            raise _not_numbers(where, name, found, options)
     features = frame[kept]
     single = all(kind == np.float32 for kind in features.dtypes)
     samples = features.to_numpy(np.float32 if single else np.float64, na_value=np.nan)
@@ -216,7 +249,7 @@ def _frame_labels(column: Any, where: str) -> AnyArray:
 
 
 _READERS: Final[dict[str, Callable[[bytes, ReadOptions, str], SampleTable]]] = {
-    ".npz": lambda content, _options, where: npz_table(content, where),
+    ".npz": _from_npz,
     ".csv": _from_csv,
     ".parquet": _from_parquet,
 }

@@ -111,6 +111,17 @@ def decode_table(content: bytes, where: str, sha256: str = "") -> SampleTable:
     return table
 
 
+def as_array(values: Any, name: str, where: str) -> AnyArray:
+    """Return values as an array. Raises UserError for rows of different lengths and the like."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise UserError(
+            f"{where}: {name} must be an array, got {type(values).__name__} ({str(error)[:100]})",
+            "Give all samples the same length",
+        ) from None
+
+
 def checked_table(
     samples: Any,
     labels: Any,
@@ -126,7 +137,7 @@ def checked_table(
     whole numbers, booleans or texts. Classes are the values that occur, in their order, unless `names` gives
     them: then labels are places among these.
     """
-    samples, labels = np.asarray(samples), np.asarray(labels)
+    samples, labels = as_array(samples, "X", where), as_array(labels, "y", where)
     if parts is not None and len(parts) != len(samples):
         raise UserError(
             f"{where}: the split must be one name per sample, {len(samples):,}, got {len(parts):,}"

@@ -16,6 +16,7 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.parsing import as_path
 from psa.core.plugins.registry import check_loaded
 from psa.nn.ordinary import OrdinaryNetwork
 from psa.specs.base import canonical_json
@@ -54,7 +55,7 @@ def load(
         torch.Size([1, 10])
 
     """
-    return _network(_state(trial, Path(model_dir)))
+    return _network(_state(trial, as_path(model_dir, "model_dir")))
 
 
 def exported_model(
@@ -72,7 +73,7 @@ def exported_model(
     """
     if kind == "onnx":
         _check_onnx()
-    state = _state(trial, Path(model_dir))
+    state = _state(trial, as_path(model_dir, "model_dir"))
     network = _network(state)
     if kind == "safetensors":
         return state.trial, _safetensors(state, network)
@@ -88,7 +89,7 @@ def _state(trial: Trial | str | os.PathLike[str], models: Path) -> TrialState:
     if isinstance(trial, Trial):
         path = models / trial.id / STATE_NAME
     else:
-        path = Path(trial)
+        path = as_path(trial, "trial")
         path = path if path.suffix == ".safetensors" else models / path / STATE_NAME
     state = CheckpointFile(path).load()
     if state is None:

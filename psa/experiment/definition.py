@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
 from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
 from psa.core.formatting import quote
-from psa.core.parsing import MAX_VALUES, check_choice, parse_int
+from psa.core.parsing import MAX_VALUES, as_list, as_path, check_choice, parse_int
 from psa.core.stop import StopRequest
 from psa.execution.backend import BACKENDS, BackendOptions
 from psa.execution.machine import DeviceName, Machine
@@ -68,8 +67,8 @@ class Experiment:
             "name": name,
             "meta_loops": epochs if epochs is None else _plain(epochs),
             "seeds": _seeds(seeds),
-            "stages": stages and list(stages),
-            "plugins": list(plugins) or None,
+            "stages": stages and as_list(stages, "stages"),
+            "plugins": as_list(plugins, "plugins") or None,
         }
         declared: dict[str, Any] = {
             "study": study,
@@ -140,7 +139,7 @@ class Experiment:
             raise UserError(
                 f"device must be {' or '.join(map(repr, get_args(DeviceName)))}, got {quote(device)}"
             )
-        if backend not in BACKENDS:
+        if str(backend) not in BACKENDS:
             check_choice(backend, set(BACKENDS), "backend", "name")
         if keep_weights not in get_args(KeepWeights):
             check_choice(keep_weights, set(get_args(KeepWeights)), "keep_weights", "value")
@@ -149,11 +148,11 @@ class Experiment:
             where=_backend_options(workers, backend_options),
             pack_size=_count(pack_size, "pack_size"),
             keep_weights=keep_weights,
-            trackers=tuple(trackers),
+            trackers=_trackers(trackers),
         )
-        store, stop, out = Store(Path(model_dir), Path(results_dir)), StopRequest(), console()
+        store, stop, out = _store(model_dir, results_dir), StopRequest(), console()
         out.quiet = quiet
-        machine = Machine(Path(data_dir), device)
+        machine = Machine(as_path(data_dir, "data_dir"), device)
         code = Sweep.prepared(self.grid, store, machine, options).run(ConsoleProgress(out), stop)
         if stop():
             if stop.signal == signal.SIGINT:
@@ -168,7 +167,7 @@ class Experiment:
         results_dir: str | os.PathLike[str] = "results",
     ) -> Results:
         """Return the results stored so far. Train nothing."""
-        return Results(self, Store(Path(model_dir), Path(results_dir)))
+        return Results(self, _store(model_dir, results_dir))
 
     def __repr__(self) -> str:
         """Return the name, the study and the size: `Experiment('mine', study='ablation', trials=12)`."""
@@ -180,6 +179,23 @@ class Experiment:
         axes += [(key, ", ".join(map(str, values))) for key, values in self.values.items()]
         rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in axes)
         return f"<table><caption>{escape(self.name)} ({escape(self.study)})</caption>{rows}</table>"
+
+
+def _store(model_dir: str | os.PathLike[str], results_dir: str | os.PathLike[str]) -> Store:
+    """Return the store in two folders. Raises UserError for anything but paths."""
+    return Store(as_path(model_dir, "model_dir"), as_path(results_dir, "results_dir"))
+
+
+def _trackers(trackers: Any) -> tuple[str | Tracker, ...]:
+    """Return trackers, and the names of those of plugins. Raises UserError for anything else."""
+    found = as_list(trackers, "trackers")
+    for each in found:
+        missing = [name for name in ("name", "logged_loops", "log_trial") if not hasattr(each, name)]
+        if missing and not isinstance(each, str):
+            raise UserError(
+                f"trackers must have {', '.join(missing)}, got {quote(each)}", "See docs/trackers.md"
+            )
+    return tuple(found)
 
 
 def _count(value: Any, name: str) -> int | None:
@@ -195,7 +211,7 @@ def _backend_options(workers: Any, given: Mapping[str, Any]) -> BackendOptions:
     for key in given:
         check_choice(key, known, "run", "option")
     if given.get("prices") is not None:
-        given = {**given, "prices": Path(given["prices"])}
+        given = {**given, "prices": as_path(given["prices"], "prices")}
     most = _plain(given.get("max_cost"))
     if most is not None and (type(most) not in (int, float) or not 0 < most < math.inf):
         raise UserError(f"max_cost must be a number of dollars above 0, got {quote(most)}")
@@ -230,7 +246,9 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{where} must be a mapping, got {value!r}", "Write {'lr': 0.01, ...}")
+        raise UserError(f"{where} must be a mapping, got {quote(value)}", "Write {'lr': 0.01, ...}")
+    if (wrong := next((key for key in value if not isinstance(key, str)), None)) is not None:
+        raise UserError(f"{where} must have names as keys, got {quote(wrong)}", "Write {'lr': 0.01, ...}")
     return {key: _plain(each) for key, each in value.items()}
 
 

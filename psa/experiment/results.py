@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize, quote
-from psa.core.parsing import check_choice
+from psa.core.parsing import check_choice, parse_int
 from psa.storage.store import Store
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ class Results:
             UserError: A column of the test split: results are selected without it.
 
         """
-        if n < 1:
+        count = parse_int(n, "n")
+        if count < 1:
             raise UserError(f"n must be at least 1, got {n}")
-        if by.startswith("test"):
+        if str(by).startswith("test"):
             raise UserError(
                 f"by must be a column of the validation or the training split, got {quote(by)}",
                 "A selection on the test split would make its accuracy too high",
@@ -135,7 +137,7 @@ class Results:
         order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
         first = done.iloc[done["id"].astype(str).map(order).argsort()]
         ranked = first.sort_values(by, ascending=not _SELECTION[by], kind="stable", na_position="last")
-        return ranked.head(n).reset_index(drop=True)
+        return ranked.head(count).reset_index(drop=True)
 
     def load(self, trial: Trial | pd.Series | str) -> OrdinaryNetwork:
         """Load the network of a trial, as `psa.load` does.
@@ -147,17 +149,15 @@ class Results:
             The network in evaluation mode, with the last known good weights.
 
         Raises:
-            UserError: No state of the trial is stored.
+            UserError: No state of the trial is stored, or the argument is something else.
 
         Example:
             >>> results.load(results.best().iloc[0])  # doctest: +SKIP
 
         """
         from psa.engine.model_export import load
-        from psa.specs.trial import Trial
 
-        given = trial if isinstance(trial, Trial | str) else str(trial["id"])
-        return load(given, model_dir=self.store.models)
+        return load(_named_by(trial), model_dir=self.store.models)
 
     def summary(self) -> Table:
         """Return a row for each combination of the axes: trials, test accuracy with interval, and so on."""
@@ -245,3 +245,17 @@ class Results:
             trials = f"{len(lost):,} of {pluralize(len(self.frame), 'trial')}"
             lines.append(f"diverged: {trials}, which take part in no mean ({join_names(list(lost))})")
         return lines
+
+
+def _named_by(trial: Any) -> Trial | str:
+    """Return a trial, or the id in a row of a frame. Raises UserError for anything else."""
+    from psa.specs.trial import Trial
+
+    with contextlib.suppress(TypeError, LookupError):
+        found = trial if isinstance(trial, Trial | str) else trial["id"]
+        if isinstance(found, Trial | str):
+            return found
+    raise UserError(
+        f"trial must be a trial, its id, or one row of a frame, got {quote(trial)}",
+        "Write results.load(results.best().iloc[0])",
+    )

@@ -20,7 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_choice, parse_assignment, parse_int, parse_seeds, split_top_level
+from psa.core.parsing import (
+    check_choice,
+    parse_assignment,
+    parse_int,
+    parse_seeds,
+    split_names,
+    split_top_level,
+)
 from psa.execution.gradient_storage import unreached
 from psa.experiments.grid_file import DeclaredStage, GridFile, Promotion
 from psa.experiments.setting_text import parse_setting
@@ -73,11 +80,24 @@ class Stage:
 class Grid:
     """A declared experiment, resolved: its stages in order (one called "" where none is declared), and the
     warnings of its study.
+
+    name: under which results are stored. file: the name of its file, "" for a mapping.
     """
 
     name: str
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...] = ()
+    file: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The name of the experiment, followed by that of its file where the two differ."""
+        return self.name if self.label == self.name else f"{self.name} ({self.file})"
+
+    @property
+    def label(self) -> str:
+        """The name of its file without the suffix, by which trackers group runs; `name` without a file."""
+        return Path(self.file).stem or self.name
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -121,7 +141,7 @@ def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), o
     for stage in declared.stages:
         points = tuple(_points(declared, stage))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
-    grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
+    grid = Grid(declared.name, tuple(_selected(declared, stages, only)), file=declared.file)
     horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # the maximum over the stages
     warnings = [*declared.study.warnings(grid.trials), *unreached(grid.trials, horizons)]
     return replace(grid, warnings=tuple(warnings))
@@ -183,7 +203,7 @@ def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
 
 def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]:
     """Return the stages with the points that match every `key=value[,value]` of the filter."""
-    for clause in split_top_level(only, " "):
+    for clause in split_top_level(only, " ", quotes=True):
         key, values = _clause(declared, clause)
         _check_found(clause, key, values, stages)
         wanted = frozenset(values)
@@ -215,7 +235,7 @@ def _clause(declared: GridFile, clause: str) -> tuple[str, list[Any]]:
     check_choice(key, {"seed", "variant", *declared.fields}, "--only")
     where = f"--only {key}"
     if key == "variant":
-        return key, text.split(",")
+        return key, split_names(text, declared.variants)
     if key == "seed":
         return key, [parse_int(seed, where) for seed in parse_seeds(text, declared.folder, where)]
     parts = declared.parts(key, text)

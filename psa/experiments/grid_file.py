@@ -66,7 +66,7 @@ class DeclaredStage:
 
 class GridFile:
     """A grid file, or a mapping of the same form, with its overrides. `tables`: further tables that it may
-    have, which are left unparsed. title: the name shown while it runs.
+    have, which are left unparsed. file: its file name, "" for a mapping.
 
     Raises UserError that names the file, the key and the nearest valid name.
     """
@@ -79,10 +79,10 @@ class GridFile:
     ) -> None:
         if isinstance(source, Path):
             body, self.where, self.folder = _read(source), str(source), source.parent
-            self.title = source.stem
+            self.file = source.name
         else:
-            self.title = str(source.get("name", source.get("study", "experiment")))
-            body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
+            self.file, shown = "", source.get("name", source.get("study", "experiment"))
+            body, self.where, self.folder = dict(source), f"experiment {shown}", Path()
         for key in (body := own.with_paths(body, self.folder)):
             check_choice(key, _TOP | tables, self.where)
         load_declared(body.get("plugins", []), self.folder, self.where)
@@ -232,11 +232,11 @@ class GridFile:
                     raise _set_twice(self.where, key, f"variant {name!r}", f"stage {stage.name!r}")
 
     def _check_stage(self, stage: DeclaredStage) -> None:
-        where = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}"
-        loops = stage.meta_loops
+        where, loops = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}", stage.meta_loops
         if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
             raise UserError(
-                f"{where}meta_loops must be from 1 to {MAX_LOOPS:,}, got {quote(loops)}", "Write 100"
+                f"{where}meta_loops must be a whole number from 1 to {MAX_LOOPS:,}, got {quote(loops)}",
+                "Write 100",
             )
         stage.seeds = [
             parse_int(seed, f"{where}seeds")

@@ -34,13 +34,15 @@ class Candidate:
 class StageStatus:
     """A stage and its points that are to be trained; None until the stage before it is complete. candidates:
     those of the stage before it, in the order of the file; none of a first stage, nor of one whose
-    candidates are not yet known.
+    candidates are not yet known. left_out: while points are None, the number of unfinished trials that it
+    needs of an earlier stage and that --only leaves out.
     """
 
     grid: Grid
     number: int
     points: tuple[GridPoint, ...] | None
     candidates: tuple[Candidate, ...] = ()
+    left_out: int = 0
 
     @property
     def stage(self) -> Stage:
@@ -84,17 +86,26 @@ def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
     could change once it is done. Promotion does not depend on --only.
     """
     before: tuple[GridPoint, ...] | None = None
+    left_out = 0
     for number, stage in enumerate(grid.stages):
         candidates: tuple[Candidate, ...] = ()
         if number == 0:
             before = stage.everyone
         elif before is not None:
             scores = _scores(before, grid.stages[number - 1].meta_loops, store)
+            left_out = _left_out(before, grid.stages[number - 1], store) if scores is None else 0
             candidates = tuple(_ranked(stage.promotion or Promotion(), before, scores))
             before = None if scores is None else _admitted(stage, candidates)
         selected = {point.trial.id for point in stage.points}
         shown = None if before is None else tuple(each for each in before if each.trial.id in selected)
-        yield StageStatus(grid, number, shown, candidates)
+        yield StageStatus(grid, number, shown, candidates, left_out)
+
+
+def _left_out(points: Sequence[GridPoint], stage: Stage, store: Store) -> int:
+    """Return how many trials of a stage are not done and not selected by --only."""
+    selected = {point.trial.id for point in stage.points}
+    others = [point.trial for point in points if point.trial.id not in selected]
+    return len(others) - len(store.progress(others, stage.meta_loops).done)
 
 
 def _ranked(

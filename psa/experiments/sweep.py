@@ -78,10 +78,10 @@ class Sweep:
         backend = kind(store, machine, costs, options.where)
         if options.notify is not None:
             parse_notify(options.notify)
-        named = trackers_for(declared.name, options.targets, store)
+        named = trackers_for(declared.label, options.targets, store)
         own = [each for each in options.trackers if not isinstance(each, str)]
         names = tuple(each for each in options.trackers if isinstance(each, str))
-        trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
+        trackers = TrackerGroup([*named, *plugin_trackers(declared.label, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
@@ -89,7 +89,7 @@ class Sweep:
 
         At the end, whatever it is, trackers are closed and the command of `--notify` is run.
         """
-        with closing(self.trackers), notified(self.options.notify, self.declared.name) as end:
+        with closing(self.trackers), notified(self.options.notify, self.declared.label) as end:
             end.exit_code = self._train(progress, stop, lambda line: progress.say(end.add(line)))
         return end.exit_code
 
@@ -115,10 +115,10 @@ class Sweep:
 
 
 def _concluded(stage: StageStatus, work: _SweepRunner, say: Callable[[str], None]) -> bool:
-    """Show the progress of a stage. Return True if it is complete."""
+    """Show the progress of a stage. Return True if it is complete, or waits for trials outside of --only."""
     if stage.points is None:
         work.progress.waiting(stage)
-        return False
+        return bool(stage.left_out)
     survey = work.sweep.store.progress(stage.trials, stage.meta_loops)
     work.progress.damaged(survey.damaged)
     failed = sum(trial.id in work.failed for trial in survey.pending)
@@ -161,7 +161,7 @@ class _SweepRunner:
         planned = self._planned(stage)
         time_left = EtaEstimator(self.sweep.costs, len(planned.places))
         self.sweep.trackers.log_finished(stage.trials, stage.meta_loops)
-        name = stage.title + self.sweep.declared.name
+        name = stage.title + self.sweep.declared.heading
         with self.progress.stage(name, len(stage.trials), time_left, self.report_status) as (view, refresh):
             view.done = planned.done
             backend = self.sweep.backend

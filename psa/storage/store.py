@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from psa.core.errors import CorruptFileError, UserError, one_line
 from psa.core.files import remove_leftovers, write_atomically
+from psa.core.parsing import as_path
 from psa.core.stored_files import files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout
@@ -69,7 +70,7 @@ class Store:
     def __init__(
         self, models: Path | str, results: Path | str, single: str | None = None, plain_seed: int = 0
     ) -> None:
-        self.models, self.results = Path(models), Path(results)
+        self.models, self.results = as_path(models, "models"), as_path(results, "results")
         self.single, self.plain_seed = single, plain_seed
         self.records = RecordStore(self.results)
         self._files: dict[str, CheckpointFile] = {}

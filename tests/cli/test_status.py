@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -181,3 +182,25 @@ def test_ctrl_c_ends_watching(words: list[str], tmp_path: Path) -> None:
         end(process)
     assert process.returncode == 130
     assert err == "stopped; nothing that was stored is lost\n"
+
+
+def test_a_grid_is_shown_by_the_name_of_its_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`psa report` finds records by that name; a file that is called otherwise stands behind it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.toml").write_text(TINY)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    for name, code in (("plan", 0), ("status", 3)):
+        for file, shown in (("other.toml", "tiny (other.toml): "), ("tiny.toml", "tiny: ")):
+            assert app.run(app.PSA, [name, file]) == code
+            assert capsys.readouterr().out.startswith(shown)
+            assert app.run(app.PSA, [name, file, "--json"]) == code
+            assert json.loads(capsys.readouterr().out)["name"] == "tiny"
+
+
+def test_trackers_group_the_trials_of_a_grid_by_its_file(tmp_path: Path) -> None:
+    """As they always have: runs that are stored are found again."""
+    (tmp_path / "other.toml").write_text(TINY)
+    grid = load_grid(tmp_path / "other.toml")
+    assert (grid.name, grid.label, grid.heading) == ("tiny", "other", "tiny (other.toml)")

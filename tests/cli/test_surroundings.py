@@ -403,3 +403,11 @@ def test_a_file_in_the_place_of_a_library_is_named(
     assert f"{library} must be the installed library, got {tmp_path / entry / library}.py" in result.stderr
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "2", "99999999", "²", "9" * 5000])
+def test_a_terminal_of_any_width_gets_an_answer(columns: str, tmp_path: Path) -> None:
+    """The help ends, in lines of at least 20 and at most 1,000 columns."""
+    result = shell(tmp_path, ["data", "--help"], COLUMNS=columns)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert 20 <= max(map(len, result.stdout.splitlines())) <= 1_000

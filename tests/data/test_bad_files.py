@@ -227,7 +227,7 @@ def test_damaged_files_are_one_line(kind: str, tmp_path: Path) -> None:
 def test_data_given_from_python_are_checked_in_the_same_way() -> None:
     """Before a trial is made of them."""
     frame = wine_frame()
-    with pytest.raises(UserError, match="data: label must be a column of the file, got 'class'"):
+    with pytest.raises(UserError, match="data: label must be a column of the data frame, got 'class'"):
         content_of_arrays(frame, "class")
     with pytest.raises(UserError, match="data: X must hold numbers"):
         content_of_arrays([["a"], ["b"]], [0, 1])
@@ -235,3 +235,48 @@ def test_data_given_from_python_are_checked_in_the_same_way() -> None:
         content_of_arrays(frame.rename(columns={"grape": "label"}), np.zeros(178))
     with pytest.raises(UserError, match="split must be one name per sample, 2, got 1"):
         content_of_arrays([[1.0], [2.0]], [0, 1], ["train"])
+
+
+def test_hints_name_what_has_the_columns(tmp_path: Path) -> None:
+    """Options of the notation for a file, arguments of Python for a data frame."""
+    frame = wine_frame().assign(note="dry")
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    for text, hint in (
+        ("label=zzz", r"Write file:x\.csv\?label=NAME with one of"),
+        ("label=grape&split=zzz", r"Write file:x\.csv\?split=NAME with one of"),
+        ("label=grape", r"leave it out: file:x\.csv\?drop=note"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            content_of(f"file:{tmp_path}/x.csv?{text}")
+    for columns, hint in (
+        (("zzz",), r"data frame, got 'zzz'\. Write data=\(frame, NAME\) with one of"),
+        (("grape", "zzz"), r"got 'zzz'\. Write data=\(frame, 'grape', NAME\) with one of"),
+        (("grape",), r"leave it out: frame\.drop\(columns='note'\)"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            content_of_arrays(frame, *columns)
+    with pytest.raises(UserError, match=r"data must have samples, got none"):
+        content_of_arrays(wine_frame()[:0], "grape")
+
+
+@pytest.mark.parametrize(
+    "uses", ["label=grape&drop=grape", "label=grape&split=grape", "split=ash&drop=ash,hue"]
+)
+def test_a_column_has_one_use(uses: str, tmp_path: Path) -> None:
+    """No option is silently ignored: a second use is refused, and so are columns of an NPZ file."""
+    wine_frame().assign(label="x").to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(UserError, match=r"must be different columns, got '(grape|ash)' for both"):
+        content_of(f"file:{tmp_path}/x.csv?{uses}")
+    saved(tmp_path / "x.npz", X=np.eye(4), y=[0, 1, 0, 1])
+    with pytest.raises(UserError, match="label, split and drop must be left out for an NPZ file"):
+        content_of(f"file:{tmp_path}/x.npz?{uses}")
+
+
+def test_a_split_that_names_only_training_samples_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The other splits are drawn, as without it: it is probably a mistake, and trials of it are stored."""
+    samples, labels = np.arange(8.0)[:, None], [0, 1] * 4
+    content_of_arrays(samples, labels, ["train"] * 8)
+    assert "data: all samples are named train; validation and test splits are drawn from them" in caplog.text
+    caplog.clear()
+    content_of_arrays(samples, labels, ["train"] * 7 + ["test"])
+    assert not caplog.text

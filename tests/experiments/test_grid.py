@@ -15,6 +15,7 @@ from paths import ROOT
 
 from psa.core.errors import UserError
 from psa.experiments.grid import MAX_TRIALS, load_grid
+from psa.reports.rendering.trials import selections
 
 REPRODUCTION = ROOT / "reproduction"
 GOOD = """
@@ -151,6 +152,33 @@ def test_variants_are_run_with_every_combination(tmp_path: Path) -> None:
     assert len(grid.trials) == 16
     assert {point.variant for point in grid.points} == {"slow", "fast"}
     assert {trial.method.batch_size for trial in load_grid(path, only="variant=fast").trials} == {512}
+
+
+NAMES = [
+    "grün & <b>",
+    "big, slow",
+    "it's",
+    'say "no"',
+    '"quoted"',
+    "a(b",
+    "plain",
+    "x=1 seed=0",
+    "two  blanks",
+]
+
+
+def test_variants_of_any_name_are_selected(tmp_path: Path) -> None:
+    """With quotes around a name that holds blanks or commas; a report writes the same selection."""
+    variants = {name: {"lr": 1e-3 * (place + 1)} for place, name in enumerate(NAMES)}
+    body = {"meta_loops": 1, "seeds": [0, 1], "base": {"arch": "1*2"}, "variants": variants}
+    found = selections(load_grid(body))
+    for name, trial in ((point.variant, point.trial) for point in load_grid(body).points):
+        (selected,) = load_grid(body, only=found[trial.id]).points
+        assert (selected.variant, selected.trial) == (name, trial), found[trial.id]
+    both = load_grid(body, only="""variant="big, slow",it's,'grün & <b>' seed=1""").points
+    assert [point.variant for point in both] == ["grün & <b>", "big, slow", "it's"]
+    with pytest.raises(UserError, match="must match a trial for each value, got none for xplainx"):
+        load_grid(body, only="variant=xplainx")
 
 
 @pytest.mark.parametrize("spelling", ["4*8", "[4*8]", "4x8", "[4x8]", " 4 X 8 "])
@@ -291,6 +319,13 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
     assert "\n" not in message
     assert "grid.toml" in message
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("loops", ["1e3", '"3"', "true", "2.5"])
+def test_meta_loops_are_asked_for_as_a_whole_number(loops: str, tmp_path: Path) -> None:
+    """1e3 is within the limits, and no whole number in TOML."""
+    with pytest.raises(UserError, match="meta_loops must be a whole number from 1 to 10,000,000, got "):
+        load_grid(written(tmp_path, GOOD.replace("meta_loops = 3", f"meta_loops = {loops}")))
 
 
 @pytest.mark.parametrize(

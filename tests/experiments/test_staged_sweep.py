@@ -118,3 +118,16 @@ def test_best_keeps_one_seed_of_each_arm_over_all_stages(psa: Psa, tmp_path: Pat
     assert psa("sweep", "--keep-weights", "best", "--workers", "1", "full.seeds=0", *PACKS)[0] == 0
     kept = [path.parts[-4:-2] for path in (tmp_path / "models").rglob("lkg.safetensors")]
     assert len(kept) == len(set(kept)) == 4
+
+
+def test_a_stage_that_needs_trials_outside_of_only_is_not_a_failure(psa: Psa, tmp_path: Path) -> None:
+    """The sweep ends with 0 when all that it may train is done; it, plan and status count the others."""
+    store, grid = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "staged.toml")
+    first = [trial for trial in grid.stages[0].trials if trial.seed == 0]
+    for group in groups_of(first):
+        run_pack(Pack(trials=tuple(group), horizon=1), store, Machine(tmp_path / "dataset", "cpu"))
+    text = "chosen when stage short is complete; --only leaves out 4 unfinished trials that it depends on"
+    for command, expected in (("sweep", 0), ("plan", 0), ("status", 3)):
+        code, said = psa(command, "--only", "seed=0")
+        assert (code, text in said) == (expected, True), said
+    assert "leaves out" not in psa("status")[1]

@@ -405,3 +405,22 @@ def test_the_lists_of_the_study_are_of_its_data(
     own = tmp_path / "own.txt"
     own.write_text("1*16\n4*1\n")
     assert _context(tmp_path, rows, own, own, None).order == ("1*16", "4*1")
+
+
+def test_the_command_of_a_page_names_the_folders_it_was_made_from(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were given, so that it finds the records again; a default is left out."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
+    stored(tmp_path)
+    (tmp_path / "results").rename(tmp_path / "my records")
+    code, _, err = report(
+        "ablation", "--results-dir", "my records", "--model-dir", "m", "--data-dir", "dataset"
+    )
+    assert code == 0, err
+    page = html.unescape((tmp_path / "results/reports/ablation_simplemlp.html").read_text())
+    assert "<code>psa report ablation --model-dir m --results-dir 'my records'</code>" in page
+    (command,) = re.findall("<code>(psa report .+?)</code>", page)
+    code, _, err = report(*shlex.split(command)[2:])
+    assert code == 0, err
+    assert html.unescape((tmp_path / "results/reports/ablation_simplemlp.html").read_text()) == page

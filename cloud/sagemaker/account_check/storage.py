@@ -6,8 +6,6 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from cloud.aws.errors import error_code
 from cloud.aws.settings import DEFAULT_REGION, Settings
 from cloud.sagemaker.account_check.result import CheckResult, attempt, failed, passed
@@ -37,6 +35,8 @@ def check_bucket(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _head(s3: Any, name: str) -> bool:
+    from botocore.exceptions import ClientError  # of an extra: without it `psa check` must start, and say so
+
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
@@ -65,6 +65,8 @@ def _region(settings: Settings, s3: Any) -> CheckResult:
 
 
 def _encryption(settings: Settings, s3: Any) -> CheckResult:
+    from botocore.exceptions import ClientError
+
     def asked() -> str:
         try:
             rules = s3.get_bucket_encryption(Bucket=settings.bucket)

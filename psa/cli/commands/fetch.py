@@ -62,7 +62,8 @@ def fetch(
     stages = [_fetched(stage, store) for stage in has_begun(declared, store, out)]
     for stage in stages:
         title = f"stage {stage.name}: " if stage.name else ""
-        out.print(f"{declared.name}: {title}{stage.done:,} of {stage.trials:,} trials are here", markup=False)
+        counts = f"{stage.done:,} of {stage.trials:,} trials are here"
+        out.print(f"{declared.heading}: {title}{counts}", markup=False)
         say_damaged(out, {each.trial: each.reason for each in stage.damaged})
         print_first(out, [f"missing {trial}" for trial in stage.missing], "missing")
     complete = all(stage.done == stage.trials for stage in stages)

@@ -27,6 +27,7 @@ from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import PackCount, PlanDocument, PlannedStage
+from psa.cli.output.status_view import waiting_text
 from psa.cli.output.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
 from psa.core.plugins.loading import load_plugins
@@ -96,7 +97,7 @@ def plan(
         unmeasured=unmeasured,
         notes=list(declared.warnings),
     )
-    _show(document, out)
+    _show(document, declared.heading, out)
     return Outcome(0, document)
 
 
@@ -113,6 +114,7 @@ def _planned_stage(
         name=stage.stage.name,
         meta_loops=stage.meta_loops,
         waiting=stage.points is None,
+        left_out=stage.left_out,
         trials=stage.seats if stage.points is None else len(stage.trials),
         done=planned.done,
         pending=len(planned.pending),
@@ -127,15 +129,15 @@ def _planned_stage(
     )
 
 
-def _show(document: PlanDocument, out: Console) -> None:
+def _show(document: PlanDocument, heading: str, out: Console) -> None:
     """Print the plan as text."""
     before = ""
     for stage in document.stages:
-        title = f"{document.name}: stage {stage.name}: " if stage.name else f"{document.name}: "
-        trials = pluralize(stage.trials, "trial")
+        title = f"{heading}: stage {stage.name}: " if stage.name else f"{heading}: "
         if stage.waiting:
-            print_line(out, f"{title}up to {trials}, chosen when stage {before} is complete")
+            print_line(out, title + waiting_text(stage.trials, f"stage {before}", stage.left_out))
         else:
+            trials = pluralize(stage.trials, "trial")
             print_line(out, f"{title}{trials} of {pluralize(stage.meta_loops, 'meta-loop')}")
             out.print(_table(stage), markup=False)
             for line in stage.estimate:
@@ -160,7 +162,7 @@ def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatu
     check_versions(declared.trials, store)
     for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
-            print_line(out, f"{declared.name}: {waiting(stage)}")
+            print_line(out, f"{declared.heading}: {waiting(stage)}")
         elif stage.stage.points:
             yield stage
 
@@ -221,7 +223,7 @@ def previewed(sweep: Sweep, out: Console) -> int:
             options.pack_size,
         )
         done = f"{planned.done:,} of {len(stage.trials):,} trials done"
-        out.print(f"{sweep.declared.name}: {stage.title}{done}", markup=False)
+        out.print(f"{sweep.declared.heading}: {stage.title}{done}", markup=False)
         for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
             print_line(out, line)
     return 0

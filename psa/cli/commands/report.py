@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 _REPRODUCTION: Final = Path("reproduction")
 _ORDER: Final = _REPRODUCTION / "configurations.txt"
 _ASYMMETRIC: Final = _REPRODUCTION / "asymmetric.txt"
+_MODELS: Final = Path("models")
+_RESULTS: Final = Path("results")
+_DATA: Final = Path("dataset")
 _PUBLISHED_DATASET: Final = "mnist"
 _NAMED: Final = 4  # files that a warning names one by one
 
@@ -80,9 +83,9 @@ def report(  # noqa: PLR0913  # each is an option
         ),
     ] = _ASYMMETRIC,
     plugin: PluginFiles = (),
-    model_dir: ModelDir = Path("models"),
-    results_dir: ResultsDir = Path("results"),
-    data_dir: DataDir = Path("dataset"),
+    model_dir: ModelDir = _MODELS,
+    results_dir: ResultsDir = _RESULTS,
+    data_dir: DataDir = _DATA,
     output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the report.")] = Path("results/reports"),
     pdf: Annotated[bool, flag(OUTPUT_FILES, "Also write a PDF document (needs the extra pdf).")] = False,
     runs: Annotated[
@@ -117,13 +120,17 @@ def report(  # noqa: PLR0913  # each is an option
         declared = declared_grid(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
         expected, horizons = _expected(stages), None if declared is None else declared.horizons
-        files = {
-            "--reference": reference,
-            "--order": None if order == _ORDER else order,
-            "--asymmetric": None if asymmetric == _ASYMMETRIC else asymmetric,
+        paths = {
+            "--reference": (reference, None),
+            "--order": (order, _ORDER),
+            "--asymmetric": (asymmetric, _ASYMMETRIC),
+            "--model-dir": (model_dir, _MODELS),
+            "--results-dir": (results_dir, _RESULTS),
+            "--data-dir": (data_dir, _DATA),
         }
+        given = {name: path for name, (path, default) in paths.items() if path != default}
         selected = {} if declared is None else selections(declared)
-        source = ReportSource(study, grid, overrides, only, plugin, files, selected, stages)
+        source = ReportSource(study, grid, overrides, only, plugin, given, selected, stages)
         show("reading the records")
         frame, observed = load_frames(
             store, () if study == "all" else [study], expected, horizons,

@@ -82,9 +82,9 @@ def status(
         look = _looked(declared, store, backend)
         first = look()
     if watch is None:
-        _show(first, out)
+        _show(first, declared.heading, out)
         return Outcome(EXIT_CODES[first.state], first)
-    last = _watched(first, look, watch, out, as_json)
+    last = _watched(first, look, watch, None if as_json else declared.heading, out)
     return Outcome(EXIT_CODES[last.state], None)
 
 
@@ -103,8 +103,8 @@ def _looked(declared: Grid, store: Store, backend: str | None) -> Callable[[], S
     return look
 
 
-def _show(status: StatusDocument, out: Console) -> None:
-    for line in status_lines(status):
+def _show(status: StatusDocument, heading: str, out: Console) -> None:
+    for line in status_lines(status, heading):
         print_line(out, line)
     damaged = [each.reason for each in status.damaged]
     print_first(out, damaged, "damaged records: see `psa verify`")
@@ -112,20 +112,25 @@ def _show(status: StatusDocument, out: Console) -> None:
 
 
 def _watched(
-    status: StatusDocument, look: Callable[[], StatusDocument], seconds: float, out: Console, as_json: bool
+    status: StatusDocument,
+    look: Callable[[], StatusDocument],
+    seconds: float,
+    heading: str | None,
+    out: Console,
 ) -> StatusDocument:
     """Show the status every `seconds` until the grid is complete. Return the last one.
 
-    On a terminal each replaces the one before; elsewhere it follows it, and with --json it is one document.
+    On a terminal each replaces the one before; elsewhere it follows it. heading: the name shown; None with
+    --json, where each is one document.
     """
     while True:
-        if as_json:
+        if heading is None:
             write_document(status, lines=True)
         else:
             if out.is_terminal:
                 out.clear()
             print_line(out, time.strftime("%Y-%m-%d %H:%M:%S"))
-            _show(status, out)
+            _show(status, heading, out)
         if status.state == "complete":
             return status
         time.sleep(seconds)

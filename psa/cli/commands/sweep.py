@@ -46,7 +46,8 @@ def sweep(
 
     Run the same command again to resume after any interruption. Finished trials are not trained again,
     failed ones are retried, and a larger meta_loops continues all trials. Exit code 0: complete, even if
-    trials diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+    trials diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM. A stage that needs
+    trials that --only leaves out is not trained, which is not a failure.
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """

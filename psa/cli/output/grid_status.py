@@ -67,6 +67,7 @@ def _stage_counts(stage: StageStatus, survey: StoreProgress, failed: Mapping[str
         name=stage.stage.name,
         meta_loops=stage.meta_loops,
         waiting=waiting,
+        left_out=stage.left_out,
         stored_loops=survey.loops,
         variants=[each for each in variants if each.value],
         modes=count.by(points, lambda point: point.trial.intervention.mode),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # pandas is imported in functions, not while options are read
 class ReportSource:
     """The options of a report, the stages of its grid, and the trials that were read for it, by id.
 
-    files: the paths of other options that the pages depend on, None for the default; selections: the value of
-    --only that selects a trial of the grid, by its id.
+    paths: the files and folders of other options, but for defaults; selections: the value of --only that
+    selects a trial of the grid, by its id.
     """
 
     study: str
@@ -28,7 +28,7 @@ class ReportSource:
     overrides: Sequence[str]
     only: str
     plugins: Sequence[Path]
-    files: Mapping[str, Path | None]
+    paths: Mapping[str, Path | None]
     selections: Mapping[str, str]
     stages: tuple[StageStatus, ...]
     trials: dict[str, StoredTrial] = field(default_factory=dict, repr=False)
@@ -41,18 +41,21 @@ class ReportSource:
 
     @property
     def command(self) -> str:
-        """The command that writes the pages. Folders are left out: the pages do not depend on them."""
+        """The command that writes the pages, without --output-dir: they are the same in any folder."""
         grid = [] if self.grid is None else ["--grid", str(self.grid)]
         only = ["--only", self.only] if self.only else []
-        files = [word for name, path in self.files.items() if path for word in (name, str(path))]
-        return shlex.join(["psa", "report", self.study, *grid, *self._settings, *only, *files])
+        paths = [word for name, path in self.paths.items() for word in (name, str(path))]
+        return shlex.join(["psa", "report", self.study, *grid, *self._settings, *only, *paths])
 
     def repeat(self, trial: str) -> str:
         """Return the command that trains a trial again, "" for one that the grid does not declare."""
         only = self.selections.get(trial)
         sweep = shlex.join(["psa", "sweep", str(self.grid), *self._settings])
         folders = "--results-dir again/results --model-dir again/models"
-        return "" if only is None else f"{sweep} --only '{only}' {folders}"
+        if only is None:
+            return ""
+        quoted = shlex.quote(only) if "'" in only else f"'{only}'"
+        return f"{sweep} --only {quoted} {folders}"
 
     @property
     def _settings(self) -> list[str]:

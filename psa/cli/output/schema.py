@@ -42,6 +42,12 @@ class PlannedStage(Document):
             "their largest number is known."
         ),
     ]
+    left_out: Annotated[
+        CountField,
+        Field(
+            description="Unfinished trials that --only leaves out and that a stage needs while it is waiting."
+        ),
+    ]
     trials: Annotated[CountField, Field(description="Trials of the stage.")]
     done: Annotated[CountField, Field(description="Trials that are done.")]
     pending: Annotated[CountField, Field(description="Trials that are still to be trained.")]
@@ -98,6 +104,12 @@ class StageCounts(TrialCounts):
         Field(
             description="True if the stage before it is incomplete: its trials are not chosen, and `trials` "
             "is their largest number."
+        ),
+    ]
+    left_out: Annotated[
+        CountField,
+        Field(
+            description="Unfinished trials that --only leaves out and that a stage needs while it is waiting."
         ),
     ]
     stored_loops: Annotated[

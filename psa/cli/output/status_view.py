@@ -28,11 +28,13 @@ _PACKS_SHOWN: Final = 8
 _SILENT_SECONDS: Final = 30.0  # without a report, which is due every 2 s; then it is worth a remark
 
 
-def status_lines(status: StatusDocument) -> Iterator[str]:
-    """Yield the lines, but for damaged and failed trials: there may be many of them."""
+def status_lines(status: StatusDocument, heading: str = "") -> Iterator[str]:
+    """Yield the lines, but for damaged and failed trials: there may be many of them. heading: the name shown,
+    by default that of the document.
+    """
     before = ""
     for stage in status.stages:
-        yield from _stage_lines(status.name, stage, before)
+        yield from _stage_lines(heading or status.name, stage, before)
         before = f"stage {stage.name}"
     disk = status.disk
     if disk.checkpoint_bytes or disk.record_bytes:
@@ -45,6 +47,15 @@ def status_lines(status: StatusDocument) -> Iterator[str]:
     yield from status.jobs
 
 
+def waiting_text(trials: int, before: str, left_out: int) -> str:
+    """Describe a stage that cannot start yet: its number of trials, the stage before it, and the unfinished
+    trials that it needs and --only leaves out.
+    """
+    text = f"up to {pluralize(trials, 'trial')}, chosen when {before} is complete"
+    others = f"; --only leaves out {pluralize(left_out, 'unfinished trial')} that it depends on"
+    return text + others * bool(left_out)
+
+
 def counts_text(counts: TrialCounts) -> str:
     """Return `6 of 8 trials done (1 diverged), 2 failed`."""
     lost = f" ({counts.diverged:,} diverged)" if counts.diverged else ""
@@ -55,8 +66,7 @@ def counts_text(counts: TrialCounts) -> str:
 def _stage_lines(name: str, stage: StageCounts, before: str) -> Iterator[str]:
     title = f"{name}: stage {stage.name}: " if stage.name else f"{name}: "
     if stage.waiting:
-        trials = pluralize(stage.trials, "trial")
-        yield f"{title}up to {trials}, chosen when {before or 'the stage before'} is complete"
+        yield title + waiting_text(stage.trials, before or "the stage before", stage.left_out)
         return
     yield f"{title}{counts_text(stage)}{_shorter(stage)}"
     if stage.done == stage.trials:

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from psa.cli.console import print_first, print_line
+from psa.cli.output.status_view import waiting_text
 from psa.cli.output.sweep_display import Pace, PackProgress, SweepFigures, sweep_display
 from psa.core.formatting import format_duration, join_names, pluralize
 from psa.execution.eta import EtaEstimator
@@ -193,8 +194,8 @@ class Refreshed:
 
 def waiting(stage: StageStatus) -> str:
     """Describe a stage that cannot start yet: its number of trials and the stage before it."""
-    before = stage.grid.stages[stage.number - 1].name
-    return f"{stage.title}up to {pluralize(stage.seats, 'trial')}, chosen when stage {before} is complete"
+    before = f"stage {stage.grid.stages[stage.number - 1].name}"
+    return stage.title + waiting_text(stage.seats, before, stage.left_out)
 
 
 def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:

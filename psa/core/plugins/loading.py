@@ -16,6 +16,7 @@ from typing import Final
 
 from psa.core.errors import CorruptFileError, UserError, named_error
 from psa.core.formatting import quote
+from psa.core.parsing import as_path
 from psa.core.plugins.identity import PluginError, PluginId, call_register, registering
 from psa.core.plugins.installed import MET
 from psa.core.plugins.registry import REGISTRIES
@@ -62,7 +63,7 @@ def load_plugin(path: str | os.PathLike[str]) -> ModuleType:
         True
 
     """
-    place = Path(path)
+    place = as_path(path, "path")
     content = _read(place)
     plugin = PluginId.of_file(place.name, content)
     before = _at.get(place.resolve())

@@ -122,13 +122,13 @@ class Registry(Generic[Registered]):
         hint = f". Did you mean {near!r}?" if near else ""
         raise ValueError(f"{what} must be {listed}, got {quote(name)}{hint}")
 
-    def check_choice(self, name: str, where: str) -> None:
+    def check_choice(self, name: object, where: str) -> None:
         """Raise UserError unless a name is known, as psa.core.parsing.check_choice does."""
         if not self.accepts(name):
-            near = nearest(name, self.names)
+            near = nearest(name, self.names) if isinstance(name, str) else None
             shown = [each + self._source(each) for each in sorted(self.names)]
             hint = f"Did you mean {near}?" if near else f"Known: {', '.join(shown)}"
-            raise UserError(f"{where}: unknown {self.kind} {name!r}", hint)
+            raise UserError(f"{where}: unknown {self.kind} {quote(name)}", hint)
 
     def _source(self, name: str) -> str:
         entry = self._entries.get(name)

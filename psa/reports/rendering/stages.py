@@ -33,7 +33,7 @@ def stage_policy_json(stages: Sequence[StageStatus]) -> bytes:
     """
     first, *later = stages
     body = {
-        "grid": first.grid.name,
+        "grid": first.grid.label,
         "criterion": _criterion(stages),
         "stages": [_facts(first), *(_facts(each) | _decision(each) for each in later)],
     }

@@ -218,7 +218,10 @@ def selections(grid: Grid) -> dict[str, str]:
     keys = [*(["variant"] if any(point.variant for point in declared) else []), *keys, "seed"]
     found = {}
     for point in grid.points:
-        texts = {key: _clause_text(point.value(key)) for key in keys if point.value(key) is not None}
+        values = {key: value for key in keys if (value := point.value(key)) is not None}
+        texts = {
+            key: (_name_text if key == "variant" else _clause_text)(value) for key, value in values.items()
+        }
         if all(text is not None for text in texts.values()):
             found[point.trial.id] = " ".join(f"{key}={text}" for key, text in texts.items())
     return found
@@ -230,6 +233,13 @@ def _varies(points: Sequence[GridPoint], key: str) -> bool:
     return any(
         seen.setdefault(point.variant, str(point.value(key))) != str(point.value(key)) for point in points
     )
+
+
+def _name_text(name: str) -> str | None:
+    """Return the name of a variant as text for --only, in quotes where it needs them."""
+    if not set(name) & set(" ,'\"([\n\t"):
+        return name
+    return next((f"{quote}{name}{quote}" for quote in "\"'" if quote not in name), None)
 
 
 def _clause_text(value: Any) -> str | None:
