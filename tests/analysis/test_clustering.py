@@ -120,6 +120,18 @@ def test_an_empty_cluster_gets_the_farthest_point() -> None:
     assert run.inertia == pytest.approx(0.02 / 3)
 
 
+def test_a_lone_sample_is_at_its_centre() -> None:
+    """Long gradients: the square of their distance is the rounding error of a difference of large numbers."""
+    draws = torch.Generator().manual_seed(0)
+    delta = torch.tensor([[1.0], [1.0], [-30.7], [61.3]]) * torch.randn(1, 64, generator=draws)
+    same = Factored(delta, torch.randn(1, 784, generator=draws).expand(4, -1))
+    found = cluster(same, KMeansConfig(3, normalise=False, start_fraction=0.0), 0)
+    digits = np.zeros(4, dtype=np.int64)
+    lone = [each for each in groups(found, digits, digits) if each.size == 1]
+    assert len(lone) == 2
+    assert [each.mean for each in lone] == [0, 0]
+
+
 def test_equal_gradients_are_one_cluster_and_the_others_are_empty() -> None:
     """Confident samples have gradients of zero: that is no error, and the sizes say so."""
     same = Factored(torch.zeros(20, 3), torch.ones(20, 4))

@@ -306,7 +306,7 @@ def test_any_field_is_an_axis() -> None:
         ({"axes": {"activation": []}}, "axes.activation must have at least one value, got none"),
         ({"axes": {"lr": ["fast"]}}, "lr must be a valid number, got 'fast'"),
         ({"name": "My Experiment"}, "name must be up to 40 of a-z, 0-9, - and _, got 'My Experiment'"),
-        ({"epochs": 0}, "meta_loops must be from 1 to 10,000,000, got 0"),
+        ({"epochs": 0}, "meta_loops must be a whole number from 1 to 10,000,000, got 0"),
         ({"seeds": 0}, "seeds must have at least one value, got none"),
         ({"seeds": 2.5}, "seeds must be a number (3), a list ([0, 7]) or a range ('0..9'), got 2.5"),
         ({"base": [1]}, "base must be a mapping, got [1]"),

@@ -23,7 +23,7 @@ from psa.reports.ablation.curves import (
     latest_jumps,
     panel_of,
 )
-from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
+from psa.reports.ablation.figures.breakthroughs import breakthrough_figure, label_height
 from psa.reports.ablation.figures.curves import convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
 from psa.reports.ablation.numbers import regimes
@@ -308,6 +308,19 @@ def test_the_text_at_a_jump_covers_no_curve() -> None:
     for curve in (jump.lkg, *jump.others):
         heights = np.interp(x, np.arange(1, len(curve) + 1), curve)
         assert not ((heights > box.y0) & (heights < box.y1)).any()
+
+
+def test_the_text_at_a_jump_covers_the_fewest_curves_where_none_is_free() -> None:
+    """It stood at the middle of the jump, on all that went through it."""
+    levels = [*range(1000, 6000, 300), *range(3000, 4000, 30)]  # dense around the middle, free nowhere
+    best = [1000] * 5 + [6000] * 7
+    curves = [best, *([level] * 12 for level in levels)]
+    made = build_frame([row("3*3", "none", seed, curve) for seed, curve in enumerate(curves)])
+    jump = jumps_of(made, cells_of(made), ["3*3"])[0]
+    ax = Figure(figsize=(3, 2)).subplots()
+    ax.set_ylim(8, 62)
+    height = label_height(ax, jump, right=False)
+    assert height < 29 or height > 41
 
 
 def test_a_title_calls_no_early_rise_late() -> None:

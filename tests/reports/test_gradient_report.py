@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,20 @@ def test_the_verdict_on_the_factors_at_its_edges(whole: float, delta: float, see
     """Chance is 0.2, and 0.05 above it is none; a factor does as well within 0.01. The first counts."""
     assert said in gradient_text.factor_verdict(whole, delta, seen, 0.2)
     assert sum(said in text for text, _ in gradient_text.FACTOR_VERDICTS) == 1
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(range(96, 100), True), (range(94, 98), False)])
+def test_short_gradients_are_of_sure_samples_only_where_the_mistakes_are_outside(
+    wrong: range, said: bool
+) -> None:
+    """A good network answers nearly all samples of any large cluster right."""
+    labels = torch.tensor([0] * 95 + [1] * 5)
+    predictions = np.zeros(100, dtype=np.int64)
+    predictions[wrong] = 1
+    each = SimpleNamespace(
+        found={"hidden_raw": SimpleNamespace(clusters=SimpleNamespace(labels=labels))},
+        digits=np.zeros(100, dtype=np.int64),
+        predictions=predictions,
+    )
+    text = gradient_text.why_short([each], "hidden_raw")  # type: ignore[list-item]
+    assert ("Samples of which it is sure have short gradients" in text) == said

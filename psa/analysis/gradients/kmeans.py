@@ -118,9 +118,14 @@ def cluster(
     space = space_of(some)
     runs = all_runs(space, options, seed, progress)
     run = min(runs, key=_inertia)
-    centres = DenseSpace(some).centres(_by_size(run.labels, options.n_clusters), options.n_clusters)
+    members = _by_size(run.labels, options.n_clusters)
+    centres = DenseSpace(some).centres(members, options.n_clusters)
     squared, labels = points.squared_distances_to(centres).min(dim=1)
-    inertia = float(squared[fitted.to(squared.device)].sum(dtype=torch.float64))
+    rows = fitted.to(squared.device)
+    # a sample that is its centre alone is at 0, of which rounding leaves a difference of large numbers
+    alone = (torch.bincount(members)[members] == 1).to(squared.device) & (labels[rows] == members.to(labels))
+    squared[rows[alone]] = 0
+    inertia = float(squared[rows].sum(dtype=torch.float64))
     return Clusters(labels, squared.sqrt(), centres, fitted, inertia, run.steps, run.settled, runs)
 
 

@@ -153,7 +153,8 @@ def _curves(
         ]
         seeds = max(len(arms) for _, arms in groups) <= _SEEDS_UP_TO
         foot = foot_of(len(handles), 2)
-        figure, axes = _panels(f"{what[:1].upper()}{what[1:]} after each epoch", len(groups), foot)
+        when = "" if "loss" in what else " after each epoch"  # the training loss is of the epoch itself
+        figure, axes = _panels(f"{what[:1].upper()}{what[1:]}{when}", len(groups), foot)
         for at, (ax, (name, arms)) in enumerate(zip(axes, groups, strict=True)):
             for arm in arms:
                 for column in columns:
@@ -162,7 +163,7 @@ def _curves(
                         ax, found, looks[rest[id(arm)]], lines[column],
                         f"{column} {arm.label(arm.settings)}", seeds=seeds,
                     )  # fmt: skip
-            _dressed(ax, name, what if at % _COLUMNS == 0 else "")
+            _dressed(ax, name, (f"{what} (nats)" if what == "loss" else what) if at % _COLUMNS == 0 else "")
         share_range(axes, log=what == "loss")
         legend(figure, handles, foot - 0.02)
         footnote(figure, [_THIN if seeds else _MEANS, _SHARED, _RUNNING if "loss" in what else ""])

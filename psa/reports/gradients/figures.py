@@ -87,8 +87,8 @@ def tsne_figure(
         right = float((digits == predictions).mean())
         found = (
             f"t-SNE after PCA of the gradients of {len(coordinates):,} samples: distances between groups and "
-            f"the axes have no meaning. The predictions are right for {right:.1%} of them. Clusters are "
-            "numbered by size; their numbers and colours are not those of digits. Predictions "
+            f"the axes have no meaning. The predictions are right for {100 * right:.1f} % of them. Clusters "
+            "are numbered by size; their numbers and colours are not those of digits. Predictions "
             "have the colours of digits."
         )
         footnote(figure, [*notes, found])

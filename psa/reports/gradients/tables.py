@@ -165,7 +165,7 @@ def norms_table(measured: Sequence[GradientMeasurements]) -> Table:
     columns = (
         Column("Seed", "count"), Column("Layer"), Column("Gradients"), Column("Samples", "count"),
         Column("Mean", "number", 4), Column("SD", "number", 4),
-        Column("Least", "number", 4), Column("Greatest", "number", 4),
+        Column("Least", "p", 4), Column("Greatest", "number", 4),
     )  # fmt: skip
     return Table("Lengths of gradients", "tab:gradients_norms", columns, rows, clustered_note(measured))
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.core.formatting import pluralize
+from psa.core.formatting import format_range, pluralize
 from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
 from psa.reports.rendering.html import Picture, Section, pick
 from psa.reports.rendering.tables import Table
@@ -88,14 +88,14 @@ def raw_gradient_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
         pairs = [each.shorter(key) for each in apart]
         yield (
             f"A sample of that cluster has a shorter gradient than one of any other in "
-            f"{span(pairs, percent=True)} of pairs; outside of it purity is "
+            f"{span(pairs, percent=True)} of pairs; purity among the {_outside(apart, key)} outside of it is "
             f"{span([each.without_largest(key) for each in apart])}."
         )
         if min(pairs) > CLEARLY:
-            yield _why_short(here, key)
+            yield why_short(here, key)
 
 
-def _why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
+def why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
     """Explain why short gradients form a cluster; that they are of samples that the network answers right is
     said only where it is so.
     """
@@ -106,12 +106,28 @@ def _why_short(measured: Sequence[GradientMeasurements], key: str) -> str:
         f" The network answers {span(inside, percent=True)} of the samples in that cluster right, and "
         f"{span(outside, percent=True)} of the others."
     )
-    if min(inside) > CLEARLY and max(outside) < min(inside):
+    missed = [_missed_outside(each, key) for each in measured]
+    if min(missed) > CLEARLY and max(outside) < min(inside):
         text += (
             " Samples of which it is sure have short gradients, near the origin, whatever the image shows: "
             "the cluster says how well a sample is known, not of what kind it is."
         )
     return text
+
+
+def _outside(measured: Sequence[GradientMeasurements], key: str) -> str:
+    """Return how many samples of each trial lie outside of the largest cluster, as text."""
+    counts = [len(each.sample) - max(each.found[key].clusters.sizes) for each in measured]
+    return f"{format_range(counts)} {'sample' if max(counts) == 1 else 'samples'}"
+
+
+def _missed_outside(each: GradientMeasurements, key: str) -> float:
+    """Return the share of the samples answered wrong that lie outside of the largest cluster; 1 if there are
+    none.
+    """
+    outside = each.found[key].clusters.labels.numpy() != 0
+    wrong = each.digits != each.predictions
+    return float(outside[wrong].mean()) if wrong.any() else 1.0
 
 
 def _right(each: GradientMeasurements, part: NDArray[np.bool_]) -> float:
@@ -148,8 +164,8 @@ FACTOR_VERDICTS: Final[tuple[tuple[str, Callable[[float, float, float, float], b
         lambda whole, delta, seen, chance: whole <= chance + _ABOVE,
     ),
     (
-        "So delta alone does at least as well as the whole gradient: the label comes in through the "
-        "output's delta, carried back by the last weights, and what the images have in common is not "
+        "So delta alone does as well as the whole gradient, to 0.01 of purity: the label comes in through "
+        "the output's delta, carried back by the last weights, and what the images have in common is not "
         "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
         "with the digits is not evidence of structure that the network has found in the images.",
         lambda whole, delta, seen, chance: delta >= whole - _SAME and delta > seen,

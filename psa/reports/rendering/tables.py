@@ -19,8 +19,8 @@ from psa.reports.rendering.latex import escape_formula, escape_markdown
 
 MISSING: Final = "n/a"
 _FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, the number of trials of an incomplete cell
-# A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value down to the
-# last of them (<0.001); the two last are values of the classes of those names.
+# A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value, or another
+# number above 0, down to the last of them (<0.001); the two last are values of the classes of those names.
 ColumnKind = Literal["text", "count", "number", "percent", "p", "mean_sd", "interval"]
 
 

@@ -64,10 +64,10 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
 
 
 def label_height(ax: Axes, jump: Jump, *, right: bool) -> float:
-    """Return the height in percent, near the jump, at which a text beside it covers no curve.
+    """Return the height in percent at which a text beside the jump covers no curve, or the fewest curves; of
+    several such heights the nearest to the jump.
 
-    right: the text ends at the jump, else it begins there. Without a free place, return the middle of the
-    jump.
+    right: the text ends at the jump, else it begins there.
     """
     loops, (low, high) = len(jump.lkg), ax.get_ylim()
     box = np.array(ax.get_window_extent().size) * 72 / ax.figure.dpi
@@ -83,8 +83,12 @@ def label_height(ax: Axes, jump: Jump, *, right: bool) -> float:
     middle = float(jump.lkg[jump.loop - 2 : jump.loop].mean())
     room = (high - low) * _EDGE
     heights = np.linspace(low + room, high - half, 200)
-    free = [each for each in heights if np.all((most < each - half) | (least > each + half))]
-    return min(free, key=lambda each: abs(each - middle), default=middle)
+
+    def cost(height: float) -> tuple[int, float]:
+        covers = (most >= height - half) & (least <= height + half)
+        return int(covers.sum()), abs(height - middle)
+
+    return min((float(each) for each in heights), key=cost)
 
 
 def _name(jumps: Sequence[Jump]) -> str:
