@@ -45,7 +45,7 @@ def register_mode(name: str, choose: ChooseUnit) -> None:
             makes the same choices.
 
     Raises:
-        PluginError: The name is invalid, built into psa, or registered already, or `choose` is no function.
+        PluginError: The name is invalid, built into psa, or registered already, or `choose` cannot be called.
 
     Example:
         >>> from psa.specs.shapes import Unit
