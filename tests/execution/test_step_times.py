@@ -29,7 +29,7 @@ def test_short_steps_are_repeated_until_they_took_long_enough(
 
     each = measured()
 
-    def seconds_per_step(epoch: Callable[..., object], steps: int) -> float:
+    def seconds_per_step(epoch: Callable[..., object], steps: int, _: object) -> float:
         assert steps == STEPS
         times.append(next(each))
         return times[-1]
@@ -53,7 +53,7 @@ def _per_trial(
     visits: dict[int, int] = {}
     repeats: dict[int, int] = {}
 
-    def seconds_per_step(epoch: Callable[..., object], _: int) -> float:
+    def seconds_per_step(epoch: Callable[..., object], *_: object) -> float:
         size = len(epoch.__self__.rows)  # type: ignore[attr-defined]
         visit = visits.get(size, 0)
         seconds = microseconds(size, visit) * size / 1e6
@@ -76,6 +76,16 @@ def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.Mo
     )
     assert found == quiet
     assert visits == {1: 1, 2: 1, 6: 1 + ROUNDS, 12: 1 + ROUNDS}
+
+
+def test_larger_packs_are_tried_however_slow_smaller_ones_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of other work while two sizes were timed ended the search at packs of one trial."""
+    quiet = {1: 500, 2: 400, 6: 250, 12: 100}
+    found, visits = _per_trial(
+        monkeypatch, lambda size, visit: quiet[size] * (3 if size in (2, 6) and visit == 0 else 1)
+    )
+    assert min(found, key=lambda size: found[size]) == 12
+    assert set(visits) == set(quiet)
 
 
 def test_sizes_far_from_the_fastest_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,6 +344,18 @@ def test_a_figure_of_some_architectures_says_why_these() -> None:
     assert why in notes_in(next(convergence(rows, chosen, why=why))[1])
 
 
+def test_curves_are_not_chosen_by_the_spread_of_two_trials() -> None:
+    """It is no spread in the figure of instability either."""
+    rows = [row("1*8", "none", seed, [9000, 9000 + seed]) for seed in range(3)]
+    rows += [row("3*3", "none", seed, [1000, 1100 + 5000 * seed]) for seed in range(2)]
+    chosen, why = curve_choice(cells_of(build_frame(rows)))
+    assert chosen == ["1*8"]
+    assert "of any mode with 3 trials or more" in why
+    two = build_frame([row(arch, "none", seed, [9000]) for arch in ("1*8", "3*3") for seed in range(2)])
+    chosen, why = curve_choice(cells_of(two))
+    assert (chosen, "deviation" in why) == (["1*8"], False)
+
+
 def test_of_equal_best_trials_the_first_is_shown() -> None:
     """That of the earliest loop, then of the least seed, then of the first mode, as the note says."""
     curves = {"hidden": [1500, 4000], "none": [1500, 4000], "decay": [4000, 4000]}

@@ -21,7 +21,10 @@ from psa.specs.trial import Trial
 STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
-NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
+LONG_SECONDS = 0.3  # of all repeats: of such steps, another size or round would take longer than it may save
+NO_BETTER = (
+    2  # larger packs in a row that were no faster per trial, which end the search where steps are long
+)
 ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
 _CLOSE = 1.5  # times the least time per trial
 
@@ -37,8 +40,9 @@ def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[in
     for size in candidate_sizes(trials[0], len(trials)):
         packs[size] = _TimedPack(net, trials[:size], split, device)
         found[size] = packs[size].least()
-        if packs[size].is_slow:
-            del packs[size]
+        if not packs[size].is_slow:
+            continue
+        del packs[size]
         each = [seconds / size for size, seconds in found.items()]
         if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):
             break
@@ -69,19 +73,22 @@ class _TimedPack:
         self.batches = Batches(self.rows, split, trials[0].method.batch_size)
         self.visited = DevicePack(net, states, device).visited
         self.net, self.device = net, device
-        self.repeats = 0
+        self.seconds = 0.0
+        # On a CPU the time of this thread, which other work on the machine does not lengthen
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        self.clock = time.thread_time if alone else time.perf_counter
 
     @property
     def is_slow(self) -> bool:
-        """True if REPEATS repeats already took LEAST_SECONDS; such times scatter little."""
-        return self.repeats <= REPEATS
+        """True if its repeats took LONG_SECONDS."""
+        return self.seconds >= LONG_SECONDS
 
     def least(self) -> float:
         """Return the least seconds of a step in repeats that take long enough together."""
         times: list[float] = []
         while len(times) < REPEATS or sum(times) * len(self.batches) < LEAST_SECONDS:
-            times.append(seconds_per_step(self._epoch, len(self.batches)))
-        self.repeats = len(times)
+            times.append(seconds_per_step(self._epoch, len(self.batches), self.clock))
+        self.seconds = sum(times) * len(self.batches)
         return min(times[1:])
 
     def _epoch(self, stop: Callable[[], bool]) -> None:
@@ -91,17 +98,19 @@ class _TimedPack:
             torch.cuda.synchronize(self.device)
 
 
-def seconds_per_step(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
+def seconds_per_step(
+    epoch: Callable[[Callable[[], bool]], object], steps: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return the seconds of a step in an epoch of so many, from the first step on: what is set up once serves
     hundreds of them in a real epoch.
 
-    epoch: trains one, and calls its argument before every step.
+    epoch: trains one, and calls its argument before every step. clock: returns the seconds so far.
     """
     starts: list[float] = []
 
     def starting() -> bool:
-        starts.append(time.perf_counter())
+        starts.append(clock())
         return False
 
     epoch(starting)
-    return (time.perf_counter() - starts[0]) / steps
+    return (clock() - starts[0]) / steps

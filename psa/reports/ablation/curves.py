@@ -199,8 +199,13 @@ def curve_choice(cells: Cells) -> tuple[list[str], str]:
     if not numbers:
         return list(cells.archs[:1]), ""
     best = max(numbers, key=lambda arch: max(cell.mean for cell in numbers[arch]))
-    widest = max(numbers, key=lambda arch: max(cell.sd for cell in numbers[arch]))
-    spread = "the largest standard deviation of any mode"
+    spreads = {
+        arch: max(cell.sd for cell in found.values()) for arch in numbers if (found := cells.judged(arch))
+    }
+    if not spreads:
+        return [best], "Shown: the architecture with the highest mean bounty of any mode."
+    widest = max(spreads, key=lambda arch: spreads[arch])
+    spread = f"the largest standard deviation of any mode with {LEAST_N} trials or more"
     if best == widest:
         return [best], f"Shown: the architecture with the highest mean bounty of any mode, and with {spread}."
     return [

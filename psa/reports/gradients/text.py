@@ -66,7 +66,7 @@ def output_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
     yield (
         f"Compared with predictions the purity is {span(against)}, and the predictions are right for "
         f"{span(right, percent=True)} of the samples"
-        + (": where clusters are the digits, the one can only be the other." if same else ".")
+        + (": where clusters are the digits, the two are nearly the same number." if same else ".")
     )
 
 

@@ -59,6 +59,8 @@ def _note(columns: Sequence[Column], arms: Iterable[Cell], *parts: str) -> str:
 def consolidated(runs: pd.DataFrame) -> Table:
     """Return every arm of every stage, means and standard deviations over seeds, without empty columns."""
     shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
+    if not runs["growths"].fillna(0).any():  # no network of these grew
+        shown = [each for each in shown if each[0] != "growths"]
     columns = (
         Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
         *(Column(name, "mean_sd", digits) for _, name, digits in shown),

@@ -217,8 +217,8 @@ def _trials_of_cells(table: Table, final: str) -> CellTrials:
 def _staging(runs: pd.DataFrame) -> Iterator[str]:
     if runs["stage"].nunique() > 1:
         yield (
-            "Arms that went on from the first stage were chosen by validation accuracy alone, but for "
-            "controls and rivals that the comparisons need."
+            "Arms that went on from the first stage were chosen by validation accuracy alone, except those "
+            "that the table of stages marks with always: the comparisons need them."
         )
 
 

@@ -143,7 +143,8 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
             ax.annotate(
                 f"ZeroR {zero_r:.2f} %", (1, zero_r), (-1, 2 * above),
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-                va="bottom" if above > 0 else "top", **how,
+                va="bottom" if above > 0 else "top", zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}, **how,
             )  # fmt: skip
         return min(low, zero_r), max(high, zero_r)
     text = f"ZeroR {zero_r:.2f} %{_beyond(zero_r, low)}"

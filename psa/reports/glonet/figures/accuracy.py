@@ -176,7 +176,9 @@ def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> F
         _one_range([ax for ax in axes[0] if ax.lines])
         axes[0][0].set_ylabel("milliseconds per epoch and trial")
         how = "The time of a pack divided by the epochs of all its trials. Marks: mean over packs; dots: "
-        how += "packs. Depths stand at equal distances."
+        how += (
+            "packs, whose time depends on their size, too (see the table). Depths stand at equal distances."
+        )
         how += " The panels share their axes." if count > 1 else ""
         return finish_panels(figure, results, map(model_line, results.models), [how, _left_out(results)])
 

@@ -81,7 +81,7 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
         look = MODEL_LOOKS[use.network.model]
         x = np.arange(1, len(use.shares) + 1)
         marker = look.marker if len(x) <= 25 else ""
-        ax.plot(x, 100 * use.shares_at_start, color="#404040", linewidth=0.8, linestyle=":", zorder=2)
+        ax.plot(x, 100 * use.shares_at_start, color=look.colour, linewidth=0.8, linestyle=":", zorder=2)
         ax.plot(
             x, 100 * use.shares, color=look.colour, linestyle=look.line, linewidth=1.2, marker=marker,
             markersize=3, markeredgecolor="white", markeredgewidth=0.3, zorder=3,
@@ -110,7 +110,7 @@ def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         figure, _ = _drawn(f"Use of each layer, width {features}", found, plot_usage, labels)
         handles = [
             *(model_line(model) for model in results.models),
-            thin_line("before training", ":", "#404040"),
+            thin_line("before training, in the model's colour", ":", "#404040"),
             thin_line("equal use"),
         ]
         how = (
@@ -150,8 +150,8 @@ def _mark(ax: Axes, results: GlonetResults, uses: Sequence[Use]) -> None:
         for seed in np.flatnonzero(~np.isnan(found)):
             k = int(found[seed])
             ax.plot(
-                k, use.exits[seed, k - 1], marker=look.marker, color=look.colour, markersize=4,
-                markeredgecolor="black", markeredgewidth=0.5, zorder=4, clip_on=False,
+                k, use.exits[seed, k - 1], marker=look.marker, markersize=4.5, markerfacecolor="none",
+                markeredgecolor=look.colour, markeredgewidth=1, zorder=4, clip_on=False,
                 gid=f"near {use.network.model}",
             )  # fmt: skip
 
@@ -170,9 +170,9 @@ def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
-            "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
-            f"marks: of each seed the smallest k from which on it is within {NEAR:g} point of the whole "
-            "network, if that learned. The panels share the axis of accuracy."
+            "their sum in a GloNet, the k-th alone in the others. Lines: mean over all seeds; bands: least "
+            "to greatest seed; marks: of each seed the smallest k from which on it is within "
+            f"{NEAR:g} point of the whole network, if that learned. The panels share the axis of accuracy."
         )
         return finish_panels(figure, results, handles, [how])
 
