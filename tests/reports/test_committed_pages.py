@@ -26,6 +26,11 @@ def tables(folder: Path) -> dict[str, bytes]:
     }
 
 
+def without_csv(found: dict[str, bytes]) -> dict[str, bytes]:
+    """The tables whose numbers are rounded."""
+    return {name: content for name, content in found.items() if not name.endswith(".csv")}
+
+
 def folder_of(name: str) -> Path:
     """The folder of a committed report's pages."""
     return ROOT / REPORTS / PAGES[name].folder
@@ -90,4 +95,6 @@ def test_a_committed_page_follows_from_its_bundle(name: str, tmp_path: Path, dat
     for page in pages:
         written, committed = tables(tmp_path / Path(page).stem), tables(folder_of(name) / Path(page).stem)
         assert written
+        if PAGES[name].trained:  # sums of all digits depend on the number of threads
+            written, committed = map(without_csv, (written, committed))
         assert written == committed

@@ -173,7 +173,7 @@ def test_what_is_missing_shows(frame: pd.DataFrame, context: ReportContext) -> N
         made = report.tables(rows, context)
         accuracy = {row[:3]: row for row in made["accuracy"].rows}
         assert accuracy["MLP", 4, 3][4] == SEEDS - len(gone)
-        assert "missing" in made["accuracy"].note
+        assert "Missing" in made["accuracy"].note
         assert len(dict(report.figures(rows, context))) >= 6
         page = report.page(rows, context, made, {})
         assert f"{text} expected trials have no result" in page.warnings[0]
