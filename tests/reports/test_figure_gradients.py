@@ -139,7 +139,7 @@ def test_the_panels_show_the_same_points_in_the_colours_of_their_classes() -> No
         assert len(np.unique(np.asarray(points.get_facecolor()), axis=0)) == len(np.unique(classes))
         numbers = {str(each) for each in np.unique(classes)} if ax.get_title() != "by prediction" else set()
         assert {text.get_text() for text in ax.texts} == numbers
-    assert f"right for {(DIGITS == GUESSES).mean():.1%}" in said(figure)
+    assert f"right for {100 * (DIGITS == GUESSES).mean():.1f} %" in said(figure)
     assert len(set(COLOURS)) == 10
     assert colour(13) == colour(3)
 
