@@ -5,7 +5,8 @@
 Without names, all of them. Tables and figures have the same bytes wherever they are written with the same
 versions of the libraries; the foot of a page also names the commit of psa that wrote it. The pages on
 gradients read files that no bundle holds, so that their trials are trained first, into models/ and results/.
-On the same kind of CPU these have the records of the bundle.
+On the same kind of CPU these have the records of the bundle; the last digits of their CSV files depend on the
+number of threads.
 """
 
 from __future__ import annotations

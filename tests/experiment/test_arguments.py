@@ -73,7 +73,7 @@ def refused(call: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("value", WRONG)
 def test_a_wrong_argument_is_one_clear_line(value: str, results: Results) -> None:
-    """Of every function of the front door, whatever its type."""
+    """Every function of the Python API refuses an argument of a wrong type with a UserError."""
     wrong, tried = WRONG[value], results.experiment
     assert isinstance(tried, Experiment)
     settings = dict.fromkeys(EXPERIMENT, experiment) | dict.fromkeys(RUN + OPTIONS, tried.run)

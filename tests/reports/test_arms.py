@@ -471,7 +471,7 @@ def test_a_difference_of_arms_opens_the_trials_of_both() -> None:
 
 
 def test_a_difference_of_modes_opens_the_trials_of_both() -> None:
-    """Of the mode of the row, and of mode none."""
+    """The cell of a difference opens the trials of both modes that it compares."""
     made = frame({("1*4", "none"): [10.0, 11.0, 10.0], ("1*4", "full"): [12.0, 12.0, 13.0]})
     context = ReportContext(Path("reports"))
     tables = report.tables(made, context)

@@ -345,7 +345,7 @@ def test_a_figure_of_some_architectures_says_why_these() -> None:
 
 
 def test_curves_are_not_chosen_by_the_spread_of_two_trials() -> None:
-    """It is no spread in the figure of instability either."""
+    """As in the figure of instability, a standard deviation counts from three trials on."""
     rows = [row("1*8", "none", seed, [9000, 9000 + seed]) for seed in range(3)]
     rows += [row("3*3", "none", seed, [1000, 1100 + 5000 * seed]) for seed in range(2)]
     chosen, why = curve_choice(cells_of(build_frame(rows)))

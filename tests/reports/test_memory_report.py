@@ -534,7 +534,7 @@ def test_arms_keep_their_names_from_stage_to_stage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantity", ["distance.test", "histogram.test"])
 def test_the_curve_over_distances_says_what_a_point_is(quantity: str) -> None:
-    """Where it is drawn: a part of the samples, not one of them."""
+    """If the curve is drawn, the caption says that a point is a part of the samples, not one of them."""
     told = runs(BASE).assign(**dict.fromkeys(("helped", "harmed", "strong_help", "strong_harm"), 0.0))
     arm = str(told.loc[told["method"] == "hybrid", "arm"].iloc[0])
     ids = told.loc[told["arm"] == arm, "id"]

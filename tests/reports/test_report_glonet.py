@@ -431,7 +431,7 @@ def test_two_trials_give_no_verdict_on_their_layers() -> None:
 
 
 def several(layers: int, model: str, *outputs: Sequence[float]) -> Use:
-    """What probes saw of several trials of a network."""
+    """Return the probe results of several trials of a network."""
     found = [use(layers, each, [98.0] * len(each), model) for each in outputs]
     names = ("start", "end", "active", "norms", "exits")
     parts = {name: [getattr(each, name) for each in found] for name in names}
@@ -598,7 +598,9 @@ def test_what_is_unknown_is_called_so() -> None:
 
 
 def test_a_difference_of_models_opens_the_trials_of_both(frame: pd.DataFrame, context: ReportContext) -> None:
-    """Of the network of the row, and of the MLP of its depth and width; other tables have one arm per row."""
+    """A difference opens the trials of its row and those of the MLP of the same depth and width. Cells of
+    other tables open one arm.
+    """
     made = report.tables(frame, context)
     cells = report.page(frame, context, made, {}).cells
     paired = cells[made["paired"].label]

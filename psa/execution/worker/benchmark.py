@@ -22,9 +22,7 @@ STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
 LONG_SECONDS = 0.3  # of all repeats: of such steps, another size or round would take longer than it may save
-NO_BETTER = (
-    2  # larger packs in a row that were no faster per trial, which end the search where steps are long
-)
+NO_BETTER = 2  # larger packs in a row that were no faster per trial; they end the search if steps are long
 ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
 _CLOSE = 1.5  # times the least time per trial
 
