@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -246,14 +247,18 @@ class ProbeRunner:
     def epoch_observers(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, EpochObserver]:
         """Return the observers of the next epoch, by probe name."""
         followers = [probe for probe in self.probes if isinstance(probe, TrainingProbe)] if self.keep else []
-        found = {probe.name: probe.follow(net, self.splits, batches, loops) for probe in followers}
+        found: dict[str, EpochObserver | None] = {}
+        for probe in followers:
+            with _code_of(probe.name):
+                found[probe.name] = probe.follow(net, self.splits, batches, loops)
         return {name: each for name, each in found.items() if each is not None}
 
     def on_epoch_end(self, states: Sequence[TrialState], seen: dict[str, EpochObserver]) -> None:
         """Store what was seen of an epoch; `states` have it in their books already."""
         for name, each in seen.items():
             for row, state in enumerate(states):
-                arrays = each.arrays(row)
+                with _code_of(name):
+                    arrays = each.arrays(row)
                 if arrays is not None and self.keep is not None:
                     file = f"{name}-{state.loops}"
                     state.files[file] = self.keep(state, file, arrays)
@@ -271,7 +276,9 @@ class ProbeRunner:
             for row, state in enumerate(pack.states):
                 if isinstance(probe, ArrayProbe) and self.keep is not None:
                     name = f"{probe.name}-{state.loops}"
-                    files[row][name] = self.keep(state, name, probe.arrays(probe_input, row))
+                    with _code_of(probe.name):
+                        arrays = probe.arrays(probe_input, row)
+                    files[row][name] = self.keep(state, name, arrays)
         return [
             ({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(pack.states))
         ]
@@ -281,9 +288,12 @@ def _observed(
     probe: Probe, observe: Callable[[ProbeInput], list[Observation]], probe_input: ProbeInput
 ) -> list[Observation]:
     """Return what a probe observes. Raises UserError if that of a plugin fails or returns something else."""
-    plugin = PROBE_PLUGINS.origin(probe.name)
-    with plugin_code(f"probe {probe.name!r}", plugin):
+    with _code_of(probe.name):
         seen = observe(probe_input)
-        if plugin is not None:
+        if PROBE_PLUGINS.origin(probe.name) is not None:
             check_observations(probe.name, seen, probe.places(probe_input.net), len(probe_input.loops))
     return seen
+
+
+def _code_of(name: str) -> AbstractContextManager[None]:
+    return plugin_code(f"probe {name!r}", PROBE_PLUGINS.origin(name))

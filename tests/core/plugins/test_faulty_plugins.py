@@ -131,6 +131,38 @@ def test_a_probe_must_return_numbers_that_its_places_name(seen: object, fault: s
         check_observations("norms", [{}], ["a"], 1)
 
 
+@pytest.mark.parametrize("fails", ["follow", "arrays", "each", "last"])
+def test_a_probe_that_fails_is_named(
+    fails: str, tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of its functions fails: the reason is one line with the plugin and the line."""
+    text = """
+    from psa.probes import register_probe
+    from psa.probes.base import NetworkProbe
+
+    class Norms(NetworkProbe):
+        name = "norms"
+
+        def _of(self, probe_input, row):
+            return {"norm": [1.0]}
+
+        def FAILS(self, *arguments):
+            raise RuntimeError("no norm")
+
+    def register():
+        register_probe(Norms)
+    """
+    plugin_file(tmp_path, text.replace("FAILS", fails))
+    grid = tmp_path / "small.toml"
+    head = GRID.partition("[axes]")[0].replace("ablation", "gradients").replace('family = "simplemlp"\n', "")
+    grid.write_text(f'{head}probes = ["norms"]\n')
+    trees = ["--results-dir", str(tmp_path / "results"), "--model-dir", str(tmp_path / "models")]
+    assert run(PSA, ["sweep", str(grid), *trees, "--data-dir", str(data_dir), "--workers", "1"]) == 1
+    shown = capfd.readouterr().out
+    assert "probe 'norms' of plugin mine.py" in shown
+    assert "RuntimeError: no norm, line 12 of mine.py" in shown
+
+
 def test_code_of_psa_keeps_its_own_error() -> None:
     """Only that of a plugin is named."""
     with pytest.raises(ValueError, match="could not convert"), plugin_code("mode 'full'", None):
