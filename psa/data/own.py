@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from psa.core.errors import UserError, named_error
+from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.parsing import check_choice
+from psa.core.plugins.identity import plugin_code
 from psa.core.plugins.registry import Registry
 from psa.core.stored_files import read_stored
 from psa.data.npz import split_numbers
@@ -77,13 +78,10 @@ def _content_of_source(name: str) -> DataContent:
 
 @functools.lru_cache(maxsize=64)
 def _loaded_from(name: str, load: LoadArrays) -> DataContent:
-    where = f"dataset {SOURCE}{name} of plugin {DATA_SOURCE_PLUGINS.origin(name)}"
-    try:
+    plugin = DATA_SOURCE_PLUGINS.origin(name)
+    where = f"dataset {SOURCE}{name} of plugin {plugin}"
+    with plugin_code(f"data source {name!r}", plugin):
         found = tuple(load())
-    except UserError:
-        raise
-    except Exception as error:  # whatever the code of a user raises
-        raise UserError(f"{where} cannot be loaded ({named_error(error)[:300]})") from error
     if len(found) not in (2, 3):
         raise UserError(f"{where} must return samples, labels and optionally splits, got {len(found)} values")
     try:

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import nearest
-from psa.core.plugins.identity import PluginError
+from psa.core.plugins.identity import PluginError, plugin_functions
 from psa.core.plugins.registry import Registry
 from psa.data import own
 from psa.specs.base import Probability, Seed, Spec, first_error
@@ -256,7 +256,7 @@ def register_study(
 
     Raises:
         PluginError: The name is invalid, that of a study of psa, or registered already; or `settings` is not
-            a subclass of `DataSettings`.
+            a subclass of `DataSettings`, or a function cannot be called.
 
     Example:
         >>> from psa.specs.model import NetworkSpec
@@ -275,10 +275,11 @@ def register_study(
             f"the settings of study {name!r} must be a subclass of psa.experiments.study.DataSettings, got "
             f"{quote(settings)}"
         )
-    study = types.ModuleType(name, settings.__doc__ or f"The study {name}.")
-    contract = {"Settings": settings, "from_settings": from_settings, "warnings": warnings}
-    vars(study).update(contract, ALIASES=aliases or {})
-    STUDY_PLUGINS.add(name, cast(Study, study))
+    study = cast(Study, types.ModuleType(name, settings.__doc__ or f"The study {name}."))
+    STUDY_PLUGINS.add(name, study)
+    functions = {"from_settings": from_settings, "warnings": warnings}
+    run = plugin_functions("study", name, functions, (ValidationError,))
+    vars(study).update(run, Settings=settings, ALIASES=aliases or {})
 
 
 def _are_settings(value: object) -> bool:

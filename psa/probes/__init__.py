@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from psa.core.formatting import quote
-from psa.core.plugins.identity import PluginError
+from psa.core.plugins.identity import PluginError, plugin_code
 from psa.specs.probes import PROBE_PLUGINS, PROBES, PluginProbe, parse_probe
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def probe_named(text: str) -> Probe:
     """Return a probe with its options. Raises UserError with the nearest name."""
     name, options = parse_probe(text)
     if name not in PROBES:
-        made: Probe = PROBE_PLUGINS.get(name).make(**options)
+        with plugin_code(f"probe {name!r}", PROBE_PLUGINS.origin(name)):
+            made: Probe = PROBE_PLUGINS.get(name).make(**options)
         return made
     module, _, kind = PROBES[name].partition(":")
     found: Probe = getattr(importlib.import_module(module), kind)(**options)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from psa.core.plugins.report_kinds import REPORT_PLUGINS
+from psa.core.plugins.identity import plugin_functions
+from psa.core.plugins.report_kinds import OPTIONAL_FUNCTIONS, REPORT_FUNCTIONS, REPORT_PLUGINS
 
 if TYPE_CHECKING:
     from psa.reports.contract import Report
@@ -19,7 +21,8 @@ def register_report(kind: str, report: Report) -> None:
             and psa.reports inside of its functions: workers load the plugin, too, and may not have them.
 
     Raises:
-        PluginError: The kind is invalid, has a report of psa, or is registered already.
+        PluginError: The kind is invalid, has a report of psa, or is registered already; or a
+            function of the protocol is missing.
 
     Example:
         >>> class Page:
@@ -32,4 +35,8 @@ def register_report(kind: str, report: Report) -> None:
         ...     register_report("widths", Page())
 
     """
-    REPORT_PLUGINS.add(kind, report)
+    made = SimpleNamespace()
+    REPORT_PLUGINS.add(kind, made)
+    needed = {part: getattr(report, part, None) for part in REPORT_FUNCTIONS}
+    optional = {part: getattr(report, part) for part in OPTIONAL_FUNCTIONS if hasattr(report, part)}
+    vars(made).update(plugin_functions("report", kind, needed | optional))

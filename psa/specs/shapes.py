@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
+from psa.core.plugins.identity import plugin_code
 from psa.specs.arch import Arch
 from psa.specs.model import FAMILY_PLUGINS, MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
 
@@ -202,7 +203,8 @@ def _plugin_builder(family: str, build: BuildShape) -> BuildShape:
     """Return the function of a plugin, with the layers that it returns checked."""
 
     def checked(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
-        shape = build(widths, classes, sample)
+        with plugin_code(f"family {family!r}", FAMILY_PLUGINS.origin(family)):
+            shape = build(widths, classes, sample)
         _check_layers(family, shape, classes, sample)
         return shape
 

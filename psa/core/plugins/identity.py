@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from psa.core.errors import Interrupted, UserError, named_error
+from psa.core.formatting import quote
 
 _SHA256: Final = "sha256:"
 _SHOWN: Final = 12  # hexadecimal digits of a digest in messages
@@ -101,17 +103,20 @@ def registering_plugin(function: str) -> PluginId:
 
 
 @contextmanager
-def plugin_code(what: str, plugin: PluginId | None) -> Iterator[None]:
+def plugin_code(
+    what: str, plugin: PluginId | None, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Run code of a plugin, None for code of psa.
 
-    Raises UserError in place of the plugin's own error, with its name and the line.
+    Raises UserError in place of the plugin's own error, with its name and the line. passing: further errors
+    that the code may raise, which are not replaced.
     """
     try:
         yield
     except (UserError, Interrupted):
         raise
     except Exception as error:
-        if plugin is None:
+        if plugin is None or isinstance(error, passing):
             raise
         frames = traceback.extract_tb(error.__traceback__)[1:]
         own = [frame for frame in frames if Path(frame.filename).stem == Path(plugin.name).stem]
@@ -120,6 +125,43 @@ def plugin_code(what: str, plugin: PluginId | None) -> Iterator[None]:
             f"{what} of plugin {plugin} must not fail, got {named_error(error)[:300]}{lines}",
             "Mend the plugin, or leave it out",
         ) from error
+
+
+def plugin_functions(
+    kind: str, name: str, functions: Mapping[str, object], passing: tuple[type[Exception], ...] = ()
+) -> dict[str, Callable[..., Any]]:
+    """Return the parts of what a plugin registers as functions that are run by plugin_code.
+
+    Raises PluginError for a part that is no function. kind, name: what is registered. passing: see
+    plugin_code.
+    """
+    plugin = registering_plugin(f"register_{kind}")
+    found = {}
+    for part, value in functions.items():
+        if not callable(value):
+            raise PluginError(
+                f"plugin {plugin.name}: {part} of the {kind} {name!r} must be a function, got {quote(value)}"
+            )
+        found[part] = _run_as_plugin(f"{part} of {kind} {name!r}", plugin, value, passing)
+    return found
+
+
+def _run_as_plugin(
+    what: str, plugin: PluginId, function: Callable[..., Any], passing: tuple[type[Exception], ...]
+) -> Callable[..., Any]:
+    """Return a function that is run by plugin_code, as is the iterator that it may return."""
+
+    def each(values: Iterator[Any]) -> Iterator[Any]:
+        with plugin_code(what, plugin, passing):
+            yield from values
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with plugin_code(what, plugin, passing):
+            found = function(*args, **kwargs)
+        return each(found) if isinstance(found, Iterator) else found
+
+    return called
 
 
 def call_register(found: object, where: str) -> None:

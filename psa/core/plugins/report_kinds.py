@@ -13,4 +13,7 @@ def _built_in() -> list[str]:
     return sorted(path.parent.name for path in Path(__file__).parents[2].glob("reports/*/report.py"))
 
 
+# What a report consists of, see psa.reports.contract.
+REPORT_FUNCTIONS: Final = ("parts", "tables", "figures", "listings", "page")
+OPTIONAL_FUNCTIONS: Final = ("runs",)
 REPORT_PLUGINS: Final = Registry[Any]("report", _built_in)  # see psa.reports.registration

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from plugin_files import forgotten, loaded, plugin_file
+from pydantic import ValidationError
 
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.plugins.identity import PluginError, plugin_code
 from psa.core.plugins.loading import load_plugin
+from psa.data.own import content_of
+from psa.experiments.study import study_named
 from psa.interventions.ablation import choose_unit
+from psa.probes import probe_named
+from psa.reports.contract import ReportContext, report_of
+from psa.specs.arch import Arch
+from psa.specs.model import NetworkSpec
 from psa.specs.probes import check_observations
-from psa.specs.shapes import Linear, Shape
+from psa.specs.shapes import Linear, Shape, shape_of
 from psa.storage.store import Store
 
 SHAPE = Shape((Linear("hidden.0", 784, 4, "hidden"), Linear("output", 4, 10, "output")), hidden=(0,))
@@ -108,6 +116,99 @@ def test_what_is_called_must_be_a_function(function: str, kind: str, tmp_path: P
     """
     with pytest.raises(PluginError, match=f"plugin mine.py: the {kind} 'mine' must be a function, got 3"):
         load_plugin(plugin_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ('register_study("mine", DataSettings, 3)', "from_settings of the study 'mine' .* got 3"),
+        (
+            'register_study("mine", DataSettings, dict, warnings=None)',
+            "warnings of the study 'mine' .* got None",
+        ),
+        ('register_report("mine", object())', "parts of the report 'mine' .* got None"),
+    ],
+)
+def test_each_part_of_a_contract_must_be_a_function(call: str, fault: str, tmp_path: Path) -> None:
+    """It is found out when the plugin is loaded, not when the part is needed."""
+    text = f"""
+    from psa import register_report, register_study
+    from psa.experiments.study import DataSettings
+
+    def register():
+        {call}
+    """
+    with pytest.raises(
+        PluginError, match=f"plugin mine.py: {fault.replace(' .* ', ' must be a function, ')}"
+    ):
+        load_plugin(plugin_file(tmp_path, text))
+
+
+_FAILING = """
+from psa import register_data_source, register_family, register_report, register_study
+from psa.experiments.study import DataSettings
+from psa.probes import register_probe
+
+def fails(*arguments, **options):
+    raise ValueError("not today")
+
+def fails_later(frame):
+    fails()
+    yield
+
+class Norms:
+    name = "norms"
+    def __init__(self):
+        fails()
+
+class Page:
+    parts, tables, figures, listings, page = fails_later, fails, fails, fails, fails
+
+def register():
+    register_data_source("mine", fails)
+    register_family("mine", fails)
+    register_report("mine", Page)
+    register_study("mine", DataSettings, fails, warnings=fails)
+    register_probe(Norms)
+"""
+
+
+@pytest.mark.parametrize(
+    ("run_it", "what"),
+    [
+        (lambda: content_of("source:mine"), "data source 'mine'"),
+        (lambda: shape_of(NetworkSpec(family="mine", arch=Arch.coerce("1*4"))), "family 'mine'"),
+        (lambda: list(report_of("mine").parts(pd.DataFrame())), "parts of report 'mine'"),
+        (
+            lambda: report_of("mine").listings(pd.DataFrame(), ReportContext(Path())),
+            "listings of report 'mine'",
+        ),
+        (lambda: study_named("mine", "x").from_settings(None, 0, "x"), "from_settings of study 'mine'"),
+        (lambda: study_named("mine", "x").warnings([]), "warnings of study 'mine'"),
+        (lambda: probe_named("norms"), "probe 'norms'"),
+    ],
+)
+def test_whatever_function_of_a_plugin_fails_is_named(
+    run_it: Callable[[], object], what: str, tmp_path: Path
+) -> None:
+    """With the plugin, its error, and the line."""
+    with loaded(plugin_file(tmp_path, _FAILING)), pytest.raises(UserError) as error:
+        run_it()
+    assert error.value.message.startswith(f"{what} of plugin mine.py (SHA-256 ")
+    assert error.value.message.endswith("must not fail, got ValueError: not today, line 7 of mine.py")
+
+
+def test_settings_that_contradict_each_other_are_no_failure_of_a_study(tmp_path: Path) -> None:
+    """Its `from_settings` may raise what the specs raise."""
+    text = """
+    from psa import register_study
+    from psa.experiments.study import DataSettings
+
+    def register():
+        register_study("mine", DataSettings, lambda settings, seed, name: DataSettings(train_size=-1))
+    """
+    with loaded(plugin_file(tmp_path, text)), pytest.raises(ValidationError):
+        study_named("mine", "x").from_settings(None, 0, "x")
 
 
 @pytest.mark.parametrize(
