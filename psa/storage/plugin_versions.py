@@ -81,8 +81,7 @@ def _stored_ids(trial: Trial, store: Store) -> Iterator[str]:
         if layout.is_record_name(path.name):
             yield f"{folder}/{path.stem}"
     for bundle in store.records.bundles():
-        if bundle.has_prefix(f"{folder}/{begin}"):
-            yield from (row.id for row in bundle if row.id.startswith(f"{folder}/{begin}"))
+        yield from bundle.with_prefix(f"{folder}/{begin}")
 
 
 def _read(name: str, store: Store) -> Trial | None:

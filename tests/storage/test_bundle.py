@@ -444,10 +444,11 @@ def test_traces_of_absent_trials_take_no_time_that_grows_with_a_bundle(home: Pat
     bundle = read_bundle(Path("results/all.parquet"))
     assert bundle is not None
     first = rows()[0].id
-    assert bundle.has_prefix(first)
-    assert bundle.has_prefix(first[:-3])
-    assert not bundle.has_prefix(f"{first}x")
-    assert not bundle.has_prefix("zzz")
+    ids = sorted(row.id for row in bundle)
+    assert bundle.with_prefix(first) == [first]
+    assert bundle.with_prefix(first[:-3]) == [name for name in ids if name.startswith(first[:-3])]
+    assert bundle.with_prefix("") == ids
+    assert bundle.with_prefix(f"{first}x") == bundle.with_prefix("zzz") == []
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def report(  # noqa: PLR0913  # each is an option
             "--results-dir": (results_dir, _RESULTS),
             "--data-dir": (data_dir, _DATA),
         }
-        given = {name: path for name, (path, default) in paths.items() if path != default}
+        given = {name: path for name, (path, default) in paths.items() if path not in (None, default)}
         selected = {} if declared is None else selections(declared)
         source = ReportSource(study, grid, overrides, only, plugin, given, selected, stages)
         show("reading the records")

@@ -28,7 +28,7 @@ class ReportSource:
     overrides: Sequence[str]
     only: str
     plugins: Sequence[Path]
-    paths: Mapping[str, Path | None]
+    paths: Mapping[str, Path]
     selections: Mapping[str, str]
     stages: tuple[StageStatus, ...]
     trials: dict[str, StoredTrial] = field(default_factory=dict, repr=False)

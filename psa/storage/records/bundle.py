@@ -76,10 +76,12 @@ class Bundle:
         """Return the row of a trial, by id."""
         return self._rows.get(trial)
 
-    def has_prefix(self, start: str) -> bool:
-        """Return whether the id of any record begins like this."""
-        at = bisect.bisect_left(self._ids, start)
-        return at < len(self._ids) and self._ids[at].startswith(start)
+    def with_prefix(self, start: str) -> list[str]:
+        """Return the ids that begin like this, sorted. The time depends on their number alone."""
+        first = last = bisect.bisect_left(self._ids, start)
+        while last < len(self._ids) and self._ids[last].startswith(start):
+            last += 1
+        return self._ids[first:last]
 
     def where(self, trial: str) -> str:
         """Return how messages name the record of a trial (by id) in this bundle."""

@@ -146,7 +146,7 @@ class RecordStore:
         if any(layout.is_record_name(name) for name in names):
             return "damaged"
         with contextlib.suppress(CorruptFileError):
-            if any(bundle.has_prefix(start) for bundle in self.bundles()):
+            if any(bundle.with_prefix(start) for bundle in self.bundles()):
                 return "damaged"
         return "failed" if any(name.endswith(FAILURE_SUFFIX) for name in names) else "missing"
 
