@@ -8,6 +8,7 @@ depends on its place. Missing rows and columns are filled with zeros.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,42 +56,70 @@ class Inputs:
 
 def shared_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor) -> None:
     """Write W x + b, [n, outputs, B], of n trials that read the same x [B, features]."""
+    bound_product(weight, bias, x, into)()
+
+
+def shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
+    """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
+    bound_gradient(delta, x, into)()
+
+
+def bound_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor) -> Callable[[], object]:
+    """Return a function that does what shared_product does, with the numbers that are then in the tensors.
+
+    The views of the operands are made once: in a step of narrow networks they would take a fifth of the time.
+    """
+    missing = _missing_rows(weight, x.T)
+    contiguous = into.is_contiguous() and weight.is_contiguous()
+    if missing or len(x) < FEWEST_COLUMNS or not contiguous:
+        return functools.partial(_filled_product, weight, bias, x, into, missing)
+    matrix, columns, y = weight.flatten(0, 1), x.T, into.flatten(0, 1)
+    return lambda: torch.addmm(bias.reshape(-1, 1), matrix, columns, out=y)
+
+
+def bound_gradient(delta: Tensor, x: Tensor, into: Tensor) -> Callable[[], object]:
+    """Return a function that does what shared_gradient does, see bound_product."""
+    missing = _missing_rows(delta, x)
+    contiguous = into.is_contiguous() and delta.is_contiguous()
+    if missing or x.shape[1] < FEWEST_COLUMNS or not contiguous:
+        return functools.partial(_filled_gradient, delta, x, into, missing)
+    matrix, gradient = delta.flatten(0, 1), into.flatten(0, 1)
+    return lambda: torch.mm(matrix, x, out=gradient)
+
+
+def _filled_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor, missing: int) -> None:
+    """Write W x + b by way of operands with as many rows and columns as a product must have.
+
+    missing: rows.
+    """
     trials, outputs, features = weight.shape
-    matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
-    samples = len(x)
-    fewest = _fewest_rows(len(matrix), x.T)
-    if len(matrix) >= fewest and samples >= FEWEST_COLUMNS and into.is_contiguous():
-        torch.addmm(column, matrix, x.T, out=into.view(-1, samples))
-        return
+    matrix, column, samples = weight.reshape(-1, features), bias.reshape(-1, 1), len(x)
     if samples < FEWEST_COLUMNS:
         x = torch.cat([x, x.new_zeros(FEWEST_COLUMNS - samples, features)])
-    if len(matrix) < fewest:
-        missing = fewest - len(matrix)
+    if missing:
         matrix = torch.cat([matrix, matrix.new_zeros(missing, features)])
         column = torch.cat([column, column.new_zeros(missing, 1)])
     y = torch.addmm(column, matrix, x.T)
     into.copy_(y[: trials * outputs, :samples].view(trials, outputs, samples))
 
 
-def shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
-    """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
+def _filled_gradient(delta: Tensor, x: Tensor, into: Tensor, missing: int) -> None:
+    """Write delta x by way of operands with as many rows and columns as a product must have.
+
+    missing: rows.
+    """
     trials, outputs, samples = delta.shape
     matrix, features = delta.reshape(-1, samples), x.shape[1]
-    fewest = _fewest_rows(len(matrix), x)
     if features < FEWEST_COLUMNS:
         x = torch.cat([x, x.new_zeros(samples, FEWEST_COLUMNS - features)], dim=1)
-    if len(matrix) < fewest or features < FEWEST_COLUMNS or not into.is_contiguous():
-        matrix = torch.cat([matrix, matrix.new_zeros(max(0, fewest - len(matrix)), samples)])
-        found = torch.mm(matrix, x)[: trials * outputs, : into.shape[2]]
-        into.copy_(found.reshape(into.shape))
-        return
-    torch.mm(matrix, x, out=into.view(trials * outputs, -1))
+    if missing:
+        matrix = torch.cat([matrix, matrix.new_zeros(missing, samples)])
+    found = torch.mm(matrix, x)[: trials * outputs, :features]
+    into.copy_(found.reshape(into.shape))
 
 
 class SharedProducts:
     """The products of a first layer with one batch, or with batches that take its place in memory.
-
-    The views of all groups are made once: in a step of narrow networks they would take a fifth of the time.
 
     Args:
         weight, bias: [T, outputs, features] and [T, outputs, 1].
@@ -112,53 +141,26 @@ class SharedProducts:
     ) -> None:
         self.inputs = inputs
         groups = list(zip(inputs.x, inputs.rows, strict=True))
-        self.products = [(weight[rows], bias[rows], x, outputs[rows]) for x, rows in groups]
-        self.gradients = []
+        self._products = [bound_product(weight[rows], bias[rows], x, outputs[rows]) for x, rows in groups]
+        self._gradients = []
         if delta is not None and gradient is not None:
-            self.gradients = [(delta[rows], x, gradient[rows]) for x, rows in groups]
-
-    @functools.cached_property
-    def _matrix_products(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor] | None]:
-        """The operands of each group's product as matrices; None where they must be filled or copied."""
-        return [
-            (bias, weight.flatten(0, 1), x.T, y.flatten(0, 1))
-            if y.is_contiguous() and weight.is_contiguous() and _needs_no_zeros(y.flatten(0, 1), x.T)
-            else None
-            for weight, bias, x, y in self.products
-        ]
-
-    @functools.cached_property
-    def _matrix_gradients(self) -> list[tuple[Tensor, Tensor, Tensor] | None]:
-        return [
-            (delta.flatten(0, 1), x, into.flatten(0, 1))
-            if delta.is_contiguous() and into.is_contiguous() and _needs_no_zeros(into.flatten(0, 1), x)
-            else None
-            for delta, x, into in self.gradients
-        ]
+            self._gradients = [bound_gradient(delta[rows], x, gradient[rows]) for x, rows in groups]
 
     def forward(self) -> None:
         """Write the products."""
-        for matrices, parts in zip(self._matrix_products, self.products, strict=True):
-            if matrices is None:
-                shared_product(*parts)
-            else:
-                bias, weight, x, into = matrices
-                torch.addmm(bias.reshape(-1, 1), weight, x, out=into)
+        for product in self._products:
+            product()
 
     def backward(self) -> None:
         """Write the gradients of the weights."""
-        for matrices, parts in zip(self._matrix_gradients, self.gradients, strict=True):
-            if matrices is None:
-                shared_gradient(*parts)
-            else:
-                delta, x, into = matrices
-                torch.mm(delta, x, out=into)
+        for gradient in self._gradients:
+            gradient()
 
 
-def _needs_no_zeros(result: Tensor, x: Tensor) -> bool:
-    """Return True if a product [rows, columns] with x has enough rows and columns."""
-    rows, columns = result.shape
-    return columns >= FEWEST_COLUMNS and rows >= _fewest_rows(rows, x)
+def _missing_rows(units: Tensor, x: Tensor) -> int:
+    """Return how many rows a product of `units` [n, rows of each, inner] with x needs in addition."""
+    rows = units.shape[0] * units.shape[1]
+    return max(0, _fewest_rows(rows, x) - rows)
 
 
 def _fewest_rows(rows: int, x: Tensor) -> int:
