@@ -31,6 +31,7 @@ from psa.reports.activations.tables import ArmComparison, paired_note
 from psa.reports.contract import ReportContext
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.paired import (
+    CORRECTIONS,
     arm_findings,
     effect_note,
     paired_cells,
@@ -342,9 +343,13 @@ def test_a_note_explains_rows_of_too_few_pairs_beside_others() -> None:
     """A row of one or two pairs has a difference alone; a row without a pair has not even that."""
     many, two, none = (paired([1.0 + at for at in range(n)], [0.0] * n) for n in (15, 2, 0))
     three, few = paired([1.0, 2.0, 3.0], [0.0] * 3), "Below 3 architectures there is a difference alone."
-    assert sign_flip_test_note([three, two], "architectures").endswith(f"would make that 0.25. {few}")
+    assert sign_flip_test_note([three, two], "architectures").endswith(
+        f"would make that 0.25. {CORRECTIONS} {few}"
+    )
     assert "with 3 architectures at least 0.25;" in sign_flip_test_note([three, two], "architectures")
-    assert sign_flip_test_note([many, two], "architectures") == f"p: two-sided sign-flip test. {few}"
+    assert sign_flip_test_note([many, two], "architectures") == (
+        f"p: two-sided sign-flip test. {CORRECTIONS} {few}"
+    )
     assert sign_flip_test_note([two], "architectures") == few
     assert "alone" not in sign_flip_test_note([many, none], "pairs")
 

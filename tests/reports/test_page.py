@@ -323,6 +323,69 @@ def test_a_cell_opens_its_trials(tmp_path: Path) -> None:
     assert "No record: missing." in found["missing"]
 
 
+def trials_with_curves(folder: Path, seeds: int, extra: str) -> Page:
+    """Two architectures with some seeds each in the list of trials, with arms that `extra` names."""
+    made = [
+        row(arch, "none", seed, [9000 + 10 * seed, 8000, 9100])
+        for arch in ("2*8", "1*8")
+        for seed in range(seeds)
+    ]
+    shown = build_frame([*made, row("1*16", "none", 0)])
+    names = {str(name): {"Arm": f"{extra} {str(name).split('/')[1]}"} for name in shown["id"].unique()}
+    stored = {name: StoredTrial(f"{name}.json", SPECS, {}) for name in names if "1*16" not in name}
+    return replace(with_trials(folder), trials=index_trials(shown, stored, names))
+
+
+_CURVES = """
+      await ready();
+      const made = window.uPlot, plots = [];
+      window.uPlot = function (options, ...rest) { plots.push(options); return new made(options, ...rest); };
+      document.querySelector("#plot-trials").click();
+      const seen = () => { const options = plots.at(-1); return {
+        labels: options.series.slice(1).map(series => series.label), legend: options.legend.show,
+        thick: options.series.slice(1).findIndex(series => series.width === 3) }; };
+      const found = { ...seen(), title: document.querySelector("#dialog-title").textContent };
+      const rows = document.querySelectorAll("#cell-trials tbody tr");
+      rows[rows.length - 2].click();
+      found.later = seen();
+      const last = plots.at(-1);
+      last.hooks.setSeries[0](null, 2);
+      found.pointed = document.querySelector("#curve-name").textContent;
+      found.note = document.querySelector("#curve-note").textContent;
+      done(found);"""
+
+
+@NEEDS
+def test_curves_of_more_trials_than_a_plot_holds_are_spread_over_all(tmp_path: Path) -> None:
+    """The page says how many are drawn and that a trial has none; the selected one is always among them."""
+    found = browsed(tmp_path, trials_with_curves(tmp_path, 90, "of"), SCRIPT % _CURVES)
+    assert found["errors"] == []
+    assert found["title"] == "All trials (181 trials)"
+    assert (len(found["labels"]), found["legend"]) == (60, False)
+    assert sum("2*8" in label for label in found["labels"]) == 30
+    assert (found["thick"], found["later"]["thick"]) == (0, 60)
+    assert found["later"]["labels"][-1].endswith("seed 88")
+    assert found["pointed"] == found["later"]["labels"][1]
+    assert (
+        "61 of 180 curves are drawn, at even distances in the list. 1 trial without a curve." in found["note"]
+    )
+    assert found["note"].endswith(
+        "The thick curve is that of the selected trial. Point at a curve to see its trial."
+    )
+
+
+@NEEDS
+def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path) -> None:
+    """Arm and seed, not the end of an id, which differs by a digest alone."""
+    found = browsed(tmp_path, trials_with_curves(tmp_path, 2, "arm"), SCRIPT % _CURVES)
+    assert found["errors"] == []
+    assert found["legend"]
+    first = [f"arm simplemlp-{arch}, {arch}, seed {seed}" for arch in ("1*8", "2*8") for seed in (0, 1)]
+    assert found["labels"] == first
+    assert found["pointed"] == ""
+    assert found["note"] == "1 trial without a curve. The thick curve is that of the selected trial."
+
+
 @NEEDS
 def test_a_cell_of_a_comparison_opens_the_trials_of_its_arms(tmp_path: Path) -> None:
     """A difference those of both arms, a number of one arm those of that arm."""

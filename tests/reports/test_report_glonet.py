@@ -556,6 +556,22 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
     assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
 
 
+def test_models_that_are_equal_before_training_share_a_line_that_says_so() -> None:
+    """Of two lines in colours, one above the other, a reader sees one and misses a model."""
+    study = depths(made("MLP", 4, [95.0] * 3), made("GloNet", 4, [95.0] * 3))
+    uses = [several(4, model, *[[1.0, 2.0, 3.0]] * 3) for model in ("MLP", "GloNet")]
+    other = replace(uses[1], start=2 * uses[1].start + [[0.0, 1.0, 5.0]])
+    for second, colours, label in (
+        (uses[1], 1, "before training, equal for all models"),
+        (other, 2, "before training, in the model's colour"),
+    ):
+        figure = usage_figure(study, {each.network: each for each in (uses[0], second)}, 256)
+        assert figure is not None
+        start = [line for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+        assert len({line.get_color() for line in start}) == colours
+        assert label in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, context: ReportContext) -> None:
     """In the text, and in the title where several pages differ in it; no claims beside two digits."""
     other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")

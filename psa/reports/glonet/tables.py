@@ -21,7 +21,7 @@ from psa.analysis.stats import (
 from psa.core.formatting import format_range, pluralize
 from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained
 from psa.reports.glonet.training_accuracy import TrainingAccuracies, final_training_accuracy
-from psa.reports.rendering.paired import paired_cells, paired_columns, paired_notes
+from psa.reports.rendering.paired import CORRECTIONS, paired_cells, paired_columns, paired_notes
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 from psa.reports.wording import missing_trials
 
@@ -144,8 +144,8 @@ def paired_table(results: GlonetResults, against: str = BASELINE) -> Table:
     least = f", with {most} pairs at least {least_sign_flip_p(most):.3g}" if exact else ""
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
-        f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
-        f"intervals.{paired_notes(found, sign_flip=True)} {seeds_note(results)}"
+        f"p: two-sided sign-flip test{least}. {CORRECTIONS} Intervals: 95 % t intervals."
+        f"{paired_notes(found, sign_flip=True)} {seeds_note(results)}"
     )
     return table_of(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 

@@ -147,6 +147,7 @@ def html(page: Page) -> str:
         style=_resource("page.css"),
         printed=_PRINTED,
         script=_resource("page.js"),
+        trials_script=_resource("trials.js"),
         plot_style=_resource("uplot.min.css"),
         plot_script=_resource("uplot.min.js"),
     )

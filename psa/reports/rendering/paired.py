@@ -24,6 +24,10 @@ from psa.reports.rendering.trials import ArmSide, CellTrials
 _HOLM_AT: Final = 3  # place of p after Holm's correction among the cells of a comparison
 _MOST: Final = 100  # points between two percentages
 _MOST_EFFECT: Final = 10  # beyond this, g of a few differences reflects their small scatter, not the effect
+CORRECTIONS: Final = (  # note on the columns of corrected p
+    "Corrected over this table: p (Holm) by Holm's method, p (FDR) by that of Benjamini and Hochberg (false "
+    "discovery rate)."
+)
 _NAMED: Final = 6  # most arms that a sentence lists; a longer list is read in the table
 
 
@@ -97,11 +101,12 @@ def sign_flip_test_note(found: Sequence[Paired], pairs: str) -> str:
         return alone
     few = f" {alone}" if any(0 < each.n < LEAST_N for each in found) else ""
     if most > EXACT_PAIRS:
-        return f"p: two-sided sign-flip test.{few}"
+        return f"p: two-sided sign-flip test. {CORRECTIONS}{few}"
     least = least_sign_flip_p(most)
     return (
         f"p: two-sided sign-flip test, with {most} {pairs} at least {least:.3g}; if only one comparison of "
-        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}.{few}"
+        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}. "
+        f"{CORRECTIONS}{few}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import matplotlib as mpl
@@ -24,6 +24,8 @@ from psa.reports.plotting.style import GREY, add_axes, plot_style
 _COLUMNS: Final = 4
 _BAR: Final = 0.75  # inches for the scale of a heat map
 _COLOURS: Final = "cividis"  # made for readers with colour deficiencies
+
+_AT_START: Final = "#404040"  # of a line before training that several models share
 
 _Draw = Callable[[Axes, Sequence[Use]], Axes]
 
@@ -74,6 +76,19 @@ def _drawn(
     return figure, flat[: len(found)]
 
 
+def _equal_at_start(uses: Sequence[Use]) -> bool:
+    """Return True if several networks use their layers equally before training, as of equal weights."""
+    return len(uses) > 1 and all(np.array_equal(use.shares_at_start, uses[0].shares_at_start) for use in uses)
+
+
+def _start_label(panels: Iterable[Sequence[Use]]) -> str:
+    """Return what the legend says of the lines before training, for the networks of each panel."""
+    equal = {_equal_at_start(uses) for uses in panels}
+    if equal == {True}:
+        return "before training, equal for all models"
+    return f"before training, in the model's colour{', dark where equal' if True in equal else ''}"
+
+
 def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
     """Draw the share of each hidden layer in the total mean output, after training and (thin) before it."""
     hidden = max(len(use.shares) for use in uses)
@@ -81,7 +96,8 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
         look = MODEL_LOOKS[use.network.model]
         x = np.arange(1, len(use.shares) + 1)
         marker = look.marker if len(x) <= 25 else ""
-        ax.plot(x, 100 * use.shares_at_start, color=look.colour, linewidth=0.8, linestyle=":", zorder=2)
+        colour = _AT_START if _equal_at_start(uses) else look.colour
+        ax.plot(x, 100 * use.shares_at_start, color=colour, linewidth=0.8, linestyle=":", zorder=2)
         ax.plot(
             x, 100 * use.shares, color=look.colour, linestyle=look.line, linewidth=1.2, marker=marker,
             markersize=3, markeredgecolor="white", markeredgewidth=0.3, zorder=3,
@@ -110,7 +126,7 @@ def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         figure, _ = _drawn(f"Use of each layer, width {features}", found, plot_usage, labels)
         handles = [
             *(model_line(model) for model in results.models),
-            thin_line("before training, in the model's colour", ":", "#404040"),
+            thin_line(_start_label(found.values()), ":", _AT_START),
             thin_line("equal use"),
         ]
         how = (
