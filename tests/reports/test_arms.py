@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from psa.reports.ablation import report
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.effects import arm_figures, arm_tables, bounties_after, paired_table
 from psa.reports.ablation.figures.aggregate import arms_figure
+from psa.reports.ablation.numbers import unequal_arms_note
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.tables import ArmComparison, paired_note
 from psa.reports.contract import ReportContext
@@ -492,3 +494,17 @@ def test_the_page_of_arms_explains_what_it_measures() -> None:
     question = report.page(made, context, report.tables(made, context), {}).question
     assert "last known good state (LKG)" in question
     assert "bounty of a trial is the best validation accuracy" in question
+
+
+def test_arms_of_other_architectures_or_seeds_are_not_ranked() -> None:
+    """A mean over two seeds beside one over seven is of other trials, even if all of them are paired."""
+
+    def trials(archs: Sequence[str], seeds: int) -> pd.MultiIndex:
+        return pd.MultiIndex.from_product([archs, range(seeds)])
+
+    both = trials(["1*8", "4*8"], 7)
+    assert unequal_arms_note([]) == unequal_arms_note([both, both]) == ""
+    assert "over different architectures, so" in unequal_arms_note([both, trials(["1*8"], 7)])
+    assert "over different seeds (2 to 7 of them), so" in unequal_arms_note([both, trials(["1*8", "4*8"], 2)])
+    later = both.map(lambda at: (at[0], at[1] + 1))
+    assert "over different seeds (7 of them), so" in unequal_arms_note([both, later])

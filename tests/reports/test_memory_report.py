@@ -547,6 +547,40 @@ def test_the_curve_over_distances_says_what_a_point_is(quantity: str) -> None:
     assert noted == (quantity == "distance.test")
 
 
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        ([], "A mark per trial. "),
+        (["nn"], "A mark per trial, on the left of arms with a memory alone. "),
+        (["nn", "embedding_knn"], "alone; the embeddings among which embedding_knn votes are not measured. "),
+    ],
+)
+def test_the_costs_say_which_arms_have_no_mark_on_the_left(without: list[str], said: str) -> None:
+    """They are in the legend, for their speed."""
+    told = runs(BASE, footprint=1.0, throughput=100.0)
+    told["method"] = [without[at % len(without)] if without else "hybrid" for at in range(len(told))]
+    told.loc[told["method"].isin(without), "footprint"] = np.nan
+    told.loc[told.index[0], ["method", "footprint"]] = ("hybrid", 1.0)
+    columns = dict.fromkeys(("helped", "harmed", "strong_help", "strong_harm"), 0.0)
+    figure = dict(figures_of(told, told.assign(**columns), None, None))["cost_of_the_memory"]
+    assert said in " ".join(" ".join(notes_in(figure)).split())
+
+
+@pytest.mark.parametrize(
+    ("footprint", "growths", "subject"),
+    [
+        (1.0, 0, "a memory of hidden vectors make"),
+        (np.nan, 1, "growing a network while it trains make"),
+        (1.0, 1, "a memory of hidden vectors or growing a network while it trains make"),
+        (np.nan, 0, "a memory of hidden vectors or growing a network while it trains make"),
+    ],
+)
+def test_a_page_asks_about_what_its_trials_have(footprint: float, growths: int, subject: str) -> None:
+    """A memory, growth, or both."""
+    told = pd.DataFrame({"footprint": [np.nan, footprint], "growths": [0, growths]})
+    assert report._question(told).startswith(f"Does {subject} a network more accurate")
+
+
 def test_all_marks_of_the_costs_are_in_sight() -> None:
     """The panels share one range of accuracies, also where one of them has marks that the other lacks."""
     told = runs(BASE, footprint=1.0, throughput=100.0)

@@ -387,6 +387,29 @@ def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path
 
 
 @NEEDS
+@pytest.mark.parametrize(("correct", "least"), [([9573], 75.0), ([9573, 9990, 9999], 90.0)])
+def test_the_axes_of_a_curve_hold_possible_numbers(correct: list[int], least: float, tmp_path: Path) -> None:
+    """No accuracy above 100 %, and no half epochs: of a single point a plot of its own choice had both."""
+    shown = build_frame([row("2*8", "none", 0, correct)])
+    stored = {str(name): StoredTrial(f"{name}.json", SPECS, {}) for name in shown["id"].unique()}
+    page = replace(with_trials(tmp_path), trials=index_trials(shown, stored))
+    script = """
+      await ready();
+      const made = window.uPlot, plots = [];
+      window.uPlot = function (...all) { const plot = new made(...all); plots.push(plot); return plot; };
+      document.querySelector("#plot-trials").click();
+      await new Promise(go => setTimeout(go, 200));
+      const { x, y } = plots[0].scales;
+      done({ x: [x.min, x.max], y: [y.min, y.max], ticks: plots[0].axes[0]._splits });
+    """
+    found = browsed(tmp_path, page, SCRIPT % script)
+    assert found["errors"] == []
+    assert least <= found["y"][0] < found["y"][1] <= 100.0
+    assert found["x"] == ([0.5, 1.5] if len(correct) == 1 else [1, 3])
+    assert set(found["ticks"]) <= {1, 2, 3}
+
+
+@NEEDS
 def test_a_cell_of_a_comparison_opens_the_trials_of_its_arms(tmp_path: Path) -> None:
     """A difference those of both arms, a number of one arm those of that arm."""
     arms = ("2*8 & more", "1*8")

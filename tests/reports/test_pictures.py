@@ -646,6 +646,15 @@ def test_bold_means_are_those_that_the_caption_names() -> None:
     assert "of modes with 3 or more trials and only where it is above ZeroR" in said
 
 
+def test_captions_tell_a_mode_without_results_from_one_that_was_not_requested() -> None:
+    """Of the architectures of a figure: trials of the mode may be elsewhere on the page."""
+    made = [row("1*8", "none", seed, [9000]) for seed in range(3)]
+    made += [row("1*8", mode, seed) for mode in ("full", "hidden") for seed in range(3)]
+    _, missing = notes_of(cells_of(build_frame(made)))
+    assert "No trial of mode full, hidden has a result." in missing
+    assert missing.endswith("Of these architectures, mode decay, dropout, output were not requested.")
+
+
 def test_captions_count_cells_without_a_trial() -> None:
     """A cell that was requested and has none is among those counted; one that was not requested is not."""
     made = [row("1*8", mode, seed, [9000]) for mode in ("none", "full") for seed in range(3)]

@@ -239,7 +239,7 @@ def test_a_table_is_written_three_times(tmp_path: Path) -> None:
 def test_latex_takes_every_table(tmp_path: Path) -> None:
     """Long, wide and empty ones, and texts full of what LaTeX would obey."""
     nasty = r'100% & "50" #_{}~^\ <|> ± α × – − ≤ a/b'
-    odd = Table(nasty, "tab:odd", (Column(nasty), Column(nasty, "percent")), ((nasty, 1.0),), nasty)
+    odd = Table(nasty, "tab:odd", (Column(nasty), Column(f"{nasty} (2)", "percent")), ((nasty, 1.0),), nasty)
     kinds = [
         Table("C", f"tab:{long}{wide}", COLUMNS, ROWS * (20 if long else 1), "Note.", long, wide)
         for long in (False, True)
@@ -279,3 +279,9 @@ def test_the_unit_stands_in_the_name_or_in_the_cells(name: str, text: str) -> No
     latex = Table("Shares", "tab:shares", (column,), ((12.5,),)).latex()
     assert latex.count(r"(\%)") == 1
     assert "12.50%" not in latex
+
+
+def test_columns_have_different_names() -> None:
+    """Also without blanks at their ends: a reader of a CSV file has only the names."""
+    with pytest.raises(ValueError, match="columns must have different names"):
+        Table("Shares", "tab:shares", (Column("Share"), Column("Share ")), ())

@@ -132,7 +132,7 @@ def plugin_functions(
 ) -> dict[str, Callable[..., Any]]:
     """Return the parts of what a plugin registers as functions that are run by plugin_code.
 
-    Raises PluginError for a part that is no function. kind, name: what is registered. passing: see
+    Raises PluginError for a part that cannot be called. kind, name: what is registered. passing: see
     plugin_code.
     """
     plugin = registering_plugin(f"register_{kind}")

@@ -109,10 +109,13 @@ def aggregate_table(
 def _taken(found: Aggregate, count: int) -> str:
     """Return a note on the architectures that are taken, of `count`, and on the intervals."""
     if not found.archs:
-        return "No architecture has all trials of every mode, so there is nothing to take the mean of."
+        return "No architecture has all trials of every mode shown, so there is nothing to take the mean of."
     how = (
         "Intervals: 95% stratified bootstrap, each arm drawn on its own."
         if found.trials >= LEAST_N
         else f"No intervals: they need at least {LEAST_N} seeds."
     )
-    return f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode. {how}"
+    taken = (
+        f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode shown."
+    )
+    return f"{taken} {how}"

@@ -19,7 +19,7 @@ from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.figures.design_space import by_size
-from psa.reports.ablation.numbers import cells_note, different_archs_note
+from psa.reports.ablation.numbers import cells_note, unequal_arms_note
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (
     arm_findings,
@@ -233,13 +233,13 @@ def bounties_after(frame: pd.DataFrame, loops: int) -> pd.Series:
 
 def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: str) -> Table:
     """Return the table of arms minus their base, by the means of architectures over the seeds of both."""
-    names, found, archs = [], [], list[list[str]]()
+    names, found, trials = [], [], list[pd.MultiIndex]()
     for arm, other in base.items():
         pairs = _pairs(scores, arm, other)
         if len(pairs):
             means = pairs.groupby("arch", observed=True).mean()
             names.append(arm)
-            archs.append(list(means.index))
+            trials.append(pairs.index)
             found.append(paired(means["arm"], means["base"]))
     columns = (
         Column("Arm", breaks=7),
@@ -249,7 +249,7 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     note = (
         f"Bold: p < {ALPHA:g} after Holm's correction. Of each architecture the mean difference over the "
         "seeds that both arms have; interval and p over architectures. "
-        f"{_on_tests(found, 'architectures')} {different_archs_note(archs)}".rstrip()
+        f"{_on_tests(found, 'architectures')} {unequal_arms_note(trials)}".rstrip()
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"
     return Table(

@@ -23,10 +23,18 @@ _LISTED: Final = 8  # most cells that a note lists
 _NAN: Final = float("nan")
 
 
-def different_archs_note(arms: Iterable[Iterable[str]]) -> str:
-    """Return a note where arms have different architectures; empty where all of them have the same."""
-    several = len({frozenset(map(str, archs)) for archs in arms}) > 1
-    return "Rows are means over different architectures, so they do not rank the arms." if several else ""
+def unequal_arms_note(arms: Iterable[pd.MultiIndex]) -> str:
+    """Return a note where arms have different architectures or seeds; empty where all of them have the same.
+
+    arms: of each, the architecture and seed of its trials.
+    """
+    trials = [{(str(arch), int(seed)) for arch, seed in arm} for arm in arms]
+    if len({frozenset(arch for arch, _ in each) for each in trials}) > 1:
+        return "Rows are means over different architectures, so they do not rank the arms."
+    if len(set(map(frozenset, trials))) > 1:
+        seeds = format_range([n for each in trials for n in Counter(arch for arch, _ in each).values()])
+        return f"Rows are means over different seeds ({seeds} of them), so they do not rank the arms."
+    return ""
 
 
 def notes_of(cells: Cells) -> list[str]:
@@ -55,12 +63,16 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
     for each in cells.trials.values():
         statuses.update(each.statuses)
     sentences = [missing_trials(statuses)]
+    requested = {mode for _, mode in cells.trials}
     for absent, what in (
-        ([mode for mode in MODES if mode not in modes], "mode "),
+        ([mode for mode in MODES if mode in requested and mode not in modes], "mode "),
         ([arch for arch in cells.archs if arch not in archs], ""),
     ):
         if absent:
             sentences.append(f"No trial of {what}{join_names(absent, _NAMED)} has a result.")
+    if others := [mode for mode in MODES if mode not in requested]:
+        were = "was" if len(others) == 1 else "were"
+        sentences.append(f"Of these architectures, mode {join_names(others, _NAMED)} {were} not requested.")
     pairs = [(arch, mode) for arch in archs for mode in modes]
     unused = sum(pair not in cells.trials for pair in pairs)
     if unused:

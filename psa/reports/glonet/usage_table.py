@@ -61,12 +61,11 @@ def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         "weights; a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
         f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k from which "
         f"on the head, reading the first k hidden layers, answers within {NEAR:g} point of the whole "
-        "network; "
-        "missing for trials that learned nothing. Use: concentrated where the first 8 layers (4 of fewer "
-        f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points "
-        "and a "
-        f"factor of two and no half of the layers holds {100 * MOST:g} %. Later layers: all those after the "
-        f"first 8 (4), which may be in the middle. Too few layers: fewer than {2 * FIRST[0]} hidden layers.",
+        "network; missing for trials that learned nothing. Use, by the first 8 layers (4 of fewer than 16). "
+        f"Concentrated: they hold {100 * MOST:g} %. Even or uneven: their share is that of equal use within "
+        f"ten points and a factor of two; uneven if half of the layers hold {100 * MOST:g} %. Leaning: any "
+        "other share. Later layers: all those after the first 8 (4), which may be in the middle. Too few "
+        f"layers: fewer than {2 * FIRST[0]} hidden layers.",
     )  # fmt: skip
 
 

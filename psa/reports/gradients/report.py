@@ -54,7 +54,7 @@ EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
 _CLASSES_SHOWN: Final = 12
 _CAPTIONS: Final = {
-    "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
+    "agreement": "Agreement of clusters and digits: purity, mutual information, adjusted Rand index.",
     "tsne": "The gradients of samples in the plane, by digit, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
     "norms_output": "Lengths of the raw gradients of the output layer, by their clusters.",

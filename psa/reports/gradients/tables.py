@@ -91,8 +91,8 @@ def clusters_table(each: GradientMeasurements) -> Table:
         Column("Gradients"), Column("Cluster", "count"), Column("Samples", "count"),
         Column("Share (%)", "percent"),
         Column("Mean distance", "number", 3), Column("SD", "number", 3), Column("Digit", "count"),
-        Column("Its share (%)", "percent"), Column("Prediction", "count"),
-        Column("Its share (%) ", "percent"),
+        Column("Digit's share (%)", "percent"), Column("Prediction", "count"),
+        Column("Prediction's share (%)", "percent"),
     )  # fmt: skip
     note = f"Seed {each.seed}. Digit and prediction: those that most samples of the cluster have."
     return Table("Clusters", "tab:gradients_clusters", columns, rows, note, long=True, wide=True)
@@ -109,9 +109,7 @@ def starts_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Seed", "count"), Column("Start"), Column("Run", "count"), Column("Inertia", "number", 1),
         Column("Purity", "number", 3),
     )  # fmt: skip
-    note = (
-        "The hidden layer at length 1. The run of least inertia is the one that counts; digits are not asked."
-    )
+    note = "The hidden layer at length 1. The run of least inertia counts, whatever the digits."
     return Table("Single runs of k-means", "tab:gradients_starts", columns, rows, note, long=True)
 
 

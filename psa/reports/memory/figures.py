@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from psa.analysis.stats import LEAST_N, summary
 from psa.core.formatting import format_range
 from psa.probes.memory import EDGES, PARTS
+from psa.reports.memory.arm_names import KNN
 from psa.reports.plotting.panels import draw_legend, panel, panel_grid
 from psa.reports.plotting.scales import number_text
 from psa.reports.plotting.style import (
@@ -176,10 +177,23 @@ def _cost(runs: pd.DataFrame) -> Figure:
     _share_accuracies(axes)
     axes[0].set_ylabel("test accuracy (%)")
     draw_legend(figure, list(handles.values()), 0.6, 0.3, 5)
-    note = "A mark per trial. Speed is of the machine and its load at that time."
+    note = (
+        f"A mark per trial{_without_bytes(runs, shown)}. Speed is of the machine and its load at that time."
+    )
     footnote(figure, [note, *(["The panels share the axis of accuracy."] if len(axes) > 1 else [])])
     title(figure, "What the memory costs")
     return figure
+
+
+def _without_bytes(runs: pd.DataFrame, shown: Sequence[str]) -> str:
+    """Return what the note says of trials that have a speed and no bytes of a memory, after a comma."""
+    if list(shown) != list(_COSTS):
+        return ""
+    methods = runs[runs["footprint"].isna() & runs["throughput"].notna()]["method"].unique()
+    if not len(methods):
+        return ""
+    stored = "; the embeddings among which embedding_knn votes are not measured" if KNN in methods else ""
+    return f", on the left of arms with a memory alone{stored}"
 
 
 def _share_accuracies(axes: Sequence[Axes]) -> None:

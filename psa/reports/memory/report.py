@@ -33,10 +33,7 @@ from psa.reports.rendering.paired import paired_columns, paired_notes, paired_ro
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.reports.rendering.trials import CellTrials
 
-QUESTION: Final = (
-    "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "
-    "the same effort buys otherwise?"
-)
+_SUBJECTS: Final = ("a memory of hidden vectors", "growing a network while it trains")
 _CAPTIONS: Final = {
     "test_accuracy": "Test accuracy of every arm of the final stage.",
     "first_stage_validation": "Validation accuracy in the first stage, by which arms went on.",
@@ -51,6 +48,14 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a page for each study of this kind."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
         yield f"{study}", rows
+
+
+def _question(runs: pd.DataFrame) -> str:
+    """Return the question of a page, about what any of its trials has: a memory, or growth."""
+    there = (runs["footprint"].notna().any(), runs["growths"].gt(0).any())
+    asked = [subject for subject, has in zip(_SUBJECTS, there, strict=True) if has]
+    subject = " or ".join(asked or _SUBJECTS)
+    return f"Does {subject} make a network more accurate than what the same effort buys otherwise?"
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
@@ -141,7 +146,7 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     records = [record for record, _ in stored_records(context.store, runs["id"])]
     made = tables(frame, context)
     text = "\n\n".join(
-        [f"# {QUESTION}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
+        [f"# {_question(runs)}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
     )
     return {
         "runs.csv": runs.to_csv(index=False).encode(),
@@ -183,7 +188,7 @@ def page(
     sections = tuple(_sections(runs, made, pictures))
     return Page(
         f"{study}: {pluralize(runs['arm'].nunique(), 'arm')}",
-        QUESTION,
+        _question(runs),
         tuple(_facts(runs, rows)),
         sections,
         (

@@ -80,7 +80,7 @@ class Column:
 class Table:
     """Rows under columns; None and NaN are missing. note: the number of trials, what is missing, how it was
     computed. In LaTeX a long table takes several pages, and a wide one is turned. Raises ValueError for a row
-    that does not fit the columns.
+    that does not fit the columns, and for two columns of one name.
     """
 
     caption: str
@@ -92,6 +92,9 @@ class Table:
     wide: bool = False
 
     def __post_init__(self) -> None:
+        names = [column.name.strip() for column in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError(f"columns must have different names, got {names}")
         for row in self.rows:
             for column, cell in zip(self.columns, row, strict=True):
                 value = value_of(cell)
@@ -105,10 +108,8 @@ class Table:
             [in_markdown(cell, column) for column, cell in zip(self.columns, row, strict=True)]
             for row in self.rows
         ]
-        parts = [
-            f"### {escape_markdown(self.caption)}",
-            grid(heads, rows, [each.kind == "text" for each in self.columns]),
-        ]
+        left = [column.kind == "text" for column in self.columns]
+        parts = [f"### {escape_markdown(self.caption)}", grid(heads, rows, left)]
         return "\n\n".join([*parts, *([escape_markdown(self.note)] if self.note else [])]) + "\n"
 
     def latex(self) -> str:

@@ -23,7 +23,7 @@ from psa.core.formatting import pluralize
 from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import by_size
-from psa.reports.ablation.numbers import different_archs_note, notes_of
+from psa.reports.ablation.numbers import notes_of, unequal_arms_note
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.scales import label_bar, linear_ticks, number_text
 from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, WIDTH, add_axes, footnote, plot_style
@@ -98,7 +98,7 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
         )
         how = (
             f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every "
-            "mode. "
+            "mode shown. "
             f"{bars if found.trials >= LEAST_N else f'No intervals: they need at least {LEAST_N} seeds.'}"
         )
         footnote(figure, [*notes_of(cells), how])
@@ -137,8 +137,8 @@ def arms_figure(
             figure = _panels({arm: _differences(pairs[arm]) for arm in arms}, archs, loops)
         else:
             figure = _pooled({arm: means[arm] for arm in arms}, parameters, loops)
-        pooled = f"{_POOLED} {different_archs_note(means[arm].index for arm in arms)}".rstrip()
-        footnote(figure, [_SINGLE if len(archs) < LEAST_N else pooled, *notes])
+        marks = _SINGLE if len(archs) < LEAST_N else _POOLED
+        footnote(figure, [f"{marks} {unequal_arms_note(pairs[arm].index for arm in arms)}".rstrip(), *notes])
     return figure
 
 

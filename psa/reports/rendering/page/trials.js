@@ -87,11 +87,16 @@ function trialPages(index) {
       const found = index.curves[kind][at][loop];
       return found === undefined || found === null ? null : found / scale;
     }));
+    const around = (_, low, high) => { // percentages end at 100, and neither they nor losses are negative
+      if (low === null) return [0, 1];
+      const room = 0.06 * (high - low) || 0.1 * high || 1;
+      return [Math.max(low - room, 0), scale === 100 ? Math.min(high + room, 100) : high + room];
+    };
     const ink = getComputedStyle(document.body).color, line = isDark() ? "#30363d" : "#e5e8eb";
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
     const wide = Math.max(260, $("#plot").clientWidth);
     plot = new uPlot({
-      width: wide, height: 360, scales: { x: { time: false } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
+      width: wide, height: 360, scales: { x: { time: false, ...(longest === 1 && { range: [0.5, 1.5] }) }, y: { range: around } }, cursor: { focus: { prox: 24 } }, focus: { alpha: 0.25 },
       legend: { show: legend },
       hooks: { setSeries: [(_, place) => { if (!legend) $("#curve-name").textContent = place ? labels[place - 1] : ""; }] },
       series: [{ label: index.loop }, ...shown.map((at, place) => ({
