@@ -363,7 +363,7 @@ def test_curves_of_more_trials_than_a_plot_holds_are_spread_over_all(tmp_path: P
     assert found["title"] == "All trials (181 trials)"
     assert (len(found["labels"]), found["legend"]) == (60, False)
     assert sum("2*8" in label for label in found["labels"]) == 30
-    assert (found["thick"], found["later"]["thick"]) == (0, 60)
+    assert (found["thick"], found["later"]["thick"]) == (59, 60)  # the last one, above the others
     assert found["later"]["labels"][-1].endswith("seed 88")
     assert found["pointed"] == found["later"]["labels"][1]
     assert (
@@ -380,7 +380,7 @@ def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path
     found = browsed(tmp_path, trials_with_curves(tmp_path, 2, "arm"), SCRIPT % _CURVES)
     assert found["errors"] == []
     assert found["legend"]
-    first = [f"arm simplemlp-{arch}, {arch}, seed {seed}" for arch in ("1*8", "2*8") for seed in (0, 1)]
+    first = [f"arm simplemlp-{arch}, seed {seed}" for arch in ("1*8", "2*8") for seed in (0, 1)]
     assert found["labels"] == first
     assert found["pointed"] == ""
     assert found["note"] == "1 trial without a curve. The thick curve is that of the selected trial."

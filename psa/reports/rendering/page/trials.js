@@ -58,13 +58,15 @@ function trialPages(index) {
     return fill;
   }
 
-  // What tells trials from each other: where nothing listed does, the ends of their ids, or the ids.
+  // What tells trials from each other: the listed names that each tell some apart, else the ends of their ids, or the ids.
   function labelsOf(trials) {
-    const differs = name => !RESULTS.includes(name) && new Set(trials.map(at => show(value(at, name)))).size > 1;
-    const names = index.listed.filter(differs);
-    const label = at => names.map(name => `${name === "seed" ? "seed " : ""}${show(value(at, name))}`).join(", ");
-    const ways = [label, at => nameOf(at).split("/").slice(-2).join("/"), nameOf];
-    return trials.map(ways.find(way => new Set(trials.map(way)).size === trials.length));
+    const kinds = way => new Set(trials.map(way)).size;
+    const part = (at, name) => `${name === "seed" ? "seed " : ""}${show(value(at, name))}`;
+    const label = names => at => names.map(name => part(at, name)).join(", ");
+    const names = index.listed.filter(name => !RESULTS.includes(name))
+      .reduce((taken, name) => kinds(label([...taken, name])) > kinds(label(taken)) ? [...taken, name] : taken, []);
+    const ways = [label(names), at => nameOf(at).split("/").slice(-2).join("/"), nameOf];
+    return trials.map(ways.find(way => kinds(way) === trials.length));
   }
 
   function drawCurves() {
@@ -73,9 +75,11 @@ function trialPages(index) {
     const kind = $("#curve-kind").value, [title, scale] = CURVES[kind] || ["", 1];
     const drawn = chosen.filter(at => index.curves[kind]?.[at]), stride = Math.max(drawn.length / NEAR, 1);
     const shown = drawn.filter((at, place) => at === selected || place % stride < 1); // spread over all of them
+    const legend = shown.length <= LEGEND;
+    if (!legend) shown.sort((a, b) => (a === selected) - (b === selected)); // above the others
     $(".curves").hidden = !shown.length;
     if (!shown.length) return;
-    const labels = labelsOf(shown), legend = shown.length <= LEGEND, thick = shown.length > 1 ? shown.indexOf(selected) : -1;
+    const labels = labelsOf(shown), thick = shown.length > 1 ? shown.indexOf(selected) : -1;
     $("#curve-note").textContent = [
       shown.length < drawn.length ? `${shown.length} of ${grouped(drawn.length)} curves are drawn, at even distances in the list.` : "",
       drawn.length < chosen.length ? `${counted(chosen.length - drawn.length, "trial")} without a curve.` : "",
