@@ -646,13 +646,13 @@ def test_bold_means_are_those_that_the_caption_names() -> None:
     assert "of modes with 3 or more trials and only where it is above ZeroR" in said
 
 
-def test_captions_tell_a_mode_without_results_from_one_that_was_not_requested() -> None:
-    """Of the architectures of a figure: trials of the mode may be elsewhere on the page."""
+def test_captions_tell_a_mode_without_results_from_one_without_trials() -> None:
+    """Of the architectures of a figure; trials may be elsewhere on the page or in another grid."""
     made = [row("1*8", "none", seed, [9000]) for seed in range(3)]
     made += [row("1*8", mode, seed) for mode in ("full", "hidden") for seed in range(3)]
     _, missing = notes_of(cells_of(build_frame(made)))
     assert "No trial of mode full, hidden has a result." in missing
-    assert missing.endswith("Of these architectures, mode decay, dropout, output were not requested.")
+    assert missing.endswith("There is no trial of mode decay, dropout, output here.")
 
 
 def test_captions_count_cells_without_a_trial() -> None:
@@ -661,7 +661,7 @@ def test_captions_count_cells_without_a_trial() -> None:
     made += [row("1*16", "none", seed, [9000]) for seed in range(3)]
     first, missing = notes_of(cells_of(build_frame(made)))
     assert "3 per architecture and mode" in first
-    assert missing.endswith(" 1 of the 4 combinations of architecture and mode was not requested.")
+    assert missing.endswith(" 1 of the 4 combinations of architecture and mode has no trial.")
     made += [row("1*16", "full", seed) for seed in range(3)]
     first, missing = notes_of(cells_of(build_frame(made)))
     assert "; 0 to 3 per architecture and mode (2 architectures, 2 modes)" in first

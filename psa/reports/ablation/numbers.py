@@ -56,29 +56,28 @@ def notes_of(cells: Cells) -> list[str]:
 
 
 def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> str:
-    """Return a note on trials that are missing or were not requested. archs, modes: those with a finished
-    trial.
+    """Return a note on trials that are missing, and on modes and cells without any trial, which is all that
+    is known where no grid is given. archs, modes: those with a finished trial.
     """
     statuses: Counter[str] = Counter()
     for each in cells.trials.values():
         statuses.update(each.statuses)
     sentences = [missing_trials(statuses)]
-    requested = {mode for _, mode in cells.trials}
+    there = {mode for _, mode in cells.trials}
     for absent, what in (
-        ([mode for mode in MODES if mode in requested and mode not in modes], "mode "),
+        ([mode for mode in MODES if mode in there and mode not in modes], "mode "),
         ([arch for arch in cells.archs if arch not in archs], ""),
     ):
         if absent:
             sentences.append(f"No trial of {what}{join_names(absent, _NAMED)} has a result.")
-    if others := [mode for mode in MODES if mode not in requested]:
-        were = "was" if len(others) == 1 else "were"
-        sentences.append(f"Of these architectures, mode {join_names(others, _NAMED)} {were} not requested.")
+    if others := [mode for mode in MODES if mode not in there]:
+        sentences.append(f"There is no trial of mode {join_names(others, _NAMED)} here.")
     pairs = [(arch, mode) for arch in archs for mode in modes]
     unused = sum(pair not in cells.trials for pair in pairs)
     if unused:
-        were = "was" if unused == 1 else "were"
+        have = "has" if unused == 1 else "have"
         sentences.append(
-            f"{unused:,} of the {len(pairs):,} combinations of architecture and mode {were} not requested."
+            f"{unused:,} of the {len(pairs):,} combinations of architecture and mode {have} no trial."
         )
     return " ".join(filter(None, sentences))
 
