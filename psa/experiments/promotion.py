@@ -19,7 +19,7 @@ class Candidate:
     """A candidate of a stage beside its rivals for the next.
 
     points: its trials in the stage that it was ranked in. group: the number of its group from 1, None for
-    one that is always promoted, or that no group names. score: its mean validation accuracy, 0 to 1. score,
+    one that is always promoted, or that no group names. score: its mean bounty, 0 to 1. score,
     rank (in its group, from 1) and promoted are None until that stage is complete.
     """
 
@@ -140,8 +140,8 @@ def _admitted(stage: Stage, candidates: Sequence[Candidate]) -> tuple[GridPoint,
 
 
 def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
-    """Return the mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a
-    record is missing or damaged. Later loops of a trial, from a longer stage, do not count.
+    """Return the mean bounty over the seeds of each candidate after `meta_loops` (`bounty_after`); None while
+    a record is missing or damaged. Later loops of a trial, from a longer stage, do not count.
     """
     found: dict[int, list[Fraction]] = {}
     for point in points:

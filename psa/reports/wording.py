@@ -94,6 +94,14 @@ def origin(rows: pd.DataFrame, beside: str) -> str:
     )
 
 
+def judged_text(judged: int, measured: int, what: str) -> str:
+    """Return how many cells or arms of a headline have LEAST_N trials, after a semicolon; "" if all have.
+
+    what: the noun.
+    """
+    return f"; of {pluralize(judged, what)} with {LEAST_N} or more trials" if judged < measured else ""
+
+
 def interval_text(found: Summary) -> str:
     """Return `95 % interval 91.20 to 92.80, n = 5`, or the number of trials alone where they are too few."""
     if found.n < LEAST_N:

@@ -307,13 +307,22 @@ def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> 
 
 def test_the_best_mean_names_every_cell_that_has_it() -> None:
     """Mode decay often equals mode none to the bit, and untrainable networks equal each other."""
-    best = {("1*4", mode): [90.0, 91.0] for mode in ("none", "decay")}
-    made = frame(best | {("1*8", "none"): [90.0, 90.0]})
-    assert _details(made)["Best mean bounty"].startswith("1*4, modes none, decay; n = 2")
-    alike = frame({(arch, "none"): [11.02, 11.02] for arch in ("1*4", "8*1", "4*1")})
+    best = {("1*4", mode): [90.0, 91.0, 92.0] for mode in ("none", "decay")}
+    made = frame(best | {("1*8", "none"): [90.0] * 3})
+    assert _details(made)["Best mean bounty"].startswith("1*4, modes none, decay; ")
+    alike = frame({(arch, "none"): [11.02] * 3 for arch in ("1*4", "8*1", "4*1")})
     detail = _details(alike)["Best mean bounty"]
-    assert detail.startswith("1*4, mode none; n = 2")
+    assert detail.startswith("1*4, mode none; ")
     assert detail.endswith("; equal: 2 cells of other architectures; not above ZeroR")
+
+
+def test_the_best_mean_is_of_cells_with_three_trials() -> None:
+    """As the winner of an architecture is; the page says how many cells take part, and names none below."""
+    few = {("1*4", "none"): [99.0, 99.5]}
+    assert "Best mean bounty" not in _details(frame(few))
+    detail = _details(frame(few | {("1*8", "none"): [90.0, 91.0, 92.0]}))["Best mean bounty"]
+    assert detail.startswith("1*8, mode none; ")
+    assert detail.endswith("; of 1 cell with 3 or more trials")
 
 
 def _details(made: pd.DataFrame) -> dict[str, str]:

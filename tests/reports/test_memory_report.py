@@ -566,6 +566,20 @@ def test_the_costs_say_which_arms_have_no_mark_on_the_left(without: list[str], s
     assert said in " ".join(" ".join(notes_in(figure)).split())
 
 
+def test_the_best_arm_is_one_with_three_seeds() -> None:
+    """As any verdict is; the page says how many arms take part."""
+    told = runs(BASE)
+    first, second = told["arm"].unique()[:2]
+    told["test"] = np.where(told["arm"] == first, 99.0, 90.0)
+    third = (told["arm"] == first) & (told["seed"] == SEEDS[2])
+    few = told[told["arm"].isin([first, second]) & ~third]
+    facts = {fact.name: fact for fact in report._facts(few, few)}
+    assert facts["Best mean test accuracy"].value == "90.00 %"
+    assert facts["Best mean test accuracy"].detail.endswith("n = 3; of 1 arm with 3 or more trials")
+    lone = few[few["seed"] != SEEDS[2]]
+    assert "Best mean test accuracy" not in {fact.name for fact in report._facts(lone, lone)}
+
+
 @pytest.mark.parametrize(
     ("footprint", "growths", "subject"),
     [

@@ -102,7 +102,8 @@ def test_the_origin_is_at_the_foot(tmp_path: Path) -> None:
     page = replace(page_of(tmp_path), origin=origin)
     foot = html(page).partition("<footer")[2]
     assert "2026-11-28 20:41 UTC" in foot
-    assert "<code>psa report x</code>" in foot
+    assert "psa report x" in re.sub("<[^>]*>", "", foot)
+    assert foot.count('<span class="word">') == 3  # a line ends between words alone
     assert "[axes]\n&lt;a&gt;" in foot
 
 
@@ -384,6 +385,38 @@ def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path
     assert found["labels"] == first
     assert found["pointed"] == ""
     assert found["note"] == "1 trial without a curve. The thick curve is that of the selected trial."
+
+
+@NEEDS
+def test_numbers_of_a_dialog_have_names(tmp_path: Path) -> None:
+    """In its title and in the names of its curves, also of a lone one."""
+    shown = build_frame([row(arch, "none", 0, [9000, 9100, 9200]) for arch in ("2*8", "1*8")])
+    ids = [str(name) for name in shown["id"].unique()]
+    names = {name: {"Temperature": text} for name, text in zip(ids, ("0.1", "1"), strict=True)}
+    stored = {name: StoredTrial(f"{name}.json", SPECS, {}) for name in ids}
+    table = Table(
+        "Means", "tab:some", (Column("Temperature"), Column("none", "percent")), (("0.1", 92.0), ("1", 92.0))
+    )
+    page = page_of(tmp_path)
+    page = replace(
+        page,
+        sections=(replace(page.sections[0], tables=(table,)),),
+        cells={table.label: CellTrials({"Temperature": "Temperature"}, {"none": {"mode": "none"}})},
+        trials=index_trials(shown, stored, names),
+    )
+    script = """
+      await ready();
+      const made = window.uPlot, plots = [];
+      window.uPlot = function (options, ...rest) { plots.push(options); return new made(options, ...rest); };
+      document.querySelector("#plot-trials").click();
+      document.querySelector("table.opens").tBodies[0].rows[0].cells[1].click();
+      done({ labels: plots.map(options => options.series.slice(1).map(series => series.label)),
+        title: document.querySelector("#dialog-title").textContent });
+    """
+    found = browsed(tmp_path, page, SCRIPT % script)
+    assert found["errors"] == []
+    assert found["labels"] == [["temperature 0.1", "temperature 1"], ["seed 0"]]
+    assert found["title"] == "temperature 0.1, none (1 trial)"
 
 
 @NEEDS

@@ -14,7 +14,7 @@ from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
-from psa.reports.wording import interval_text, missing_trials
+from psa.reports.wording import interval_text, judged_text, missing_trials
 from psa.specs.training import MODES
 
 _ROUNDING: Final = 1e-9
@@ -177,12 +177,15 @@ class Spread:
     mode: str
 
 
-def best_mean(cells: Cells) -> tuple[str, str]:
-    """Return the greatest mean of all cells as text, and which of them have it, with n and interval.
+def best_mean(cells: Cells) -> tuple[str, str] | None:
+    """Return the greatest mean of the cells with LEAST_N trials as text, and which of them have it, with n
+    and interval. None without such a cell.
 
     Equal cells are all named: mode decay often equals mode none, and networks that learn nothing each other.
     """
-    means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.numbers(arch).items()}
+    means = {(arch, mode): cell.mean for arch in cells.archs for mode, cell in cells.judged(arch).items()}
+    if not means:
+        return None
     top = max(means.values())
     equal = [cell for cell, mean in means.items() if mean == top]
     arch = equal[0][0]
@@ -191,6 +194,7 @@ def best_mean(cells: Cells) -> tuple[str, str]:
     detail += f"; {interval_text(cells.cell(arch, modes[0]).summary)}"
     if others := len(equal) - len(modes):
         detail += f"; equal: {pluralize(others, 'cell')} of other architectures"
+    detail += judged_text(len(means), sum(len(cells.numbers(arch)) for arch in cells.archs), "cell")
     return f"{top:.2f} %", detail if top > cells.zero_r else f"{detail}; not above ZeroR"
 
 

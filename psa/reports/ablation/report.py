@@ -183,8 +183,9 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     yield Fact(
         "Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} {expected}per architecture and mode"
     )
+    if (best := best_mean(cells)) is not None:
+        yield Fact("Best mean bounty", *best)
     if cells.any_finished:
-        yield Fact("Best mean bounty", *best_mean(cells))
         yield Fact(
             "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
         )

@@ -77,12 +77,14 @@ def facts(found: ActivationResults) -> Iterator[Fact]:
     """Yield the headlines."""
     done = int((found.rows["status"] == "done").sum())
     yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{pluralize(len(found.arms), 'arm')}")
-    if found.there:
-        best = max(found.there, key=lambda arm: arm.summary("test").mean)
+    if judged := [arm for arm in found.there if arm.n >= LEAST_N]:
+        best = max(judged, key=lambda arm: arm.summary("test").mean)
         of = best.summary("test")
         detail = f"{best.label(found.keys)}; {wording.interval_text(of)}"
+        detail += wording.judged_text(len(judged), len(found.there), "arm")
         detail += "; not above ZeroR" if best in found.dead else ""
         yield Fact("Best mean test accuracy", f"{of.mean:.2f} %", detail)
+    if found.there:
         yield Fact(
             "Arms that learn",
             f"{len(found.there) - len(found.dead)} of {len(found.there)}",

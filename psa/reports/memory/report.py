@@ -233,10 +233,15 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
         return
     last = final_stage(runs)
     yield Fact("Final stage", str(last["stage"].iloc[0]), pluralize(last["seed"].nunique(), "seed"))
-    best = str(last.groupby("arm")["test"].mean().idxmax())
-    found = share_summary(last.loc[last["arm"] == best, "test"])
-    detail = f"{best}; {wording.interval_text(found)}"
-    yield Fact("Best mean test accuracy", f"{found.mean:.2f} %", detail)
+    trials = last.groupby("arm")["test"].count()
+    judged = trials[trials >= LEAST_N].index
+    if len(judged):
+        best = str(last[last["arm"].isin(judged)].groupby("arm")["test"].mean().idxmax())
+        found = share_summary(last.loc[last["arm"] == best, "test"])
+        detail = (
+            f"{best}; {wording.interval_text(found)}{wording.judged_text(len(judged), len(trials), 'arm')}"
+        )
+        yield Fact("Best mean test accuracy", f"{found.mean:.2f} %", detail)
     if compared_arms(runs).memory is not None:
         yield Fact("Verdict on the memory", *verdict(_by_key(comparisons_of(runs))))
 

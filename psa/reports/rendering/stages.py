@@ -42,7 +42,8 @@ def stage_policy_json(stages: Sequence[StageStatus]) -> bytes:
 
 def _criterion(stages: Sequence[StageStatus]) -> str:
     unit = _unit(stages[0])
-    return f"validation accuracy after the last {unit} of the stage before, mean over its seeds"
+    score = "validation accuracy after" if unit == "epoch" else "bounty, the best validation accuracy up to"
+    return f"{score} the last {unit} of the stage before, mean over its seeds"
 
 
 def _unit(status: StageStatus) -> str:

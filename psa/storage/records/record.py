@@ -86,8 +86,8 @@ def reaches(record: Record, horizon: int) -> bool:
 
 
 def bounty_after(record: Record, loops: int) -> Fraction:
-    """Return the validation accuracy of the LKG after `loops` meta-loops, however far the trial went on. 0
-    where it had diverged by then.
+    """Return the bounty after `loops` meta-loops, however far the trial went on: the best validation accuracy
+    up to there, in ordinary training that of the last epoch. 0 where the trial had diverged by then.
     """
     if diverged_after(record, loops):
         return Fraction(0)

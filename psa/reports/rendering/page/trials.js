@@ -58,14 +58,16 @@ function trialPages(index) {
     return fill;
   }
 
+  // A number says nothing without its name: `temperature 0.1`.
+  const named = (name, text) => text === "" || isNaN(text) ? text : `${(index.headings[name] || name).toLowerCase()} ${text}`;
+
   // What tells trials from each other: the listed names that each tell some apart, else the ends of their ids, or the ids.
   function labelsOf(trials) {
     const kinds = way => new Set(trials.map(way)).size;
-    const part = (at, name) => `${name === "seed" ? "seed " : ""}${show(value(at, name))}`;
-    const label = names => at => names.map(name => part(at, name)).join(", ");
+    const label = names => at => names.map(name => named(name, show(value(at, name)))).join(", ");
     const names = index.listed.filter(name => !RESULTS.includes(name))
       .reduce((taken, name) => kinds(label([...taken, name])) > kinds(label(taken)) ? [...taken, name] : taken, []);
-    const ways = [label(names), at => nameOf(at).split("/").slice(-2).join("/"), nameOf];
+    const ways = [label(names.length ? names : ["seed"]), at => nameOf(at).split("/").slice(-2).join("/"), nameOf];
     return trials.map(ways.find(way => kinds(way) === trials.length));
   }
 
@@ -112,7 +114,9 @@ function trialPages(index) {
 
   function copied(text) {
     const line = make("div", "", { class: "command" }), button = make("button", "Copy", { type: "button" });
-    line.append(make("code", text), button);
+    const code = make("code"); // a line may end between words alone: an option in two parts is typed wrongly
+    code.append(...text.split(" ").flatMap((word, at) => [at ? " " : "", make("span", word, { class: "word" })]));
+    line.append(code, button);
     button.addEventListener("click", async () => {
       try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
       catch { getSelection().selectAllChildren(line.firstChild); }
@@ -170,10 +174,10 @@ function trialPages(index) {
       return { both: [one, other], other: [other] }[heads[cell.cellIndex].dataset.side] || [one];
     };
     const fits = (at, arm) => Object.entries(arm).every(([name, found]) => String(value(at, name)) === found);
-    const textOf = arm => [...new Set([...selects.filter(Boolean), ...Object.keys(arm)])].map(name => arm[name]).filter(Boolean).join(", ");
+    const textOf = arm => [...new Set([...selects.filter(Boolean), ...Object.keys(arm)])].filter(name => arm[name]).map(name => named(name, arm[name])).join(", ");
     const openCell = cell => {
       const [one, other] = wanted(cell), trials = all.filter(at => fits(at, one) || (other && fits(at, other)));
-      const minus = Object.entries(other || {}).filter(([name, found]) => one[name] !== found).map(([, found]) => found).join(", ");
+      const minus = Object.entries(other || {}).filter(([name, found]) => one[name] !== found).map(([name, found]) => named(name, found)).join(", ");
       if (trials.length) open(minus ? `${textOf(one)} minus ${minus}` : textOf(one), trials);
     };
     const cells = $$("tbody td", table).filter(cell => Object.keys(wanted(cell)[0]).length);
