@@ -382,7 +382,7 @@ def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path
     assert found["errors"] == []
     assert found["legend"]
     first = [f"arm simplemlp-{arch}, seed {seed}" for arch in ("1*8", "2*8") for seed in (0, 1)]
-    assert found["labels"] == first
+    assert found["labels"] == [*first[1:], first[0]]  # the selected one last, above the others
     assert found["pointed"] == ""
     assert found["note"] == "1 trial without a curve. The thick curve is that of the selected trial."
 
@@ -415,7 +415,7 @@ def test_numbers_of_a_dialog_have_names(tmp_path: Path) -> None:
     """
     found = browsed(tmp_path, page, SCRIPT % script)
     assert found["errors"] == []
-    assert found["labels"] == [["temperature 0.1", "temperature 1"], ["seed 0"]]
+    assert found["labels"] == [["temperature 1", "temperature 0.1"], ["seed 0"]]
     assert found["title"] == "temperature 0.1, none (1 trial)"
 
 

@@ -247,8 +247,8 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     )
     rows = [(name, *with_marks(cells)) for name, cells in zip(names, paired_cells(found), strict=True)]
     note = (
-        f"Bold: p < {ALPHA:g} after Holm's correction. Of each architecture the mean difference over the "
-        "seeds that both arms have; interval and p over architectures. "
+        f"Bold: p < {ALPHA:g} after Holm's correction over this table. Of each architecture the mean "
+        "difference over the seeds that both arms have; interval and p over architectures. "
         f"{_on_tests(found, 'architectures')} {unequal_arms_note(trials)}".rstrip()
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"

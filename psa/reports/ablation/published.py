@@ -247,7 +247,8 @@ def _verdict(rows: Sequence[tuple[Cell, ...]], near: PublishedAgreement, within:
         f"{near.near:,} of {near.compared:,} cells lie within {within:g} points of the published mean "
         f"({near.near_trained:,} of {near.trained:,} of architectures of which any trial beats ZeroR), "
         f"{near.within_two_sd:,} within two standard deviations of the published trials; "
-        f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction)."
+        f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction "
+        "over all of them)."
     )
 
 

@@ -287,7 +287,6 @@ def _sources(frame: pd.DataFrame) -> Iterator[str]:
     yield (
         "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise, those of "
         f"percentages restricted to 0 to 100; intervals, tests and regimes need at least {LEAST_N} trials. "
-        "Paired tests are sign-flip permutation tests, corrected by Holm's method over the table "
-        "they "
-        "stand in."
+        "Paired tests are sign-flip permutation tests, corrected by Holm's method over the table they stand "
+        "in, those of winners over the modes of their architecture."
     )

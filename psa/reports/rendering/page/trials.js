@@ -77,10 +77,10 @@ function trialPages(index) {
     const kind = $("#curve-kind").value, [title, scale] = CURVES[kind] || ["", 1];
     const drawn = chosen.filter(at => index.curves[kind]?.[at]), stride = Math.max(drawn.length / NEAR, 1);
     const shown = drawn.filter((at, place) => at === selected || place % stride < 1); // spread over all of them
-    const legend = shown.length <= LEGEND;
-    if (!legend) shown.sort((a, b) => (a === selected) - (b === selected)); // above the others
     $(".curves").hidden = !shown.length;
     if (!shown.length) return;
+    const legend = shown.length <= LEGEND, colours = new Map(shown.map((at, place) => [at, colour(place, shown.length)]));
+    shown.sort((a, b) => (a === selected) - (b === selected)); // above the others, of which some may be equal
     const labels = labelsOf(shown), thick = shown.length > 1 ? shown.indexOf(selected) : -1;
     $("#curve-note").textContent = [
       shown.length < drawn.length ? `${shown.length} of ${grouped(drawn.length)} curves are drawn, at even distances in the list.` : "",
@@ -106,7 +106,7 @@ function trialPages(index) {
       legend: { show: legend },
       hooks: { setSeries: [(_, place) => { if (!legend) $("#curve-name").textContent = place ? labels[place - 1] : ""; }] },
       series: [{ label: index.loop }, ...shown.map((at, place) => ({
-        label: labels[place], stroke: colour(place, shown.length), width: place === thick ? 3 : 1.4, points: { show: longest === 1 },
+        label: labels[place], stroke: colours.get(at), width: place === thick ? 3 : 1.4, points: { show: longest === 1 },
         value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
       axes: [{ ...axis, label: index.loop, incrs: WHOLE }, { ...axis, label: title, size: 64 }],
     }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
