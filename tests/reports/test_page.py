@@ -519,6 +519,28 @@ def test_trials_that_are_missing_stand_in_the_columns_of_the_others(tmp_path: Pa
 
 
 @NEEDS
+def test_a_phone_shows_the_whole_names_of_all_curves(tmp_path: Path) -> None:
+    """Long ones take several lines; a box that scrolls would hide the last names, and their seeds."""
+    script = """
+      await ready();
+      document.querySelector("#plot-trials").click();
+      await new Promise(go => setTimeout(go, 200));
+      const edge = document.querySelector("#plot").getBoundingClientRect();
+      const names = [...document.querySelectorAll(".u-legend .u-label")].slice(1);
+      const legend = document.querySelector(".u-legend");
+      done({ names: names.map(name => name.textContent),
+        inside: names.every(name => { const box = name.getBoundingClientRect();
+          return box.left >= edge.left && box.right <= edge.right && box.bottom <= edge.bottom; }),
+        scrolls: legend.scrollHeight > legend.clientHeight });
+    """
+    arm = "a network with a memory of its hidden vectors that is read before the last layer, as"
+    found = browsed(tmp_path, trials_with_curves(tmp_path, 6, arm), SCRIPT % script, "390,844")
+    assert found["errors"] == []
+    assert len(found["names"]) == 12
+    assert (found["inside"], found["scrolls"]) == (True, False)
+
+
+@NEEDS
 def test_rows_and_trials_are_filtered(tmp_path: Path) -> None:
     """By words and by numbers of a column; the list of trials, too."""
     script = (
@@ -530,11 +552,13 @@ def test_rows_and_trials_are_filtered(tmp_path: Path) -> None:
         return [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent); };
       const trials = document.querySelector("#trial-filter");
       const listed = text => { trials.value = text; trials.dispatchEvent(new Event("input"));
-        return document.querySelectorAll("#trial-table tbody tr").length; };
+        const shown = () => document.querySelectorAll("#trial-table tbody tr").length, before = shown();
+        document.querySelector("#trial-table thead button").click(); // sorting shows the same trials
+        return before === shown() ? before : "other trials"; };
       const found = { words: rows("1*16"), numbers: rows("parameters > 6,400; none > 90"),
         none: rows("x y z"),
         count: document.querySelector(".table .count").textContent, all: rows("").length,
-        trials: [listed(""), listed("1*8"), listed("bounty >= 91"), listed("missing")] };
+        trials: [listed(""), listed("1*8"), listed("bounty >= 91"), listed("missing"), listed("x y z")] };
       press(document.body, "/");
       found.focused = document.activeElement === input;
       done(found);"""
@@ -544,7 +568,7 @@ def test_rows_and_trials_are_filtered(tmp_path: Path) -> None:
     assert set(found["words"]) == {"1*16"}
     assert set(found["numbers"]) == {"2*8"}
     assert (found["none"], found["count"], found["all"]) == ([], "0 of 9 rows", 9)
-    assert found["trials"] == [5, 2, 4, 1]
+    assert found["trials"] == [5, 2, 4, 1, 0]
     assert found["focused"]
 
 

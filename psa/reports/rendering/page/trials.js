@@ -207,7 +207,7 @@ function trialPages(index) {
     const match = matcher(input.value, names);
     listed = all.filter(at => match(texts[at], index.listed.map(name => value(at, name) ?? "")));
     count.textContent = `${grouped(listed.length)} of ${counted(size, "trial")}`;
-    if (listed.length) listInto($("#trial-table"), listed, openOne); else $("#trial-table").tBodies[0].replaceChildren();
+    listInto($("#trial-table"), listed, openOne);
   });
   $("#plot-trials").addEventListener("click", () => { if (listed.length) open(input.value || "All trials", listed); });
   document.body.dataset.trials = size;
