@@ -305,6 +305,9 @@ def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     hybrid = table[table["arm"] == f"hybrid {NETWORK}"].iloc[0]
     assert hybrid["helped"] + hybrid["harmed"] + hybrid["neutral"] == pytest.approx(100)
     assert hybrid["footprint"] == pytest.approx(12.741)
+    drawn = table[table["method"] == "random_memory"].iloc[0]  # nothing was compared with its entries
+    assert (hybrid["distance"], hybrid["top1"], drawn["purity"]) == (0.3, 0.92, 0.91)
+    assert drawn[["distance", "top1"]].isna().all()
 
 
 def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: Path) -> None:

@@ -194,7 +194,8 @@ def test_the_origin_is_told_by_the_records(tmp_path: Path) -> None:
         facts["Trained"]
         == "2026-11-27 08:00 to 2026-11-28 20:41 UTC, according to 2 of 3 records; the others have no time"
     )
-    assert facts["Trained with"] == "psa 0.1.0, torch 2.14.0 and 2.15.0"
+    assert facts["Trained with"] == "psa 0.1.0, torch 2.14.0 and 2.15.0, according to 2 of 3 records"
+    assert dict(provenance([sidecar()], "x").facts)["Trained with"] == "psa 0.1.0, torch 2.15.0"
     assert (facts["Command"], found.grid) == ("psa report x", "seeds = 1\n")
     assert dict(provenance([{}], "x").facts)["Trained"].startswith("at an unknown time")
 

@@ -344,6 +344,7 @@ _CURVES = """
       document.querySelector("#plot-trials").click();
       const seen = () => { const options = plots.at(-1); return {
         labels: options.series.slice(1).map(series => series.label), legend: options.legend.show,
+        names: [...document.querySelectorAll(".u-legend .u-label")].slice(1).map(label => label.textContent),
         thick: options.series.slice(1).findIndex(series => series.width === 3) }; };
       const found = { ...seen(), title: document.querySelector("#dialog-title").textContent };
       const rows = document.querySelectorAll("#cell-trials tbody tr");
@@ -383,6 +384,7 @@ def test_a_curve_is_named_by_what_tells_its_trial_from_the_others(tmp_path: Path
     assert found["legend"]
     first = [f"arm simplemlp-{arch}, seed {seed}" for arch in ("1*8", "2*8") for seed in (0, 1)]
     assert found["labels"] == [*first[1:], first[0]]  # the selected one last, above the others
+    assert found["names"] == found["later"]["names"] == first  # in the order of the list
     assert found["pointed"] == ""
     assert found["note"] == "1 trial without a curve. The thick curve is that of the selected trial."
 
@@ -516,6 +518,25 @@ def test_trials_that_are_missing_stand_in_the_columns_of_the_others(tmp_path: Pa
     assert (found["gone"], found["looks"]) == (1, ["italic"])
     assert found["bounty"] == "right"
     assert all(sides == found["heads"] for sides in found["rows"])
+
+
+@NEEDS
+def test_a_filter_means_the_column_of_that_name(tmp_path: Path) -> None:
+    """Not the first one that begins with it, such as Pairs for p; that one serves where no name is equal."""
+    columns = (Column("Mode"), Column("Pairs", "count"), Column("p", "p"), Column("p (Holm)", "p"))
+    rows = (("full", 10, 0.01, 0.2), *(("hidden", 10, 0.5, 0.6),) * 9)
+    table = Table("Tests", "tab:some", columns, rows)
+    page = page_of(tmp_path)
+    page = replace(page, sections=(replace(page.sections[0], tables=(table,)),))
+    script = """
+      const table = document.querySelector("table.sortable"), input = document.querySelector(".table input");
+      const rows = text => { input.value = text; input.dispatchEvent(new Event("input"));
+        return [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent); };
+      done({ found: ["p < 0.05", "P (holm) < 0.5", "pair < 5", "p ( < 0.5"].map(rows) });
+    """
+    found = browsed(tmp_path, page, SCRIPT % script)
+    assert found["errors"] == []
+    assert found["found"] == [["full"], ["full"], [], ["full"]]
 
 
 @NEEDS

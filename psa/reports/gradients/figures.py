@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, LabelAgreeme
 from psa.analysis.stats import Interval
 from psa.reports.plotting.panels import panel, panel_grid
 from psa.reports.plotting.scales import log_axis
-from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
+from psa.reports.plotting.style import GREY, GRID, OUTLINED, footnote, plot_style
 from psa.reports.rendering.tables import rounded
 
 _Labels = NDArray[np.int64]
@@ -53,7 +52,7 @@ def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels, *, numbered: 
     for number in np.unique(classes) if numbered else ():
         x, y = _middle(coordinates[classes == number])
         text = ax.text(x, y, str(number), ha="center", va="center", fontsize=8, fontweight="bold")
-        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        text.set_path_effects(OUTLINED)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_aspect("equal", "datalim")

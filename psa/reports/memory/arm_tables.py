@@ -36,7 +36,8 @@ _OF_EFFECTS: Final = (
     "loss: its mean in nats. With %, Without %: test accuracy. Moved: mean length of the change of a hidden "
     "vector, also as a share of the length of that vector. Gate: mean weight of what was retrieved. Of the "
     "retrieved entries: Distance, their mean distance; Purity, the share with the label of the sample; "
-    "Top-1, the share of samples whose nearest entry has their label."
+    "Top-1, the share of samples whose nearest entry has their label; neither Distance nor Top-1 is "
+    "measured of entries drawn at random."
 )
 _OF_VOTES: Final = (
     f"Rows of {KNN} show the vote; the table of stages and the list of trials show its network alone."

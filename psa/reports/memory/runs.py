@@ -132,6 +132,8 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         **_growth(record),
         **_memory(probes),
     }
+    if method == "random_memory":  # nothing is compared with the entries that it draws
+        found |= dict.fromkeys(("distance", "top1"))
     if "calibration" in probes:
         found["ece"] = _percent(probes["calibration"]["ece"][1])
     if KNN in probes:

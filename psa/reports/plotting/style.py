@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.transforms import Bbox
 
 from psa.analysis.regimes import REGIMES
@@ -26,6 +27,8 @@ _EDGE: Final = 0.06  # inches around the content of a saved figure
 GREY: Final = "#767676"  # the lightest grey that reads well on white
 PALE: Final = "#D0D0D0"
 GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
+# Letters over curves, which stay in sight.
+OUTLINED: Final[list[AbstractPathEffect]] = [withStroke(linewidth=2, foreground="white")]
 
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same letters

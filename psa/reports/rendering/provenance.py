@@ -55,10 +55,17 @@ def _training_facts(sidecars: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
         facts.append(("Trained", f"{span}, according to {known}{rest}"))
     versions = [f"{name} {found}" for name in _TRAINED_WITH if (found := _several(sidecars, name))]
     if versions:
-        facts.append(("Trained with", ", ".join(versions)))
+        facts.append(("Trained with", ", ".join(versions) + _known(sidecars, _TRAINED_WITH)))
     if machines := _several(sidecars, "device_name"):
-        facts.append(("Trained on", machines))
+        facts.append(("Trained on", machines + _known(sidecars, ["device_name"])))
     return facts
+
+
+def _known(sidecars: list[Mapping[str, Any]], keys: Iterable[str]) -> str:
+    """Return of how many records something is known, after a comma; "" if of all of them."""
+    known = sum(any(each.get(key) for key in keys) for each in sidecars)
+    of = pluralize(len(sidecars), "record")
+    return "" if known == len(sidecars) else f", according to {known:,} of {of}"
 
 
 def _several(sidecars: list[Mapping[str, Any]], key: str) -> str:

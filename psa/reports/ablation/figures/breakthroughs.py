@@ -14,7 +14,7 @@ from psa.reports.ablation.curves import NOTICEABLE, Jump
 from psa.reports.ablation.figures.curves import dress_curves
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import panel_grid
-from psa.reports.plotting.style import MODE_LOOKS, footnote, plot_style
+from psa.reports.plotting.style import MODE_LOOKS, OUTLINED, footnote, plot_style
 
 _FOOT: Final = 0.1  # inches below the axes
 _LEFT: Final = 0.5  # inches at the left of the panels
@@ -58,7 +58,7 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
     ax.annotate(
         f"loop {jump.loop}: {jump.gain:+.2f} points", (jump.loop, label_height(ax, jump, right=right)),
         (-5 if right else 5, 0), textcoords="offset points", ha="right" if right else "left", va="center",
-        fontsize=7, zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        fontsize=7, zorder=5, path_effects=OUTLINED,
     )  # fmt: skip
     return ax
 

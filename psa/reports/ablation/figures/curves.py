@@ -23,6 +23,7 @@ from psa.reports.plotting.style import (
     GREY,
     GRID,
     MODE_LOOKS,
+    OUTLINED,
     REGIME_NAMES,
     add_axes,
     footnote,
@@ -143,14 +144,13 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
             ax.annotate(
                 f"ZeroR {zero_r:.2f} %", (1, zero_r), (-1, 2 * above),
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-                va="bottom" if above > 0 else "top", zorder=4,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}, **how,
+                va="bottom" if above > 0 else "top", zorder=4, path_effects=OUTLINED, **how,
             )  # fmt: skip
         return min(low, zero_r), max(high, zero_r)
     text = f"ZeroR {zero_r:.2f} %{_beyond(zero_r, low)}"
     if named:
-        back = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # lines pass behind the words
-        ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", bbox=back, zorder=5, **how)
+        how |= {"ha": "right", "va": "bottom", "path_effects": OUTLINED, "zorder": 5}
+        ax.text(1, 0.02, text, transform=ax.transAxes, **how)
     return low, high
 
 

@@ -53,7 +53,12 @@ def _sides(there: Summary, here: Summary) -> tuple[float, ...]:
 
 
 def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> Axes:
-    """Draw published means (x) and ours (y) with their intervals, the diagonal and the band around it."""
+    """Draw published means (x) and ours (y) with their intervals, the diagonal and the band around it.
+
+    ends: of both axes. A cell beyond them is left out: its bars would begin at an edge, with no mark.
+    """
+    means = both[["mean_published", "mean_ours"]]
+    both = both[(means.ge(ends[0]) & means.le(ends[1])).all(axis=1)]
     ax.fill_between(
         ends, (ends[0] - _BAND, ends[1] - _BAND), (ends[0] + _BAND, ends[1] + _BAND), color="#EBEBEB",
         linewidth=0, zorder=0,

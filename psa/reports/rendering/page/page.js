@@ -59,10 +59,12 @@ $$("button.png").forEach(button => button.addEventListener("click", () => save(b
 // Filter: every word must occur in a row; "Column > 90" compares the numbers of a column.
 const COMPARISON = /^(.+?)\s*(<=|>=|<|>|=)\s*(-?[\d.,]+)$/;
 const TESTS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+// The column of a name, else the first one that begins with it: "p" is p, not Pairs.
+const columnOf = (name, names) => names.includes(name) ? names.indexOf(name) : names.findIndex(each => each.startsWith(name));
 function matcher(text, names) {
   const parts = text.split(";").map(part => part.trim()).filter(Boolean).map(part => {
     const found = COMPARISON.exec(part);
-    const column = found && names.findIndex(name => name.toLowerCase().startsWith(found[1].toLowerCase()));
+    const column = found && columnOf(found[1].toLowerCase(), names.map(name => name.toLowerCase()));
     if (found && column >= 0) {
       const limit = Number(found[3].replaceAll(",", "")), test = TESTS[found[2]];
       return (words, keys) => keys[column] !== "" && keys[column] !== null && test(Number(keys[column]), limit);

@@ -80,6 +80,7 @@ function trialPages(index) {
     $(".curves").hidden = !shown.length;
     if (!shown.length) return;
     const legend = shown.length <= LEGEND, colours = new Map(shown.map((at, place) => [at, colour(place, shown.length)]));
+    const place = shown.indexOf(selected);
     shown.sort((a, b) => (a === selected) - (b === selected)); // above the others, of which some may be equal
     const labels = labelsOf(shown), thick = shown.length > 1 ? shown.indexOf(selected) : -1;
     $("#curve-note").textContent = [
@@ -110,6 +111,8 @@ function trialPages(index) {
         value: (_, number) => number === null ? "" : number.toPrecision(4) }))],
       axes: [{ ...axis, label: index.loop, incrs: WHOLE }, { ...axis, label: title, size: 64 }],
     }, [Array.from({ length: longest }, (_, loop) => loop + 1), ...lines], $("#plot"));
+    const names = $$(".u-series", $("#plot")); // the legend keeps the order of the list
+    if (legend && thick >= 0) names[place + 1].before(names[thick + 1]);
   }
 
   function copied(text) {
