@@ -24,10 +24,10 @@ from psa.reports.ablation.curves import (
     panel_of,
 )
 from psa.reports.ablation.figures.breakthroughs import breakthrough_figure, label_height
-from psa.reports.ablation.figures.curves import convergence_figure
+from psa.reports.ablation.figures.curves import convergence_figure, dress_curves
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
 from psa.reports.ablation.numbers import regimes
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_NAMES, notes_in
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_NAMES, new_figure, notes_in
 from psa.specs.training import MODES
 
 
@@ -397,6 +397,20 @@ def test_no_line_crosses_the_words_on_zero_r() -> None:
     figure = next(breakthroughs(build_frame(made)))[1]
     (text,) = (each for each in figure.axes[0].texts if "below the axis" in each.get_text())
     assert text.get_bbox_patch() is not None
+
+
+@pytest.mark.parametrize(
+    ("ends", "side"),
+    [([50.0], "bottom"), ([50.0, 11.7], "top"), ([50.0, 11.7, 10.4], "bottom"), ([50.0, 10.4], "bottom")],
+)
+def test_zero_r_is_written_where_no_curve_ends(ends: list[float], side: str) -> None:
+    """Above its line, unless a curve runs there and none below: it would cross the words."""
+    ax = new_figure(2).add_subplot()
+    for end in ends:
+        ax.plot(np.arange(1, 21), np.full(20, end))
+    dress_curves(ax, (10.0, 50.0), 11.02, 20, log=False)
+    (text,) = (each for each in ax.texts if "ZeroR" in each.get_text())
+    assert text.get_va() == side
 
 
 @pytest.mark.parametrize("loops", [2, 7, 8, 9, 40])

@@ -41,6 +41,7 @@ _GAP: Final = (0.12, 0.26)  # inches between panels of an architecture
 _HEAD: Final = 0.42  # inches above the panels of an architecture, for its name
 _BELOW: Final = 0.36  # inches below them, for the x axis
 _INSET: Final = (0.42, 0.16, 0.55, 0.5)  # of a panel's axes
+_NAME: Final = 0.08  # of the height of the values, which the word ZeroR takes
 _CURRENT: Final = (0, (1, 1))
 _DASHED: Final = (0, (4, 1.5))
 
@@ -140,7 +141,7 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
     if low - span < zero_r < high + span:
         ax.axhline(zero_r, color=GREY, linewidth=0.9, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         if named:
-            above = 1 if zero_r < (low + high) / 2 else -1
+            above = _freer_side(ax, zero_r, span, 1 if zero_r < (low + high) / 2 else -1)
             ax.annotate(
                 f"ZeroR {zero_r:.2f} %", (1, zero_r), (-1, 2 * above),
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
@@ -149,9 +150,22 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float, named: bool) -> 
         return min(low, zero_r), max(high, zero_r)
     text = f"ZeroR {zero_r:.2f} %{_beyond(zero_r, low)}"
     if named:
-        how |= {"ha": "right", "va": "bottom", "path_effects": OUTLINED, "zorder": 5}
-        ax.text(1, 0.02, text, transform=ax.transAxes, **how)
+        back = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # lines pass behind the words
+        ax.text(1, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", bbox=back, zorder=5, **how)
     return low, high
+
+
+def _freer_side(ax: Axes, zero_r: float, span: float, usual: int) -> int:
+    """Return where ZeroR is written, 1 above its line or -1 below: on the usual side, unless curves run there
+    at the end of the loops and none on the other.
+    """
+    curves = [
+        np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines if line.get_gid() != "zero_r"
+    ]
+    ends = np.concatenate([curve[-max(1, len(curve) // 4) :] for curve in curves]) if curves else np.empty(0)
+    apart = (ends - zero_r) * usual
+    there, other = ((apart > 0) & (apart < _NAME * span)).any(), ((apart < 0) & (apart > -_NAME * span)).any()
+    return -usual if there and not other else usual
 
 
 def convergence_figure(
