@@ -485,6 +485,30 @@ def test_a_cell_of_a_comparison_opens_the_trials_of_its_arms(tmp_path: Path) -> 
 
 
 @NEEDS
+def test_a_difference_opens_the_trials_that_it_is_of(tmp_path: Path) -> None:
+    """Those with the number that the table needs, whose seed both arms have."""
+    reached = {("new", 0): 50.0, ("new", 1): None, ("old", 0): 40.0, ("old", 1): 41.0, ("old", 2): 42.0}
+    made = [row("2*8", "none", seed, [9000]) | {"id": f"{arm}-{seed}"} for arm, seed in reached]
+    names = {f"{arm}-{seed}": {"Arm": arm, "After (%)": value} for (arm, seed), value in reached.items()}
+    table = Table("Arms", "tab:arms", (Column("Arm"), Column("Difference")), (("new", "10"),), "")
+    cells = paired_trials(table, {"Arm": "Arm"}, lambda _: {"Arm": "old"})
+    page = replace(
+        page_of(tmp_path),
+        sections=(Section("Numbers", (), (), (table,)),),
+        cells={table.label: replace(cells, needs="After (%)")},
+        trials=index_trials(build_frame(made), {}, names),
+    )
+    script = """
+      await ready();
+      document.querySelector("table.opens").tBodies[0].rows[0].cells[1].click();
+      done({ title: document.querySelector("#dialog-title").textContent,
+        cells: [...document.querySelectorAll("#cell-trials tbody tr")].map(row => row.cells[1].innerText) });
+    """
+    found = browsed(tmp_path, page, SCRIPT % script)
+    assert found == {"errors": [], "title": "new minus old (2 trials)", "cells": ["50.00", "40.00"]}
+
+
+@NEEDS
 def test_the_legend_of_the_curves_leaves_the_border_of_the_table_free(tmp_path: Path) -> None:
     """With two curves or more it stands above the list of their trials."""
     script = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -123,7 +123,7 @@ def arm_page(
         sources,
         (*warnings, *_few_seeds(rows)),
         {table.label: _arm_trials(name, table, rows) for name, table in made.items()},
-        {name: {"arm": arm} for name, arm in rows[["id", "arm"]].astype(str).itertuples(index=False)},
+        _trial_names(frame, rows),
     )
 
 
@@ -131,11 +131,27 @@ def _arm_trials(name: str, table: Table, rows: pd.DataFrame) -> CellTrials:
     """Return the trials of the cells of a table of arms minus mode none, or minus their mode as published."""
     modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
     minus_none = name.startswith("arms_minus_none_")
-    return paired_trials(
+    found = paired_trials(
         table,
         {"Architecture": "arch", "Arm": "arm"},
         lambda row: {"arm": _NONE if minus_none else modes[row["Arm"]]},
     )
+    return replace(found, needs=_after(int(name.rpartition("_")[2])))
+
+
+def _after(loops: int) -> str:
+    return f"After {pluralize(loops, 'loop')} (%)"
+
+
+def _trial_names(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return by id the arm of each trial and its bounty after each length of the page, None if shorter."""
+    names: dict[str, dict[str, Any]] = {str(each.id): {"arm": str(each.arm)} for each in rows.itertuples()}
+    for loops in _lengths(rows):
+        scores = bounties_after(frame, loops)
+        for each in rows.itertuples():
+            score = scores.get((each.arm, each.arch, each.seed))
+            names[str(each.id)][_after(loops)] = None if score is None else round(float(score), 4)
+    return names
 
 
 def _few_seeds(rows: pd.DataFrame) -> Iterator[str]:

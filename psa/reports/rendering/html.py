@@ -220,6 +220,7 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         ],
         "rows": [list(_row(table, at)) for at in range(len(table.rows))],
         "others": list(map(dict, cells.others)),
+        "needs": cells.needs,
         "files": [
             {"name": f"{name}.csv", "address": _address("text/csv", table.csv().encode())},
             {"name": f"{name}.tex", "address": _address("text/plain", table.latex().encode())},

@@ -58,13 +58,14 @@ class CellTrials:
     others: for each row of a table that compares arms, the names and values in which the trials of the arm
     that is subtracted differ from those of the row, such as {"mode": "none"}. sides: the headings whose cells
     stand for that other arm, or for both, as a difference does; a cell below another heading stands for the
-    arm of its row.
+    arm of its row. needs: a name in the trial index: trials without a value of it are in no cell.
     """
 
     rows: Mapping[str, str]
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     others: Sequence[Mapping[str, str]] = ()
     sides: Mapping[str, ArmSide] = field(default_factory=dict)
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def index_trials(
 ) -> TrialIndex:
     """Return the trials of a frame of records.
 
-    trial_names: names of the report for a trial, by its id, such as its arm. commands: the command that
+    trial_names: names of the report for a trial, by its id, such as its arm, and numbers of the report with
+    headings that end with (%). commands: the command that
     trains a trial again, by its id.
     """
     trial_names = trial_names or {}
@@ -135,7 +137,8 @@ def _arms_together(rows: pd.DataFrame, trial_names: Mapping[str, Mapping[str, An
     A frame knows no names of a report: it has the trials of arms with one architecture and mode by seed.
     """
     names = rows["id"].astype(str)
-    arms = rows[list(_NAMES)].astype(str).assign(labels=[str(trial_names.get(name)) for name in names])
+    texts = [[text for text in trial_names.get(name, {}).values() if isinstance(text, str)] for name in names]
+    arms = rows[list(_NAMES)].astype(str).assign(labels=list(map(str, texts)))
     groups = arms.groupby(list(arms), sort=False, dropna=False)
     numbers = groups.ngroup()
     places = names.map({name: at for at, name in enumerate(trial_names)}).fillna(len(trial_names))

@@ -10,7 +10,7 @@ async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
 }
-const show = (value, name = "") => /^(bounty|test)$/.test(name) && typeof value === "number" ? value.toFixed(2) : value === null || value === undefined ? "n/a" : typeof value === "object" ? JSON.stringify(value) : String(value);
+const show = (value, name = "") => /^(bounty|test)$|\(%\)$/.test(name) && typeof value === "number" ? value.toFixed(2) : value === null || value === undefined ? "n/a" : typeof value === "object" ? JSON.stringify(value) : String(value);
 
 function trialPages(index) {
   const CURVES = curvesOf(index), size = index.rows.id.length, all = [...Array(size).keys()], dialog = $("#trial-dialog");
@@ -65,7 +65,7 @@ function trialPages(index) {
   function labelsOf(trials) {
     const kinds = way => new Set(trials.map(way)).size;
     const label = names => at => names.map(name => named(name, show(value(at, name)))).join(", ");
-    const names = index.listed.filter(name => !RESULTS.includes(name))
+    const names = index.listed.filter(name => !RESULTS.includes(name) && !name.endsWith("(%)"))
       .reduce((taken, name) => kinds(label([...taken, name])) > kinds(label(taken)) ? [...taken, name] : taken, []);
     const ways = [label(names.length ? names : ["seed"]), at => nameOf(at).split("/").slice(-2).join("/"), nameOf];
     return trials.map(ways.find(way => kinds(way) === trials.length));
@@ -176,10 +176,19 @@ function trialPages(index) {
       const row = cell.parentNode, one = own(row, cell.cellIndex), other = { ...one, ...JSON.parse(row.dataset.other || "{}") };
       return { both: [one, other], other: [other] }[heads[cell.cellIndex].dataset.side] || [one];
     };
-    const fits = (at, arm) => Object.entries(arm).every(([name, found]) => String(value(at, name)) === found);
+    const needs = table.dataset.needs;
+    const fits = (at, arm) => (!needs || value(at, needs) !== null) && Object.entries(arm).every(([name, found]) => String(value(at, name)) === found);
     const textOf = arm => [...new Set([...selects.filter(Boolean), ...Object.keys(arm)])].filter(name => arm[name]).map(name => named(name, arm[name])).join(", ");
+    // Of two arms those trials whose partner is there: of the same seed, and of the same architecture where both have it.
+    const pairs = (one, other) => {
+      const mine = all.filter(at => fits(at, one)), theirs = all.filter(at => fits(at, other));
+      const archs = new Set(mine.map(at => value(at, "arch"))), shared = theirs.some(at => archs.has(value(at, "arch")));
+      const key = at => `${shared ? value(at, "arch") : ""} ${value(at, "seed")}`;
+      const keys = [mine, theirs].map(arm => new Set(arm.map(key))), chosen = new Set([...mine, ...theirs]);
+      return all.filter(at => chosen.has(at) && keys.every(each => each.has(key(at))));
+    };
     const openCell = cell => {
-      const [one, other] = wanted(cell), trials = all.filter(at => fits(at, one) || (other && fits(at, other)));
+      const [one, other] = wanted(cell), trials = other ? pairs(one, other) : all.filter(at => fits(at, one));
       const minus = Object.entries(other || {}).filter(([name, found]) => one[name] !== found).map(([name, found]) => named(name, found)).join(", ");
       if (trials.length) open(minus ? `${textOf(one)} minus ${minus}` : textOf(one), trials);
     };
