@@ -209,10 +209,9 @@ def test_pages_keep_arms_apart() -> None:
     assert [picture.path.name for picture in section.pictures] == ["arms_3.png"]
     assert set(page.cells) == {table.label for table in made.values()}
     assert {names["arm"] for names in page.trial_names.values()} == set(MODE_OF)
-    scores = bounties_after(arms, 3)
     assert {cells.needs for cells in page.cells.values()} == {"After 3 loops (%)"}
     after = sorted(names["After 3 loops (%)"] for names in page.trial_names.values())
-    assert after == pytest.approx(sorted(scores), abs=1e-4)
+    assert after == pytest.approx(sorted(bounties_after(arms, 3)), abs=1e-4)
     assert all(table.markdown() and table.latex() and table.csv() for table in made.values())
     with pytest.raises(UserError, match="must hold arms of modes alone, got hidden, units 4"):
         cells_of(arms)
