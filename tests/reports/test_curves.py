@@ -422,3 +422,13 @@ def test_every_loop_of_the_second_half_is_searched_for_a_late_rise(loops: int) -
         late = 2 * loop > loops + 1
         found, gain = largest_gain(lkg)
         assert (found, round(gain, 6)) == (loop, 5.0 if loop == 2 else 2.0) if late else found == 2
+
+
+def test_the_caption_of_late_rises_counts_the_trials_of_its_panels() -> None:
+    """Of the architectures that are shown, whatever else is on the page."""
+    made = [row("1*16", "none", seed, [9000, 9100, 9300]) for seed in range(3)]
+    made += [row("8*1", "none", seed, [1100, 1100, 1100]) for seed in range(9)]
+    figure = next(breakthroughs(build_frame(made)))[1]
+    assert "n = 3 of 3 trials; 3 per architecture and mode (1 architecture, 1 mode)" in " ".join(
+        notes_in(figure)
+    )

@@ -135,8 +135,10 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     archs = targets or (BREAKTHROUGHS if set(BREAKTHROUGHS) <= set(cells.archs) else ())
     jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
     if jumps:
-        why = "" if targets else _chosen_jumps([jump.arch for jump in jumps], cells)
-        yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells, why)
+        shown = [jump.arch for jump in jumps]
+        why = "" if targets else _chosen_jumps(shown, cells)
+        counted = cells_of(frame[frame["arch"].isin(shown)])
+        yield "plot_late_breakthroughs", breakthrough_figure(jumps, counted, why)
 
 
 def _chosen_jumps(archs: Sequence[str], cells: Cells) -> str:
