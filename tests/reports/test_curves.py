@@ -425,7 +425,7 @@ def test_every_loop_of_the_second_half_is_searched_for_a_late_rise(loops: int) -
 
 
 def test_the_caption_of_late_rises_counts_the_trials_of_its_panels() -> None:
-    """Of the architectures that are shown, whatever else is on the page."""
+    """The counts do not include architectures that the figure does not show."""
     made = [row("1*16", "none", seed, [9000, 9100, 9300]) for seed in range(3)]
     made += [row("8*1", "none", seed, [1100, 1100, 1100]) for seed in range(9)]
     figure = next(breakthroughs(build_frame(made)))[1]

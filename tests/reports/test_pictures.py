@@ -647,12 +647,12 @@ def test_bold_means_are_those_that_the_caption_names() -> None:
 
 
 def test_captions_tell_a_mode_without_results_from_one_without_trials() -> None:
-    """Of the architectures of a figure; trials may be elsewhere on the page or in another grid."""
+    """A mode can be absent from a figure while other figures, or another grid, contain trials of it."""
     made = [row("1*8", "none", seed, [9000]) for seed in range(3)]
     made += [row("1*8", mode, seed) for mode in ("full", "hidden") for seed in range(3)]
     _, missing = notes_of(cells_of(build_frame(made)))
     assert "No trial of mode full, hidden has a result." in missing
-    assert missing.endswith("There is no trial of mode decay, dropout, output here.")
+    assert missing.endswith("This figure contains no trials of mode decay, dropout, output.")
 
 
 def test_captions_count_cells_without_a_trial() -> None:

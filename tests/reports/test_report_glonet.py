@@ -557,7 +557,7 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
 
 
 def test_models_that_are_equal_before_training_share_a_line_that_says_so() -> None:
-    """Of two lines in colours, one above the other, a reader sees one and misses a model."""
+    """A coloured line per model would hide one model behind another."""
     study = depths(made("MLP", 4, [95.0] * 3), made("GloNet", 4, [95.0] * 3))
     uses = [several(4, model, *[[1.0, 2.0, 3.0]] * 3) for model in ("MLP", "GloNet")]
     other = replace(uses[1], start=2 * uses[1].start + [[0.0, 1.0, 5.0]])

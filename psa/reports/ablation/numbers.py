@@ -71,7 +71,7 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
         if absent:
             sentences.append(f"No trial of {what}{join_names(absent, _NAMED)} has a result.")
     if others := [mode for mode in MODES if mode not in there]:
-        sentences.append(f"There is no trial of mode {join_names(others, _NAMED)} here.")
+        sentences.append(f"This figure contains no trials of mode {join_names(others, _NAMED)}.")
     pairs = [(arch, mode) for arch in archs for mode in modes]
     unused = sum(pair not in cells.trials for pair in pairs)
     if unused:
