@@ -148,6 +148,9 @@ def test_every_figure_says_n(name: str, whole: dict[str, Figure]) -> None:
         assert f"{98 if name == 'design_space' else len(FEW)} architectures" in note(whole[name])
     elif name == "plot_convergence":
         assert "n = 48 of 48 trials; 4 per architecture and mode" in note(whole[name])
+    elif name == "plot_late_breakthroughs":  # its four panels show half of the architectures
+        said = note(whole[name])
+        assert "n = 96 of 96 trials; 4 per architecture and mode (4 architectures, 6 modes)" in said
     else:
         assert "n = 192 of 192 trials; 4 per architecture and mode" in note(whole[name])
         assert "12 meta-loops" in note(whole[name])
