@@ -82,20 +82,27 @@ class CrossEntropy:
     """
 
     def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+        trials, classes, samples = shape
         self._log_p = torch.empty(*shape, device=device)
         self._share = torch.empty_like(self._log_p)
+        starts = torch.arange(trials, device=device).unsqueeze(1) * (classes * samples)
+        self._of_class_0 = starts + torch.arange(samples, device=device)  # places in the flat logits
+        self._of_label = torch.empty_like(self._of_class_0)
         self.gradient = empty_rows(shape[0], *shape[1:], device=device)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the summed loss of each trial [T], float64."""
         torch.ops.aten._log_softmax.out(logits, 1, False, out=self._log_p)
-        chosen = self._log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        torch.add(self._of_class_0, labels, alpha=labels.shape[1], out=self._of_label)
+        chosen = self._log_p.view(-1).index_select(0, self._of_label.view(-1)).view(labels.shape)
         return -chosen.to(torch.float64).sum(dim=1)
 
-    def backward(self, labels: Tensor) -> Tensor:
-        """Return `gradient`, for the logits last given to `loss`."""
-        log_p, gradient = self._log_p, self.gradient
-        share = self._share.zero_().scatter_(1, labels.unsqueeze(1), -1 / labels.shape[1])
+    def backward(self) -> Tensor:
+        """Return `gradient`, for the logits and labels last given to `loss`."""
+        log_p, gradient, places = self._log_p, self.gradient, self._of_label
+        # over flat places: twice as fast as gather and scatter_ along the classes
+        share = self._share.zero_()
+        share.view(-1).index_fill_(0, places.view(-1), -1 / places.shape[1])
         into = gradient if gradient.is_contiguous() else torch.empty_like(log_p)
         torch.ops.aten._log_softmax_backward_data.out(share, log_p, 1, log_p.dtype, out=into)
         return gradient if into is gradient else gradient.copy_(into)
@@ -104,7 +111,7 @@ class CrossEntropy:
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the summed loss [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
     entropy = CrossEntropy(logits.shape, logits.device)
-    return entropy.loss(logits, labels), entropy.backward(labels)
+    return entropy.loss(logits, labels), entropy.backward()
 
 
 class _Step:
@@ -149,7 +156,7 @@ class _Step:
             loss = self._by_autograd(labels, dropout)
         else:
             loss = self.entropy.loss(self.direct.forward(self.inputs, dropout), labels)
-            self.direct.backward(self.entropy.backward(labels))
+            self.direct.backward(self.entropy.backward())
             self.optimizer.step()
         self.total += loss
 
@@ -162,7 +169,7 @@ class _Step:
         loss = self.entropy.loss(logits.detach(), labels)
         if self.observer is not None:
             self.observer.step(int(self.number), self.chosen[self.batches.group], logits.detach())
-        logits.backward(self.entropy.backward(labels))
+        logits.backward(self.entropy.backward())
         self.optimizer.step()
         if visit is not None:
             visit.learn(logits, labels)

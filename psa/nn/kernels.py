@@ -11,6 +11,10 @@ from typing import Any, Final, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import extending
+from numba.core import cgutils, types
+from numba.np.arrayobj import make_array
 
 from psa.nn.dropout import _ELEMENT, _LAYER, _MIX_1, _MIX_2
 
@@ -19,6 +23,9 @@ _LAYER_TERM: Final = np.uint32(_LAYER)
 _ELEMENT_TERM: Final = np.uint32(_ELEMENT % 2**32)
 _FACTOR_1: Final = np.uint32(_MIX_1 % 2**32)
 _FACTOR_2: Final = np.uint32(_MIX_2 % 2**32)
+_AHEAD: Final = 2  # rows: while one is scaled, the one after the next is read
+_CACHE_LINE: Final = 64  # bytes
+_READ_DATA_SOON: Final = (0, 3, 1)  # LLVM's prefetch: read, into every cache, data
 _SIXTEEN, _THIRTEEN, _ZERO = np.uint32(16), np.uint32(13), np.float32(0)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -28,6 +35,41 @@ def _kernel(function: _F) -> _F:
     """Compile a function at its first call; numba keeps the result on disk where its cache can be written."""
     compiled: Any = numba.njit(cache=True, nogil=True, fastmath=False)(function)
     return cast(_F, compiled)
+
+
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """Return a function of kernels that LLVM's own instruction stands for."""
+    return extending.intrinsic(function)
+
+
+@_intrinsic
+def _fused(context: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+    """Return a b + c of three float32, rounded once."""
+
+    def code(_context: Any, builder: Any, _signature: Any, numbers: Any) -> Any:
+        kind = ir.FloatType()
+        function = builder.module.declare_intrinsic("llvm.fma", [kind], ir.FunctionType(kind, [kind] * 3))
+        return builder.call(function, numbers)
+
+    return types.float32(types.float32, types.float32, types.float32), code
+
+
+@_intrinsic
+def _prefetch(context: Any, values: Any, row: Any, column: Any) -> tuple[Any, Any]:
+    """Begin to read the memory at a place of a matrix into the cache."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        matrix = make_array(kind)(context, builder, arguments[0])
+        place = cgutils.get_item_pointer(context, builder, kind, matrix, arguments[1:])
+        place = builder.bitcast(place, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        called = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], called)
+        builder.call(function, [place, *(ir.Constant(number, value) for value in _READ_DATA_SOON)])
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, types.int64), code
 
 
 @_kernel
@@ -123,6 +165,13 @@ def _below(delta: Any, w: Any, skip: Any, enter: Any, under: Any) -> None:
 
 
 @_kernel
+def _quotient(x: Any, divisor: Any, inverse: Any) -> Any:
+    """Return x / divisor as a product corrected by its remainder (Markstein 1990), which takes less time."""
+    about = x * inverse
+    return _fused(_fused(-about, divisor, x), inverse, about)
+
+
+@_kernel
 def _times(delta: Any, x: Any, into: Any) -> None:
     """Write delta x, whose sum over the batch is the gradient of a weight."""
     for i in range(len(into)):
@@ -155,8 +204,15 @@ def chain_backward(
 def gather_pixels(pixels: Any, chosen: Any, divisor: Any, offset: Any, spread: Any, into: Any) -> None:
     """Write (x / divisor - offset) / spread of some rows of pixels, uint8 [N, features], into float32
     [len(chosen), features].
+
+    The bits are those of the divisions for every byte and every scaling of psa.data.scaling.pixel_scaling.
     """
+    per_divisor, per_spread = np.float32(1) / divisor, np.float32(1) / spread
     for at in range(len(chosen)):
+        if at + _AHEAD < len(chosen):
+            for i in range(0, pixels.shape[1], _CACHE_LINE):
+                _prefetch(pixels, chosen[at + _AHEAD], i)
         x, out = pixels[chosen[at]], into[at]
         for i in range(len(x)):
-            out[i] = (np.float32(x[i]) / divisor - offset) / spread
+            shifted = _quotient(np.float32(x[i]), divisor, per_divisor) - offset
+            out[i] = _quotient(shifted, spread, per_spread)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import arms, assert_same_bits, two_epochs
 
+from psa.data.scaling import pixel_scaling, pixel_values
 from psa.data.splits import Splits
 from psa.nn.dense import Dense
 from psa.nn.relu import compiled, relu_pass
@@ -71,3 +73,20 @@ def test_small_packs_do_without(arch: str, seeds: int, expected: bool, small: Sp
     weights = StackedParams.stacked([net.initial(0)] * len(trials))
     made = relu_pass.ReluPass(net.bind(weights), len(trials), 64, training=False)
     assert (made.kernels is not None) == expected
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 7])
+@pytest.mark.parametrize("scaling", ["none", "unit", "standard"])
+def test_every_byte_is_scaled_to_the_bits_of_the_divisions(scaling: str, samples: int) -> None:
+    """The kernel multiplies by reciprocals and corrects the remainder; for samples of any number and size."""
+    from psa.nn.kernels import gather_pixels
+
+    constants = pixel_scaling(scaling)
+    assert constants is not None
+    numbers = [np.float32(number) for number in (constants.divisor, constants.offset, constants.spread)]
+    pixels = np.arange(7 * 300).reshape(7, 300).astype(np.uint8)  # every byte, by wrapping around
+    chosen = np.arange(samples)[::-1].copy()
+    gathered = np.full((samples, 300), np.nan, np.float32)
+    gather_pixels(pixels, chosen, *numbers, gathered)
+    expected = pixel_values(scaling)[pixels[chosen]]
+    assert np.array_equal(gathered.view(np.uint32), expected.view(np.uint32))
