@@ -47,6 +47,7 @@ from psa.reports.ablation.published import (
 )
 from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
 from psa.reports.contract import ReportContext
+from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Bold, Interval, MeanSd, Table
 from psa.specs.training import MODES
 
@@ -633,7 +634,11 @@ def test_all_architectures_together() -> None:
     """Only complete ones take part; the intervals hold the value, and the draws are the same each time."""
     table = aggregate_table(STUDY)
     assert table.note.startswith("Over 2 of 5 architectures")
+    assert table.caption == "2 of 5 architectures together"
     complete = cells_of(STUDY)
+    assert table.note.endswith("none is missing.")
+    figure = dict(comparison(STUDY, None))["aggregate"]
+    assert "(2 architectures, 6 modes)" in " ".join(notes_in(figure))
     scores = {
         mode: np.stack([complete.cell(arch, mode).bounties for arch in ("1*64", "2*1")], axis=1)
         for mode in MODES

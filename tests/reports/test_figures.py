@@ -323,7 +323,7 @@ def test_modes_are_compared_over_the_same_architectures() -> None:
     nothing = cells_of(partial())
     assert not aggregate(nothing).means
     with pytest.raises(ValueError, match="complete architecture"):
-        aggregate_figure(aggregate(nothing), nothing)
+        aggregate_figure(aggregate(nothing), nothing, "")
     assert [name for name, _ in comparison(partial(), None)] == []
 
 

@@ -198,6 +198,14 @@ def test_the_origin_is_told_by_the_records(tmp_path: Path) -> None:
     assert dict(provenance([sidecar()], "x").facts)["Trained with"] == "psa 0.1.0, torch 2.15.0"
     assert (facts["Command"], found.grid) == ("psa report x", "seeds = 1\n")
     assert dict(provenance([{}], "x").facts)["Trained"].startswith("at an unknown time")
+    assert "Copied" not in facts
+
+
+def test_copied_records_are_counted() -> None:
+    """Pairs of which one is a copy of the other are equal by construction."""
+    made = [sidecar(), sidecar(copied_from="ablation/simplemlp-2x4/none/s00-000000"), sidecar(), {}]
+    facts = dict(provenance(made, "x").facts)
+    assert facts["Copied"] == "1 of 4 records, from trials with equal training"
 
 
 def test_the_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

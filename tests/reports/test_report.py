@@ -127,7 +127,8 @@ def test_one_command_makes_everything(whole: Reported) -> None:
     assert {"rows.parquet", "rows.csv", "accuracy_dots.png", "heatmaps.pdf"} <= names
     page = (whole.folder / "results/reports/ablation_simplemlp.html").read_text()
     assert "54 of 54" in page
-    assert "Mode decay equals mode none to the last bit in every number of all 9 pairs" in page
+    assert "Mode decay has the numbers of mode none in all 9 pairs" in page
+    assert "psa may therefore train one trial of a pair and store its results for both" in page
     assert "by the factor 1 − 1e-08 in each step, which is 1 in single precision" in page
     assert "expected trials" not in page
     again = published_trials(folder / "psa_simplemlp_trials.md", "simplemlp")

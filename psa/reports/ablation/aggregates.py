@@ -83,14 +83,14 @@ def _interval(
 def aggregate_table(
     frame: pd.DataFrame,
     *,
-    caption: str = "All architectures together",
+    caption: str | None = None,
     label: str = "tab:aggregate",
     seed: int = 0,
 ) -> Table:
     """Return the interquartile mean of each mode over all trials and architectures, and the probability that
     one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
     intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded; a mode without a
-    requested trial has no row.
+    requested trial has no row. caption: without one, how many architectures are taken.
     """
     cells = cells_of(frame)
     found = aggregate(cells, "none", seed)
@@ -102,8 +102,23 @@ def aggregate_table(
         Column("Interquartile mean (%)", "interval"),
         Column("P(better than none)", "interval", 3),
     )
-    note = f"{_taken(found, len(cells.archs))} {cells_note(cells)}"
-    return Table(caption, label, columns, tuple(rows), note)
+    note = f"{_taken(found, len(cells.archs))} {cells_note(cells_taken(frame, found))}"
+    return Table(caption or aggregate_title(found, cells), label, columns, tuple(rows), note)
+
+
+def aggregate_title(found: Aggregate, cells: Cells) -> str:
+    """Return a title that says how many of the architectures are taken."""
+    taken, count = len(found.archs), len(cells.archs)
+    return (
+        f"{taken:,} of {count:,} architectures together"
+        if 0 < taken < count
+        else "All architectures together"
+    )
+
+
+def cells_taken(frame: pd.DataFrame, found: Aggregate) -> Cells:
+    """Return the cells of the architectures that are taken, or all where none is."""
+    return cells_of(frame[frame["arch"].isin(found.archs)] if found.archs else frame)
 
 
 def _taken(found: Aggregate, count: int) -> str:

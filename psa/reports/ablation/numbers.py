@@ -279,5 +279,5 @@ def why_equal(frame: pd.DataFrame, mode: str) -> str:
         return ""
     return (
         f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision."
+        "precision. psa may therefore train one trial of a pair and store its results for both."
     )

@@ -64,9 +64,10 @@ _CAPTIONS: Final = {
     "regimes": "The regime of each architecture by the rules of the study.",
     "accuracy_dots": "Mean bounty of every mode, a row per architecture.",
     "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
-    "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
+    "aggregate": "Each mode over the architectures with all trials: interquartile mean, and how probably it "
+    "beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: panels per architecture, one per mode.",
-    "plot_late_breakthroughs": "The meta-loop in which the LKG of an architecture's best trial rose most.",
+    "plot_late_breakthroughs": "A late rise of the LKG of an architecture's best trial, or its largest rise.",
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
 }
@@ -261,12 +262,12 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
     for mode, (same, pairs) in identical_arms(frame).items():
         if same == pairs:
             yield (
-                f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
-                "set here it is the same experiment under another name, and published differences between "
-                f"the two are differences between seeds.{why_equal(frame, mode)}"
+                f"Mode {mode} has the numbers of mode none in all {pairs:,} pairs: as set here it is the "
+                "same experiment under another name, and published differences between the two are "
+                f"differences between seeds.{why_equal(frame, mode)}"
             )
         elif same:
-            yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."
+            yield f"In {same:,} of {pairs:,} pairs mode {mode} has the numbers of mode none in every loop."
 
 
 def _warnings(frame: pd.DataFrame) -> Iterator[str]:

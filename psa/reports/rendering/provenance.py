@@ -58,6 +58,9 @@ def _training_facts(sidecars: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
         facts.append(("Trained with", ", ".join(versions) + _known(sidecars, _TRAINED_WITH)))
     if machines := _several(sidecars, "device_name"):
         facts.append(("Trained on", machines + _known(sidecars, ["device_name"])))
+    if copied := sum(bool(each.get("copied_from")) for each in sidecars):
+        of = pluralize(len(sidecars), "record")
+        facts.append(("Copied", f"{copied:,} of {of}, from trials with equal training"))
     return facts
 
 

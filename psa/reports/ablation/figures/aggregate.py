@@ -73,8 +73,10 @@ def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> 
     return ax
 
 
-def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
+def aggregate_figure(found: Aggregate, cells: Cells, title: str, against: str = "none") -> Figure:
     """Return a figure of the interval plots side by side; a single plot without a mode to compare with.
+
+    cells: those of the architectures that are taken.
 
     Raises ValueError without an architecture that has every seed of every mode.
     """
@@ -83,7 +85,7 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
     count = 1 + bool(found.improvements)
     with plot_style():
         figure, axes = panel_grid(
-            "All architectures together", count, count, 1.25,
+            title, count, count, 1.25,
             left=0.6, bottom=0.5, top=0.37, gap=(1.1, 0), width=2.45,
         )  # fmt: skip
         plot_estimates(axes[0], found.means, 2)

@@ -12,7 +12,7 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
-from psa.reports.ablation.aggregates import aggregate
+from psa.reports.ablation.aggregates import aggregate, aggregate_title, cells_taken
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
 from psa.reports.ablation.figures.aggregate import aggregate_figure
@@ -159,7 +159,7 @@ def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:
     cells = cells_of(frame)
     found = aggregate(cells)
     if found.means:
-        yield "aggregate", aggregate_figure(found, cells)
+        yield "aggregate", aggregate_figure(found, cells_taken(frame, found), aggregate_title(found, cells))
     both = pd.DataFrame() if published is None else beside(published, cells)
     if len(both):
         yield "published_agreement", agreement_figure(both, cells)
