@@ -24,7 +24,7 @@ LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before
 LONG_SECONDS = 0.3  # of all repeats: of such steps, another size or round would take longer than it may save
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; they end the search if steps are long
 ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
-_CLOSE = 1.5  # times the least time per trial
+_CLOSE = 2.5  # times the least time per trial; one disturbed size looked 2 times as slow
 
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
