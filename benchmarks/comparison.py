@@ -6,7 +6,7 @@ and `rows`. Of a row, in seconds per trial-epoch on all cores, evaluation includ
 `jax`, each null where `notes` says why; `notes` also has the size and arrangement of each. `best` is the
 fastest alternative, `ratio` its seconds over psa's, `ratios` those of each. `compile` has the seconds that
 were not counted: building and compiling. `flop` is the arithmetic of a trial-epoch, `trained` the share of
-the trials that psa trains (equal ones are trained once), `size` the trials of a pack, `calibration` and
+the trials that psa trains (equal ones are trained once), `size` the rows of a pack, `calibration` and
 `checkpoint` psa's seconds per architecture and per write, `disturbed` true if other work ran beside it.
 """
 

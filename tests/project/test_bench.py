@@ -14,7 +14,7 @@ import torch
 from paths import ROOT
 from set_up import load_tool
 
-from psa.data.splits import Split
+from psa.data.splits import Split, Splits
 from psa.engine.batches import Batches, RowSettings
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
@@ -143,6 +143,19 @@ def test_equal_trials_are_trained_once() -> None:
     kept = ours.trained_once(trials)
     assert (len(trials), len(kept)) == (12, 10)
     assert [each for each in trials if each.intervention.mode != "decay"] == kept
+
+
+@pytest.mark.parametrize("size", [1, 2, 6, 60])
+def test_a_pack_of_any_size_saves_the_equal_trials(
+    size: int, small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack of two rows was timed as modes none and decay, that is one row for two trials."""
+    monkeypatch.setattr(ours, "seconds_per_step", lambda *_: 1e6 * size)
+    found = ours.measure({"family": "simplemlp", "arch": "1*2", "size": size, "seconds": 0.0}, small)
+    steps = -(-len(small.train) // ours.BATCH)
+    rows = min(size, 50)
+    assert found["trained"] == 5 / 6
+    assert found["epoch"] == pytest.approx(1e6 * steps * size / rows * 5 / 6, rel=1e-3)
 
 
 SCRIPT = """
