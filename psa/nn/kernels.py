@@ -38,7 +38,7 @@ def _kernel(function: _F) -> _F:
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
-    """Return a function of kernels that LLVM's own instruction stands for."""
+    """Return a function for kernels, which is compiled to one operation of LLVM."""
     return extending.intrinsic(function)
 
 
