@@ -137,7 +137,7 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     if jumps:
         shown = [jump.arch for jump in jumps]
         why = "" if targets else _chosen_jumps(shown, cells)
-        counted = cells_of(frame[frame["arch"].isin(shown)])
+        counted = cells_of(chosen(frame, shown))
         yield "plot_late_breakthroughs", breakthrough_figure(jumps, counted, why)
 
 
