@@ -15,9 +15,9 @@ from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
-from psa.engine.train_step import evaluate, train_epoch
+from psa.engine.train_step import EVALUATION_BATCH, evaluate, train_epoch
 from psa.execution.packing import groups_of
-from psa.execution.worker.benchmark import measure_step_times, seconds_per_step
+from psa.execution.worker.benchmark import measure_step_times, step_times
 from psa.experiments.studies import ablation
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
@@ -85,32 +85,28 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
 
-    def seconds_of(steps: int) -> float:
-        """Return the seconds of a step in the first steps of an epoch."""
+    def seconds_of(steps: int) -> tuple[float, float]:
+        """Return the seconds before the first step of an epoch, and those of each of its first steps."""
         batches = FirstBatches(rows, splits.train, steps)
-        epoch = partial(train_epoch, net, rows, active, gradients, optimizer, batches)
-        return seconds_per_step(epoch, len(batches))
+        setup, times = step_times(partial(train_epoch, net, rows, active, gradients, optimizer, batches))
+        return setup, sum(times) / len(times)
 
     begun = time.perf_counter()
     seconds_of(FEWEST_STEPS)  # warms up
-    steps = max(FEWEST_STEPS, int(task["seconds"] / SLICES / seconds_of(FEWEST_STEPS)))
-    times = [seconds_of(steps)]
+    steps = max(FEWEST_STEPS, int(task["seconds"] / SLICES / seconds_of(FEWEST_STEPS)[1]))
+    timed = [seconds_of(steps)]
     while time.perf_counter() - begun < task["seconds"]:
-        times.append(seconds_of(steps))
-    step = sum(times) / len(times)
-    part = splits.val.first(1000)
-    evaluate(net, active, part)
+        timed.append(seconds_of(steps))
+    setup, step = (sum(each) / len(timed) for each in zip(*timed, strict=True))
+    evaluate(net, active, splits.val.first(EVALUATION_BATCH))  # warms up
     start = time.perf_counter()
-    evaluate(net, active, part)
-    evaluation = (time.perf_counter() - start) * 10
+    evaluate(net, active, splits.val)
+    evaluation = time.perf_counter() - start
     start = time.perf_counter()
     encode_state(states[0])
     checkpoint = time.perf_counter() - start
-    return {
-        "epoch": (step * -(-len(splits.train) // BATCH) + evaluation) / len(trials) * trained,
-        "checkpoint": checkpoint,
-        "trained": trained,
-    }
+    epoch = setup + step * -(-len(splits.train) // BATCH) + evaluation
+    return {"epoch": epoch / len(trials) * trained, "checkpoint": checkpoint, "trained": trained}
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _ARM_KEYS: Final = ("CPU implementer", "CPU part")
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
-WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
+WORTH_IT: Final = 1.02  # a larger pack has to be faster by more than measurements scatter
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
 PROBE_SHARE: Final = 0.3  # of the epoch: a pass of the validation split, one trial beside a copy of itself
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
@@ -133,35 +133,43 @@ class CostModel:
             else known[nearest] * max(size / nearest, min(1.0, known[min(known)] / known[nearest]))
         )
 
-    def best_size(self, trial: Trial, available: int) -> int:
-        """Return the fastest pack size among those that fit into memory."""
-        fits = candidate_sizes(trial, available)
-        known = self.steps.get(WorkloadKey.of(trial).key)
-        choices = [size for size in fits if known is None or size in known] or fits[:1]
-        return fastest({size: self.step(trial, size) for size in choices})
+    def best_size(self, group: Sequence[Trial]) -> int:
+        """Return the number of rows in the fastest packs of a group, among those that fit into memory."""
+        return fastest({size: self.step(group[0], size) for size in candidate_sizes(group)})
 
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Return the seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
         steps = -(-gradient_storage.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
-        rows = len({training_key(each) for each in trials})
-        return self.step(trial, rows) * steps * share
+        return self.step(trial, rows_of(trials)) * steps * share
 
 
-def candidate_sizes(trial: Trial, available: int) -> list[int]:
-    """Return the pack sizes of at most `available` such trials that are worth trying: one, and all that fit
-    into each worker's share of the memory.
+def candidate_sizes(group: Sequence[Trial]) -> list[int]:
+    """Return the sizes that are worth trying for packs of a group, in rows that are trained: one, and all
+    that fit into each worker's share of the memory. Where a seed has fewer rows, these are whole seeds.
     """
+    trial, rows, of_seed = group[0], rows_of(group), rows_per_seed(group)
     row = 4 * trial.shape.parameters * _BUFFERS + _BANKS * bank_bytes(trial)
     row += gradient_storage.epoch_bytes(trial)
-    return [size for size in SIZES if size == 1 or (size <= available and size * row <= _PACK_BYTES)]
+    sizes = sorted({size - size % of_seed if size > of_seed else size for size in SIZES})
+    return [size for size in sizes if size == 1 or (size <= rows and size * row <= _PACK_BYTES)]
+
+
+def rows_of(group: Sequence[Trial]) -> int:
+    """Return how many rows a pack of these trials trains: trials that are trained alike share one."""
+    return len({training_key(each) for each in group})
+
+
+def rows_per_seed(group: Sequence[Trial]) -> int:
+    """Return how many rows a seed has, rounded up. They read the same samples, which are gathered once."""
+    return -(-rows_of(group) // len({each.seed for each in group}))
 
 
 def fastest(steps: Mapping[int, float]) -> int:
     """Return the smallest pack size whose time per trial is within a few percent of the least.
 
-    steps: seconds of a step by pack size. Smaller packs share the cores better, and lose less when one fails.
+    steps: seconds of a step by pack size. Smaller packs lose less when one fails.
     """
     each = {size: seconds / size for size, seconds in steps.items()}
     return next(size for size in sorted(each) if each[size] <= WORTH_IT * min(each.values()))

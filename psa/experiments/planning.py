@@ -45,10 +45,16 @@ def planned_for(
     device: DeviceName | None,
     workers: int | None,
     pack_size: int | None,
+    *,
+    elsewhere: bool = False,
 ) -> Plan:
-    """Return the plan that trains a set of trials up to a horizon."""
+    """Return the plan that trains a set of trials up to a horizon.
+
+    elsewhere: The packs are for another machine, whose workers are not counted here.
+    """
     survey = store.progress(trials, horizon)
-    packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
+    here = 1 if elsewhere else len(device_slots(device, 1, workers))
+    packs = packed(groups_of(survey.pending), horizon, costs, pack_size, here)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
     return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))
 

@@ -84,6 +84,11 @@ class Sweep:
         trackers = TrackerGroup([*named, *plugin_trackers(declared.label, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
+    @property
+    def is_local(self) -> bool:
+        """True if the workers are processes of this machine."""
+        return isinstance(self.backend, LocalBackend)
+
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.
 
@@ -188,6 +193,7 @@ class _SweepRunner:
             self.sweep.machine.device,
             self.sweep.options.where.workers,
             self.sweep.options.pack_size,
+            elsewhere=not self.sweep.is_local,
         )
 
     def _calibrate(
@@ -237,7 +243,8 @@ class _SweepRunner:
     def _round(
         self, free: Sequence[Trial], planned: Plan, view: StageProgress, refresh: RefreshCallback
     ) -> None:
-        packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
+        size, workers = self.sweep.options.pack_size, len(planned.places) if self.sweep.is_local else 1
+        packs = packed(groups_of(free), planned.horizon, self.sweep.costs, size, workers)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
         view.time_left.launch(self.sweep.costs.startup_seconds)
@@ -247,7 +254,7 @@ class _SweepRunner:
                 starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
-                if starting and isinstance(self.sweep.backend, LocalBackend):
+                if starting and self.sweep.is_local:
                     self._measure_startup(view.time_left.startup_taken)
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":

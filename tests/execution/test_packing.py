@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,61 @@ def test_packs_are_filled_by_rows(costs: CostModel) -> None:
         for seed in range(4)
         for modes in [{each.intervention.mode for each in pack.trials if each.seed == seed}]
     )
+
+
+@pytest.fixture
+def sized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], CostModel]:
+    """Return costs of a machine on which packs of some size are the fastest, and a row takes 1 s a step."""
+
+    def sized(size: int) -> CostModel:
+        monkeypatch.setattr(CostModel, "best_size", lambda *_: size)
+        monkeypatch.setattr(CostModel, "step", lambda self, trial, rows: float(rows))
+        return CostModel(tmp_path / "costs.json")
+
+    return sized
+
+
+GRID = [of_mode(mode, seed) for seed in range(10) for mode in MODES]  # 50 rows
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(6, [5] * 10), (12, [10] * 5), (16, [15, 15, 15, 5]), (30, [25, 25]), (60, [50])]
+)
+def test_packs_are_whole_seeds_of_about_equal_number(
+    size: int, expected: list[int], sized: Callable[[int], CostModel]
+) -> None:
+    """The rows of a seed read the same samples, which a pack gathers once. Five rows are a seed here."""
+    packs = packed(groups_of(GRID), 1, sized(size))
+    assert [rows(pack) for pack in packs] == expected
+    assert sorted(each.id for pack in packs for each in pack.trials) == sorted(each.id for each in GRID)
+    seeds = [each for pack in packs for each in {trial.seed for trial in pack.trials}]
+    assert sorted(seeds) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [(1, [50]), (2, [25, 25]), (4, [15, 15, 15, 5]), (5, [10] * 5), (10, [5] * 10), (100, [1] * 50)],
+)
+def test_every_worker_has_something_to_train(
+    workers: int, expected: list[int], sized: Callable[[int], CostModel]
+) -> None:
+    """One architecture was one or two packs on a machine of any number of cores."""
+    packs = packed(groups_of(GRID), 100, sized(60), workers=workers)
+    assert [rows(pack) for pack in packs] == expected
+    assert sorted(each.id for pack in packs for each in pack.trials) == sorted(each.id for each in GRID)
+
+
+def test_packs_stay_whole_where_others_would_gain_nothing(
+    sized: Callable[[int], CostModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size that is named, work that ends before another worker has started, steps as long for any size."""
+    costs = sized(60)
+    assert [rows(pack) for pack in packed(groups_of(GRID), 100, costs, 60, workers=4)] == [50]
+    costs.startup_seconds = 1e9
+    assert [rows(pack) for pack in packed(groups_of(GRID), 100, costs, workers=4)] == [50]
+    costs.startup_seconds = 1.0
+    monkeypatch.setattr(CostModel, "step", lambda self, trial, rows: 1.0)
+    assert [rows(pack) for pack in packed(groups_of(GRID), 100, costs, workers=4)] == [50]
 
 
 def test_equal_trials_are_limited_by_memory(costs: CostModel) -> None:

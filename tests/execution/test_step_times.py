@@ -4,14 +4,26 @@ sizes that are close take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from helpers import trial
 
+from psa.execution.packing import groups_of
 from psa.execution.worker import benchmark
-from psa.execution.worker.benchmark import LEAST_SECONDS, REPEATS, ROUNDS, STEPS, measure_step_times
+from psa.execution.worker.benchmark import (
+    LEAST_SECONDS,
+    LONG_SECONDS,
+    REPEATS,
+    ROUNDS,
+    STEPS,
+    measure_step_times,
+    step_times,
+)
+from psa.specs.training import MODES, RatchetTraining
+from psa.specs.trial import Trial
 
 
 @pytest.mark.parametrize("least", [LEAST_SECONDS, LEAST_SECONDS / 100])
@@ -21,51 +33,62 @@ def test_short_steps_are_repeated_until_they_took_long_enough(
     """The first repeat warms up and does not count, even if it was the fastest; the least other is taken."""
     times: list[float] = []
 
-    def measured() -> Iterator[float]:
-        yield least / 10
-        yield 3 * least
-        while True:
-            yield 2 * least if len(times) != REPEATS - 1 else least
+    def step_times(epoch: Callable[..., object], _: object) -> tuple[float, list[float]]:
+        first = [] if times else [least / 10] * STEPS + [3 * least] * STEPS + [least] * STEPS
+        times.extend(first + [2 * least] * (STEPS * REPEATS - len(first)))
+        return 1.0, times[-STEPS * REPEATS :]
 
-    each = measured()
-
-    def seconds_per_step(epoch: Callable[..., object], steps: int, _: object) -> float:
-        assert steps == STEPS
-        times.append(next(each))
-        return times[-1]
-
-    monkeypatch.setattr(benchmark, "seconds_per_step", seconds_per_step)
+    monkeypatch.setattr(benchmark, "step_times", step_times)
     found = measure_step_times((trial("1*4", "none", 1),), torch.device("cpu"))
-    assert found == {1: least}
-    assert len(times) >= REPEATS
-    assert sum(times) * STEPS >= LEAST_SECONDS
-    assert len(times) == REPEATS or sum(times[:-1]) * STEPS < LEAST_SECONDS
+    assert found == {1: pytest.approx(least)}
+    assert sum(times) >= LEAST_SECONDS
+    assert len(times) == STEPS * REPEATS or sum(times[: -STEPS * REPEATS]) < LEAST_SECONDS
+
+
+def test_the_seconds_before_the_first_step_are_those_of_no_step() -> None:
+    """Buffers are made once for hundreds of steps."""
+    now = itertools.count()
+    setup, steps = step_times(lambda start: [start(), next(now), start()], lambda: float(next(now)))
+    assert (setup, steps) == (1.0, [2.0, 1.0])
 
 
 def _per_trial(
-    monkeypatch: pytest.MonkeyPatch, microseconds: Callable[[int, int], float]
+    monkeypatch: pytest.MonkeyPatch, microseconds: Callable[[int, int], float], trials: Sequence[Trial] = ()
 ) -> tuple[dict[int, float], dict[int, int]]:
-    """Return the microseconds per trial that are found for packs of up to 12 trials, and how often each was
+    """Return the microseconds per row that are found for packs of up to 12 trials, and how often each was
     timed.
 
-    microseconds: of a step per trial, given the size of the pack and how often it was timed before.
+    microseconds: of a step per row, given the size of the pack and how often it was timed before.
     """
     visits: dict[int, int] = {}
-    repeats: dict[int, int] = {}
+    sums: dict[int, float] = {}
 
-    def seconds_per_step(epoch: Callable[..., object], *_: object) -> float:
+    def step_times(epoch: Callable[..., object], *_: object) -> tuple[float, list[float]]:
         size = len(epoch.__self__.rows)  # type: ignore[attr-defined]
         visit = visits.get(size, 0)
-        seconds = microseconds(size, visit) * size / 1e6
-        repeats[size] = repeats.get(size, 0) + 1
-        if repeats[size] * STEPS * seconds >= LEAST_SECONDS:
-            visits[size], repeats[size] = visit + 1, 0
-        return seconds
+        times = [microseconds(size, visit) * size / 1e6] * STEPS * REPEATS
+        sums[size] = sums.get(size, 0) + sum(times)
+        if sums[size] >= LEAST_SECONDS:
+            visits[size], sums[size] = visit + 1, 0
+        return 0.0, times
 
-    monkeypatch.setattr(benchmark, "seconds_per_step", seconds_per_step)
-    trials = [trial("1*4", "none", seed) for seed in range(12)]
-    found = measure_step_times(trials, torch.device("cpu"))
+    monkeypatch.setattr(benchmark, "step_times", step_times)
+    found = measure_step_times(
+        trials or [trial("1*4", "none", seed) for seed in range(12)], torch.device("cpu")
+    )
     return {size: round(1e6 * seconds / size) for size, seconds in found.items()}, visits
+
+
+def test_sizes_are_of_rows_and_whole_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modes none and decay are one row, so six modes are five rows of a seed, which read the same samples."""
+    trials = groups_of(
+        trial("1*4", mode, seed).changed(
+            method=RatchetTraining(lr=1e-4, weight_decay=1e-4 * (mode == "decay"))
+        )
+        for seed in range(10)
+        for mode in MODES
+    )[0]
+    assert set(_per_trial(monkeypatch, lambda size, _: 100 / size, trials)[1]) == {1, 2, 5, 10, 30}
 
 
 def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +119,6 @@ def test_sizes_far_from_the_fastest_are_measured_once(monkeypatch: pytest.Monkey
 
 def test_sizes_whose_few_repeats_take_long_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of wide networks scatter little, and another round of them would take seconds."""
-    slow = 1e6 * LEAST_SECONDS
+    slow = 1e6 * LONG_SECONDS / STEPS / REPEATS
     _, visits = _per_trial(monkeypatch, lambda size, _: slow)
-    assert visits == dict.fromkeys((1, 2, 6), REPEATS)
+    assert visits == dict.fromkeys((1, 2, 6), 1)

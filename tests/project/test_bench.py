@@ -149,13 +149,15 @@ def test_equal_trials_are_trained_once() -> None:
 def test_a_pack_of_any_size_saves_the_equal_trials(
     size: int, small: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pack of two rows was timed as modes none and decay, that is one row for two trials."""
-    monkeypatch.setattr(ours, "seconds_per_step", lambda *_: 1e6 * size)
+    """A pack of two rows was timed as modes none and decay, that is one row for two trials. What an epoch
+    takes before its first step counts once.
+    """
+    monkeypatch.setattr(ours, "step_times", lambda _: (1e7, [1e6 * size]))
     found = ours.measure({"family": "simplemlp", "arch": "1*2", "size": size, "seconds": 0.0}, small)
     steps = -(-len(small.train) // ours.BATCH)
     rows = min(size, 50)
     assert found["trained"] == 5 / 6
-    assert found["epoch"] == pytest.approx(1e6 * steps * size / rows * 5 / 6, rel=1e-3)
+    assert found["epoch"] == pytest.approx((1e7 + 1e6 * steps * size) / rows * 5 / 6, rel=1e-3)
 
 
 SCRIPT = """

@@ -34,6 +34,7 @@ from psa.core.plugins.loading import load_plugins
 from psa.execution.backend import Backend, PricedBackend, backend_named
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
 from psa.execution.eta import EtaEstimator
+from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
@@ -85,7 +86,14 @@ def plan(
             if not stage.stage.points:
                 continue
             planned = planned_for(
-                stage.trials, stage.meta_loops, store, costs, device, runs.workers, pack_size
+                stage.trials,
+                stage.meta_loops,
+                store,
+                costs,
+                device,
+                runs.workers,
+                pack_size,
+                elsewhere=kind is not LocalBackend,
             )
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
             stages.append(_planned_stage(stage, planned, store, costs, backend))
@@ -221,6 +229,7 @@ def previewed(sweep: Sweep, out: Console) -> int:
             sweep.machine.device,
             options.where.workers,
             options.pack_size,
+            elsewhere=not sweep.is_local,
         )
         done = f"{planned.done:,} of {len(stage.trials):,} trials done"
         out.print(f"{sweep.declared.heading}: {stage.title}{done}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,26 +17,29 @@ from psa.engine.train_step import train_epoch
 from psa.execution.cost_model import WORTH_IT, candidate_sizes
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
-from psa.specs.trial import Trial
+from psa.specs.trial import Trial, training_key
 
 STEPS = 3
-REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
+REPEATS = 4  # of so many steps; the first warms up, the least other one counts, since others' work only adds
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
-LONG_SECONDS = 0.3  # of all repeats: of such steps, another size or round would take longer than it may save
+LONG_SECONDS = 1.0  # of all repeats: of such steps, another size or round would take longer than it may save
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; they end the search if steps are long
 ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
 _CLOSE = 2.5  # times the least time per trial; one disturbed size looked 2 times as slow
 
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
-    """Return the seconds of a step for each pack size worth trying; a pack is the first `size` trials."""
+    """Return the seconds of a step for each pack size worth trying. A pack is the first trials of so many
+    that are trained differently.
+    """
+    trials = [next(equal) for _, equal in itertools.groupby(trials, training_key)]
     data = trials[0].data
     net = Dense(trials[0].model, data.classes, data.shape)
-    samples = STEPS * trials[0].method.batch_size
+    samples = STEPS * REPEATS * trials[0].method.batch_size
     split = _made_up(samples, math.prod(data.shape), data.classes, device)
     found: dict[int, float] = {}
     packs: dict[int, _TimedPack] = {}
-    for size in candidate_sizes(trials[0], len(trials)):
+    for size in candidate_sizes(trials):
         packs[size] = _TimedPack(net, trials[:size], split, device)
         found[size] = packs[size].least()
         if not packs[size].is_slow:
@@ -82,12 +86,12 @@ class _TimedPack:
         return self.seconds >= LONG_SECONDS
 
     def least(self) -> float:
-        """Return the least seconds of a step in repeats that take long enough together."""
+        """Return the least mean seconds of STEPS steps, of repeats that take long enough together."""
         times: list[float] = []
-        while len(times) < REPEATS or sum(times) * len(self.batches) < LEAST_SECONDS:
-            times.append(seconds_per_step(self._epoch, len(self.batches), self.clock))
-        self.seconds = sum(times) * len(self.batches)
-        return min(times[1:])
+        while len(times) < STEPS * REPEATS or sum(times) < LEAST_SECONDS:
+            times += step_times(self._epoch, self.clock)[1]
+        self.seconds = sum(times)
+        return min(sum(times[at : at + STEPS]) for at in range(STEPS, len(times), STEPS)) / STEPS
 
     def _epoch(self, stop: Callable[[], bool]) -> None:
         arguments = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
@@ -96,14 +100,15 @@ class _TimedPack:
             torch.cuda.synchronize(self.device)
 
 
-def seconds_per_step(
-    epoch: Callable[[Callable[[], bool]], object], steps: int, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Return the seconds of a step in an epoch of so many, from the first step on: what is set up once serves
-    hundreds of them in a real epoch.
+def step_times(
+    epoch: Callable[[Callable[[], bool]], object], clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, list[float]]:
+    """Return the seconds before the first step of an epoch, in which its buffers are made, and those of every
+    step.
 
     epoch: trains one, and calls its argument before every step. clock: returns the seconds so far.
     """
+    begun = clock()
     starts: list[float] = []
 
     def starting() -> bool:
@@ -111,4 +116,5 @@ def seconds_per_step(
         return False
 
     epoch(starting)
-    return (clock() - starts[0]) / steps
+    starts.append(clock())
+    return starts[0] - begun, [end - start for start, end in itertools.pairwise(starts)]
