@@ -142,28 +142,28 @@ class CostModel:
         trial = trials[0]
         steps = -(-gradient_storage.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
-        return self.step(trial, rows_of(trials)) * steps * share
+        return self.step(trial, trained_rows(trials)) * steps * share
 
 
 def candidate_sizes(group: Sequence[Trial]) -> list[int]:
-    """Return the sizes that are worth trying for packs of a group, in rows that are trained: one, and all
-    that fit into each worker's share of the memory. Where a seed has fewer rows, these are whole seeds.
+    """Return the sizes that are worth trying for packs of a group, in rows that are trained, up to all of
+    them: one, and those that fit into each worker's share of the memory, of whole seeds where one has fewer.
     """
-    trial, rows, of_seed = group[0], rows_of(group), rows_per_seed(group)
+    trial, rows, of_seed = group[0], trained_rows(group), rows_per_seed(group)
     row = 4 * trial.shape.parameters * _BUFFERS + _BANKS * bank_bytes(trial)
     row += gradient_storage.epoch_bytes(trial)
-    sizes = sorted({size - size % of_seed if size > of_seed else size for size in SIZES})
-    return [size for size in sizes if size == 1 or (size <= rows and size * row <= _PACK_BYTES)]
+    sizes = sorted({min(size - size % of_seed if size > of_seed else size, rows) for size in SIZES})
+    return [size for size in sizes if size == 1 or size * row <= _PACK_BYTES]
 
 
-def rows_of(group: Sequence[Trial]) -> int:
+def trained_rows(group: Sequence[Trial]) -> int:
     """Return how many rows a pack of these trials trains: trials that are trained alike share one."""
     return len({training_key(each) for each in group})
 
 
 def rows_per_seed(group: Sequence[Trial]) -> int:
     """Return how many rows a seed has, rounded up. They read the same samples, which are gathered once."""
-    return -(-rows_of(group) // len({each.seed for each in group}))
+    return -(-trained_rows(group) // len({each.seed for each in group}))
 
 
 def fastest(steps: Mapping[int, float]) -> int:

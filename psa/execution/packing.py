@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from psa.execution.cost_model import CostModel, rows_of, rows_per_seed
+from psa.execution.cost_model import CostModel, rows_per_seed, trained_rows
 from psa.specs.training import mode_rank
 from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 _PER_ROW: Final = 2  # most trials of a pack per row that it trains
 _WORTH_A_WORKER: Final = 0.8  # of the time of a pack: longer parts are not worth another worker
 _ROUNDING: Final = 1e-6
+PACK_SECONDS: Final = 4 * 3600.0  # of a pack: longer than jobs of a cluster or cloud should be
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -47,11 +48,12 @@ def packed(
     horizon: int,
     costs: CostModel,
     size: int | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> list[Pack]:
     """Return packs of the best size for this machine (or of `size` trials), the longest first.
 
-    workers: Packs of the best size are cut where some of so many workers would have nothing to train.
+    workers: Packs of the best size are cut where some of so many workers would have nothing to train. None
+        for another machine, whose workers are not known yet: longer packs are cut to about four hours.
     """
     packs = []
     for group in groups:
@@ -62,14 +64,15 @@ def packed(
     return sorted(packs, key=lambda pack: -costs.loop_seconds(pack.trials))
 
 
-def _shared(packs: Sequence[Pack], costs: CostModel, workers: int) -> Iterator[Pack]:
+def _shared(packs: Sequence[Pack], costs: CostModel, workers: int | None) -> Iterator[Pack]:
     """Yield packs, in parts where one of them takes longer than each worker's share of the whole work; but as
     they are where they end before another worker has started, or a part would take about as long.
     """
     seconds = [costs.loop_seconds(pack.trials) for pack in packs]
     for whole, pack in zip(seconds, packs, strict=True):
         parts = [pack]
-        count = math.ceil(whole * workers / sum(seconds) - _ROUNDING)
+        share = sum(seconds) / workers if workers else PACK_SECONDS / pack.horizon
+        count = math.ceil(whole / share - _ROUNDING)
         if count > 1 and whole * pack.horizon >= costs.startup_seconds:
             parts = [
                 Pack.model_construct(trials=part, horizon=pack.horizon)
@@ -83,7 +86,7 @@ def _shared(packs: Sequence[Pack], costs: CostModel, workers: int) -> Iterator[P
 def _rows_of_part(group: Sequence[Trial], count: int) -> int:
     """Return the rows of each of `count` parts of a group, of whole seeds if there are as many."""
     seeds = len({trial.seed for trial in group})
-    return rows_per_seed(group) * -(-seeds // count) if count <= seeds else -(-rows_of(group) // count)
+    return rows_per_seed(group) * -(-seeds // count) if count <= seeds else -(-trained_rows(group) // count)
 
 
 def _exactly(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:

@@ -53,7 +53,7 @@ def planned_for(
     elsewhere: The packs are for another machine, whose workers are not counted here.
     """
     survey = store.progress(trials, horizon)
-    here = 1 if elsewhere else len(device_slots(device, 1, workers))
+    here = None if elsewhere else len(device_slots(device, 1, workers))
     packs = packed(groups_of(survey.pending), horizon, costs, pack_size, here)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
     return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from helpers import trial
 
 from psa.engine.probing import TrainingProbe
 from psa.execution.cost_model import CostModel
-from psa.execution.packing import groups_of, packed
+from psa.execution.packing import PACK_SECONDS, groups_of, packed
 from psa.experiments.studies import ablation
 from psa.probes.gradients import GradientsOnline
 from psa.specs.probes import PROBES, TRAINING_PROBES
@@ -90,6 +91,17 @@ def test_every_worker_has_something_to_train(
     packs = packed(groups_of(GRID), 100, sized(60), workers=workers)
     assert [rows(pack) for pack in packs] == expected
     assert sorted(each.id for pack in packs for each in pack.trials) == sorted(each.id for each in GRID)
+
+
+def test_packs_for_another_machine_take_about_four_hours(sized: Callable[[int], CostModel]) -> None:
+    """A job of a cluster or cloud may be stopped at a limit, and no other can help with its pack."""
+    costs = sized(60)
+    (whole,) = packed(groups_of(GRID), 1, costs)
+    hours = math.ceil(10 * 3600 / costs.loop_seconds(whole.trials))
+    packs = packed(groups_of(GRID), hours, costs, workers=None)
+    assert [rows(pack) for pack in packs] == [20, 20, 10]
+    assert max(costs.loop_seconds(pack.trials) for pack in packs) * hours <= 1.2 * PACK_SECONDS
+    assert [rows(pack) for pack in packed(groups_of(GRID), 1, costs, workers=None)] == [50]
 
 
 def test_packs_stay_whole_where_others_would_gain_nothing(

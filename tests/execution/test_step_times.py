@@ -88,7 +88,7 @@ def test_sizes_are_of_rows_and_whole_seeds(monkeypatch: pytest.MonkeyPatch) -> N
         for seed in range(10)
         for mode in MODES
     )[0]
-    assert set(_per_trial(monkeypatch, lambda size, _: 100 / size, trials)[1]) == {1, 2, 5, 10, 30}
+    assert set(_per_trial(monkeypatch, lambda size, _: 100 / size, trials)[1]) == {1, 2, 5, 10, 30, 50}
 
 
 def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
