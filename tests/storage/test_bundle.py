@@ -51,7 +51,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("grid.toml").write_text(GRID)
     store = Store(Path("models"), Path("loose"))
     for trial in trials():
-        store.write(trial, some_record(3, trial), {"host": f"host {trial.seed}"})
+        machine = {"host": "a name", "code": "/home/a-name/psa", "device_name": f"of seed {trial.seed}"}
+        store.write(trial, some_record(3, trial), machine)
     assert run(PSA, ["bundle", "results/all.parquet", "--from", "loose"]) == 0
     return tmp_path
 
@@ -85,12 +86,16 @@ def test_equal_records_give_equal_bytes(home: Path) -> None:
 
 
 def test_a_bundle_holds_the_bytes_of_files(home: Path) -> None:
-    """Each record, and what lies beside it, as its own file; sorted by id, each id once."""
+    """Each record as its own file, sorted by id, each id once; and what lies beside it, but for the name of the
+    computer and the folder of the code, which are nobody else's business.
+    """
     found = rows()
     assert [row.id for row in found] == sorted(trial.id for trial in trials())
     for row in found:
         assert row.record == Path(f"loose/{row.id}.json").read_bytes()
-        assert row.machine == Path(f"loose/{row.id}.machine.json").read_bytes()
+        facts = decode_record(Path(f"loose/{row.id}.machine.json").read_bytes(), "")
+        assert row.machine == encode_record({"device_name": facts.pop("device_name")})
+        assert facts.keys() == {"host", "code"}
 
 
 def test_any_reader_of_parquet_reads_it(home: Path) -> None:
@@ -107,7 +112,7 @@ def test_frames_are_those_of_loose_records(home: Path) -> None:
         for place in ("loose", "results", "results/all.parquet")
     }
     assert frames["loose"] == frames["results"] == frames["results/all.parquet"]
-    assert Store(Path("models"), Path("results")).sidecar(trials()[2].id) == {"host": "host 2"}
+    assert Store(Path("models"), Path("results")).sidecar(trials()[2].id) == {"device_name": "of seed 2"}
 
 
 @pytest.mark.crash  # two whole reports; frames, of which a report is a function, are compared above
@@ -316,7 +321,7 @@ def test_a_longer_run_takes_the_place_of_a_shorter_one(
 ) -> None:
     """And not the other way round; nothing is written where nothing is new."""
     trial = trials()[0]
-    Store(Path("models"), Path("mine")).write(trial, some_record(5, trial), {"host": "later"})
+    Store(Path("models"), Path("mine")).write(trial, some_record(5, trial), {"device": "later"})
     assert "1 extended by a longer run" in said(
         capsys, "bundle", "results/all.parquet", "--from", "mine", code=0
     )
@@ -425,14 +430,14 @@ def test_the_machine_is_that_of_the_record_that_counts(home: Path) -> None:
     """The machine is that of the longer run, also beside a damaged bundle; a missing one is filled in."""
     trial = trials()[0]
     longer = Store(Path("models"), Path("longer"))
-    longer.write(trial, some_record(5, trial), {"host": "later"})
+    longer.write(trial, some_record(5, trial), {"device": "later"})
     add_to_bundle(Path("results/longer.parquet"), longer.records)
-    assert RecordStore(Path("results")).sidecar(trial.id) == {"host": "later"}
+    assert RecordStore(Path("results")).sidecar(trial.id) == {"device": "later"}
     Path("results/other.parquet").write_bytes(b"PAR1")
     add_to_bundle(Path("new.parquet"), RecordStore(Path("results")))
     row = (read_bundle(Path("new.parquet")) or Bundle(Path(), ())).get(trial.id)
     assert row is not None
-    assert row.machine == encode_record({"host": "later"})
+    assert row.machine == encode_record({"device": "later"})
     bare = [BundleRow(each.id, each.digest, each.record, None) for each in rows()]
     Path("bare.parquet").write_bytes(encode_bundle(bare))
     assert add_to_bundle(Path("bare.parquet"), RecordStore(Path("loose"))).completed == 6

@@ -11,9 +11,14 @@ from psa.core.errors import CorruptFileError
 from psa.core.file_locks import locked
 from psa.core.files import remove_leftovers, write_atomically
 from psa.storage.records.bundle import Bundle, BundleRow, encode_bundle, read_bundle
+from psa.storage.records.record import Record, encode_record
 from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 
 _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bundle
+_PRIVATE: Final = {
+    "code",
+    "host",
+}  # of a sidecar: a folder and the name of a computer, which may name a person
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Bundled:
 
 def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None = None) -> Bundled:
     """Add the records of a results folder to a bundle, which is created where it is missing.
+
+    Bundles are made to be shared, so host names and folders of the machines are left out.
 
     Args:
         path: The bundle. It is replaced as a whole, or left as it is where nothing is added.
@@ -81,9 +88,7 @@ def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, BundleRow], outco
     except CorruptFileError as damage:
         outcome.refused.append(str(damage))
         return
-    machine = stored.machine()
-    content = None if machine is None else machine[0]
-    row = BundleRow(name, str(stored.record["digest"]), stored.content, content)
+    row = BundleRow(name, str(stored.record["digest"]), stored.content, _shareable(stored.machine()))
     if known and (rows[name].machine is not None or row.machine is None or row.record != rows[name].record):
         outcome.known += 1
         return
@@ -91,3 +96,10 @@ def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, BundleRow], outco
     outcome.completed += known
     outcome.extended += before is not None and not known
     rows[name] = row
+
+
+def _shareable(machine: tuple[bytes, Record] | None) -> bytes | None:
+    """Return the bytes of a sidecar without facts that are private, from its bytes and its content."""
+    if machine is None or not _PRIVATE & machine[1].keys():
+        return machine and machine[0]
+    return encode_record({name: fact for name, fact in machine[1].items() if name not in _PRIVATE})
