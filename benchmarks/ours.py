@@ -1,4 +1,4 @@
-"""psa's own loop in timed slices: one process per core, each training packs of the size psa would choose."""
+"""psa's own loop in timed slices: one process per core, each training packs of the fastest measured size."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     optimizer = optimizer_for("adamw", rows, active, gradients)
 
     def seconds_of(steps: int) -> tuple[float, float]:
-        """Return the seconds before the first step of an epoch, and those of each of its first steps."""
+        """Return the seconds before the first step of an epoch, and the mean seconds of its first steps."""
         batches = FirstBatches(rows, splits.train, steps)
         setup, times = step_times(partial(train_epoch, net, rows, active, gradients, optimizer, batches))
         return setup, sum(times) / len(times)

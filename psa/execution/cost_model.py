@@ -33,8 +33,10 @@ from psa.storage.helper_files import STEP_TIMES, read_helper
 logger = logging.getLogger(__name__)
 
 _ARM_KEYS: Final = ("CPU implementer", "CPU part")
-SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
-WORTH_IT: Final = 1.02  # a larger pack has to be faster by more than measurements scatter
+SIZES: Final = (1, 2, 6, 12, 30, 60)  # in rows; candidate_sizes rounds them down to whole seeds
+WORTH_IT: Final = (
+    1.02  # a larger pack has to be this much faster: least times scatter by some percent (2026-11)
+)
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
 PROBE_SHARE: Final = 0.3  # of the epoch: a pass of the validation split, one trial beside a copy of itself
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
@@ -121,7 +123,7 @@ class CostModel:
             logger.warning("%s; the next sweep measures step times again", error.message)
 
     def step(self, trial: Trial, size: int) -> float:
-        """Return the seconds of one step of a pack of `size` such trials."""
+        """Return the seconds of one step of a pack of `size` such rows."""
         known = self.steps.get(WorkloadKey.of(trial).key, {})
         if not known:
             plain = _estimate(trial.shape, trial.method.batch_size, size)
@@ -146,10 +148,11 @@ class CostModel:
 
 
 def candidate_sizes(group: Sequence[Trial]) -> list[int]:
-    """Return the sizes that are worth trying for packs of a group, in rows that are trained, up to all of
-    them: one, and those that fit into each worker's share of the memory, of whole seeds where one has fewer.
+    """Return the pack sizes worth trying for a group, in trained rows: those of SIZES, but whole seeds
+    where they exceed one seed, and at most all rows. Sizes above 1 fit in a worker's share of the memory.
     """
-    trial, rows, of_seed = group[0], trained_rows(group), rows_per_seed(group)
+    trial, rows = group[0], trained_rows(group)
+    of_seed = -(-rows // len({each.seed for each in group}))  # rows of a seed read the same samples
     row = 4 * trial.shape.parameters * _BUFFERS + _BANKS * bank_bytes(trial)
     row += gradient_storage.epoch_bytes(trial)
     sizes = sorted({min(size - size % of_seed if size > of_seed else size, rows) for size in SIZES})
@@ -161,13 +164,8 @@ def trained_rows(group: Sequence[Trial]) -> int:
     return len({training_key(each) for each in group})
 
 
-def rows_per_seed(group: Sequence[Trial]) -> int:
-    """Return how many rows a seed has, rounded up. They read the same samples, which are gathered once."""
-    return -(-trained_rows(group) // len({each.seed for each in group}))
-
-
 def fastest(steps: Mapping[int, float]) -> int:
-    """Return the smallest pack size whose time per trial is within a few percent of the least.
+    """Return the smallest pack size whose time per row is within 2 % of the least.
 
     steps: seconds of a step by pack size. Smaller packs lose less when one fails.
     """

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from psa.execution.cost_model import CostModel, rows_per_seed, trained_rows
+from psa.execution.cost_model import CostModel, trained_rows
 from psa.specs.training import mode_rank
 from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 _PER_ROW: Final = 2  # most trials of a pack per row that it trains
-_WORTH_A_WORKER: Final = 0.8  # of the time of a pack: longer parts are not worth another worker
-_ROUNDING: Final = 1e-6
-PACK_SECONDS: Final = 4 * 3600.0  # of a pack: longer than jobs of a cluster or cloud should be
+_WORTH_A_WORKER: Final = (
+    0.8  # of the time of a pack: where a part takes longer, most of a worker would be lost
+)
+_ROUNDING: Final = 1e-6  # a quotient of sums that is a hair above a whole number needs no further part
+PACK_SECONDS: Final = 4 * 3600.0  # most of a pack for another machine: a job stopped at its limit loses less
+
+_Timed = tuple[float, tuple[Trial, ...]]  # the seconds of a pack, and its trials
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -30,7 +35,7 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
 def enough(group: Sequence[Trial], count: int) -> tuple[Trial, ...]:
     """Return a group filled up to `count` trials with further seeds.
 
-    So the measurement of a machine does not depend on the part of a grid that is requested.
+    So a small part of a grid is measured with packs of every size.
     """
     seeds = {trial.seed for trial in group}
     unused = (seed for seed in itertools.count() if seed not in seeds)
@@ -52,41 +57,71 @@ def packed(
 ) -> list[Pack]:
     """Return packs of the best size for this machine (or of `size` trials), the longest first.
 
-    workers: Packs of the best size are cut where some of so many workers would have nothing to train. None
-        for another machine, whose workers are not known yet: longer packs are cut to about four hours.
+    workers: Packs of the best size that take longer than a worker's share of all work are cut, if all of it
+        then ends sooner. None for another machine, whose workers are not known: packs are cut that would take
+        more than about four hours.
     """
-    packs = []
+    parts: list[tuple[Trial, ...]] = []
     for group in groups:
-        parts = _exactly(group, size) if size else _together(group, costs.best_size(group))
-        packs += [Pack.model_construct(trials=part, horizon=horizon) for part in parts]
+        parts += _exactly(group, size) if size else _together(group, costs.best_size(group))
+    timed = [(horizon * costs.loop_seconds(part), part) for part in parts]
     if not size:
-        packs = list(_shared(packs, costs, workers))
-    return sorted(packs, key=lambda pack: -costs.loop_seconds(pack.trials))
+        timed = _cut_to_limit(timed, costs) if workers is None else _cut_for(workers, timed, costs)
+    timed.sort(key=lambda each: -each[0])
+    return [Pack.model_construct(trials=part, horizon=horizon) for _, part in timed]
 
 
-def _shared(packs: Sequence[Pack], costs: CostModel, workers: int | None) -> Iterator[Pack]:
-    """Yield packs, in parts where one of them takes longer than each worker's share of the whole work; but as
-    they are where they end before another worker has started, or a part would take about as long.
+def _cut_for(workers: int, timed: list[_Timed], costs: CostModel) -> list[_Timed]:
+    """Return trials of packs that so many workers can share: at most one part for each, of whole seeds if
+    there are as many. Packs that end before another worker has started stay whole.
     """
-    seconds = [costs.loop_seconds(pack.trials) for pack in packs]
-    for whole, pack in zip(seconds, packs, strict=True):
-        parts = [pack]
-        share = sum(seconds) / workers if workers else PACK_SECONDS / pack.horizon
-        count = math.ceil(whole / share - _ROUNDING)
-        if count > 1 and whole * pack.horizon >= costs.startup_seconds:
-            parts = [
-                Pack.model_construct(trials=part, horizon=pack.horizon)
-                for part in _together(pack.trials, _rows_of_part(pack.trials, count))
-            ]
-        if max(costs.loop_seconds(part.trials) for part in parts) > _WORTH_A_WORKER * whole:
-            parts = [pack]
-        yield from parts
+    share = sum(seconds for seconds, _ in timed) / workers + _ROUNDING
+    made: list[_Timed] = []
+    for seconds, trials in timed:
+        if seconds <= max(share, costs.startup_seconds):
+            made.append((seconds, trials))
+            continue
+        count = math.ceil(seconds / share)
+        of_seed, seeds, rows = _sizes(trials)
+        size = of_seed * -(-seeds // count) if count <= seeds else -(-rows // count)
+        made += _parts(seconds, trials, size, costs)
+    return made if _makespan(made, workers) < _makespan(timed, workers) else timed
 
 
-def _rows_of_part(group: Sequence[Trial], count: int) -> int:
-    """Return the rows of each of `count` parts of a group, of whole seeds if there are as many."""
-    seeds = len({trial.seed for trial in group})
-    return rows_per_seed(group) * -(-seeds // count) if count <= seeds else -(-trained_rows(group) // count)
+def _cut_to_limit(timed: list[_Timed], costs: CostModel) -> list[_Timed]:
+    """Return trials of packs of at most PACK_SECONDS, in whole seeds as far as these take no longer."""
+    made: list[_Timed] = []
+    for seconds, trials in timed:
+        if seconds <= PACK_SECONDS:
+            made.append((seconds, trials))
+            continue
+        count = math.ceil(seconds / PACK_SECONDS)
+        of_seed, seeds, rows = _sizes(trials)
+        size = of_seed * (seeds // count) if count <= seeds else max(1, rows // count)
+        made += _parts(seconds, trials, size, costs)
+    return made
+
+
+def _sizes(trials: Sequence[Trial]) -> tuple[int, int, int]:
+    """Return the mean number of rows of a seed, rounded up, the number of seeds, and the number of rows."""
+    rows, seeds = trained_rows(trials), len({each.seed for each in trials})
+    return -(-rows // seeds), seeds, rows
+
+
+def _parts(seconds: float, trials: tuple[Trial, ...], rows: int, costs: CostModel) -> list[_Timed]:
+    """Return a pack in parts of so many rows, or as it is if a part would take about as long."""
+    parts = list(_together(trials, rows, most=len(trials)))
+    one_loop = costs.loop_seconds(trials)
+    timed = [(seconds * costs.loop_seconds(part) / one_loop, part) for part in parts]
+    return timed if max(each for each, _ in timed) <= _WORTH_A_WORKER * seconds else [(seconds, trials)]
+
+
+def _makespan(timed: Sequence[_Timed], workers: int) -> float:
+    """Return the seconds of all packs, if each idle worker takes the longest pack left."""
+    ends = [0.0] * workers
+    for seconds in sorted((seconds for seconds, _ in timed), reverse=True):
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends)
 
 
 def _exactly(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
@@ -95,12 +130,13 @@ def _exactly(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
         yield tuple(group[start : start + size])
 
 
-def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
-    """Yield a group in about equal parts that train at most `size` rows, of whole seeds where these have no
-    more. Trials that are trained as one stay in one part, unless it had more than twice as many trials as
-    rows: each of them takes memory.
+def _together(group: Sequence[Trial], size: int, most: int | None = None) -> Iterator[tuple[Trial, ...]]:
+    """Yield a group in parts that train at most `size` rows, of whole seeds where these have no more. Trials
+    that are trained as one stay in one part, up to `most` trials: each of them takes memory.
+
+    most: By default twice as many as rows.
     """
-    most, size = _PER_ROW * size, _evened(group, size)
+    most, size = most or _PER_ROW * size, _rows_of_even_parts(group, size)
     part: list[Trial] = []
     rows = 0
     for _, of_seed in itertools.groupby(group, lambda trial: trial.seed):
@@ -118,12 +154,13 @@ def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
     yield tuple(part)
 
 
-def _evened(group: Sequence[Trial], size: int) -> int:
-    """Return the rows of a part, at most `size`, with which the last part is about as large as the others."""
-    of_seed = rows_per_seed(group)
-    if size < of_seed:
+def _rows_of_even_parts(group: Sequence[Trial], size: int) -> int:
+    """Return the rows of a part, of whole seeds and at most `size`: the fewest with which no further part is
+    needed.
+    """
+    of_seed, seeds, rows = _sizes(group)
+    if size < of_seed or size >= rows:
         return size
-    seeds = len({trial.seed for trial in group})
     parts = -(-seeds // (size // of_seed))
     return of_seed * -(-seeds // parts)
 

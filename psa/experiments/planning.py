@@ -22,7 +22,10 @@ _OF_TRAINING: Final = ("pack_", "train_samples_per_second")  # facts of a sideca
 
 @dataclass(frozen=True)
 class Plan:
-    """The remaining work of a set of trials on this machine: pending trials, packs, and worker slots."""
+    """The remaining work of a set of trials on this machine: pending trials, packs, and worker slots.
+
+    workers: those that the packs are cut for, see psa.execution.packing.packed.
+    """
 
     trials: Sequence[Trial]
     horizon: int
@@ -30,6 +33,7 @@ class Plan:
     damaged: dict[str, str]
     packs: list[Pack]
     places: list[DeviceSlot]
+    workers: int | None
 
     @property
     def done(self) -> int:
@@ -50,13 +54,19 @@ def planned_for(
 ) -> Plan:
     """Return the plan that trains a set of trials up to a horizon.
 
-    elsewhere: The packs are for another machine, whose workers are not counted here.
+    elsewhere: The packs are for another machine.
     """
     survey = store.progress(trials, horizon)
-    here = None if elsewhere else len(device_slots(device, 1, workers))
-    packs = packed(groups_of(survey.pending), horizon, costs, pack_size, here)
+    cut_for = None if elsewhere else _sharing(device_slots(device, 1, workers))
+    packs = packed(groups_of(survey.pending), horizon, costs, pack_size, cut_for)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
-    return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))
+    places = device_slots(device, need, workers)
+    return Plan(trials, horizon, survey.pending, survey.damaged, packs, places, cut_for)
+
+
+def _sharing(places: Sequence[DeviceSlot]) -> int:
+    """Return the workers for which packs are cut: those of a GPU share its arithmetic, and count as one."""
+    return len(set(places)) if any(places) else len(places)
 
 
 def take_equal_results(trials: Sequence[Trial], horizon: int, store: Store) -> int:

@@ -243,8 +243,8 @@ class _SweepRunner:
     def _round(
         self, free: Sequence[Trial], planned: Plan, view: StageProgress, refresh: RefreshCallback
     ) -> None:
-        size, workers = self.sweep.options.pack_size, len(planned.places) if self.sweep.is_local else None
-        packs = packed(groups_of(free), planned.horizon, self.sweep.costs, size, workers)
+        size = self.sweep.options.pack_size
+        packs = packed(groups_of(free), planned.horizon, self.sweep.costs, size, planned.workers)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
         view.time_left.launch(self.sweep.costs.startup_seconds)

@@ -14,6 +14,7 @@ from psa.execution.cost_model import CostModel
 from psa.execution.packing import PACK_SECONDS, groups_of, packed
 from psa.experiments.studies import ablation
 from psa.probes.gradients import GradientsOnline
+from psa.specs.arch import Arch
 from psa.specs.probes import PROBES, TRAINING_PROBES
 from psa.specs.training import MODES, Mode, RatchetTraining
 from psa.specs.trial import Pack, Trial, training_key
@@ -69,10 +70,8 @@ GRID = [of_mode(mode, seed) for seed in range(10) for mode in MODES]  # 50 rows
 @pytest.mark.parametrize(
     ("size", "expected"), [(6, [5] * 10), (12, [10] * 5), (16, [15, 15, 15, 5]), (30, [25, 25]), (60, [50])]
 )
-def test_packs_are_whole_seeds_of_about_equal_number(
-    size: int, expected: list[int], sized: Callable[[int], CostModel]
-) -> None:
-    """The rows of a seed read the same samples, which a pack gathers once. Five rows are a seed here."""
+def test_packs_are_whole_seeds(size: int, expected: list[int], sized: Callable[[int], CostModel]) -> None:
+    """Rows of a seed read the same samples, so a seed stays in one pack. A seed has five rows here."""
     packs = packed(groups_of(GRID), 1, sized(size))
     assert [rows(pack) for pack in packs] == expected
     assert sorted(each.id for pack in packs for each in pack.trials) == sorted(each.id for each in GRID)
@@ -80,28 +79,67 @@ def test_packs_are_whole_seeds_of_about_equal_number(
     assert sorted(seeds) == list(range(10))
 
 
+def test_seeds_of_unequal_rows_may_be_one_pack(sized: Callable[[int], CostModel]) -> None:
+    """As after a sweep that was interrupted."""
+    left = [each for each in GRID if (each.seed, each.intervention.mode) != (0, "hidden")]
+    assert [rows(pack) for pack in packed(groups_of(left), 1, sized(49))] == [49]
+
+
 @pytest.mark.parametrize(
     ("workers", "expected"),
-    [(1, [50]), (2, [25, 25]), (4, [15, 15, 15, 5]), (5, [10] * 5), (10, [5] * 10), (100, [1] * 50)],
+    [
+        (1, [50]),
+        (2, [25, 25]),
+        (3, [20, 20, 10]),
+        (4, [15, 15, 15, 5]),
+        (8, [10] * 5),
+        (10, [5] * 10),
+        (12, [5] * 10),
+        (100, [1] * 50),
+    ],
 )
-def test_every_worker_has_something_to_train(
+def test_packs_are_cut_for_idle_workers(
     workers: int, expected: list[int], sized: Callable[[int], CostModel]
 ) -> None:
-    """One architecture was one or two packs on a machine of any number of cores."""
+    """A pack is cut into whole seeds while there are as many seeds as workers, and into rows beyond that, if
+    all of them end sooner. One architecture was one or two packs on a machine of any number of cores.
+    """
     packs = packed(groups_of(GRID), 100, sized(60), workers=workers)
     assert [rows(pack) for pack in packs] == expected
     assert sorted(each.id for pack in packs for each in pack.trials) == sorted(each.id for each in GRID)
 
 
-def test_packs_for_another_machine_take_about_four_hours(sized: Callable[[int], CostModel]) -> None:
+def test_packs_are_not_cut_where_all_of_them_end_no_sooner(sized: Callable[[int], CostModel]) -> None:
+    """Four workers train three packs of one size at once; six halves take two rounds."""
+    archs = [Arch.coerce(name) for name in ("1*4", "1*5", "1*6")]
+    grid = [
+        each.changed(model=each.model.model_copy(update={"arch": arch})) for arch in archs for each in GRID
+    ]
+    packs = packed(groups_of(grid), 100, sized(60), workers=4)
+    assert [rows(pack) for pack in packs] == [50] * 3
+
+
+def test_parts_train_nothing_twice(sized: Callable[[int], CostModel]) -> None:
+    """A row of a seed serves four trials, which stay together in parts of one row."""
+    decays = [of_mode("decay", seed, (at + 1) * 1e-6) for seed in range(2) for at in range(4)]
+    packs = packed(groups_of(decays), 100_000, sized(60), workers=2)
+    assert [(rows(pack), len(pack.trials)) for pack in packs] == [(1, 4), (1, 4)]
+
+
+@pytest.mark.parametrize("hours", [3, 10, 26, 35, 47, 1000])
+def test_packs_for_another_machine_take_four_hours_at_most(
+    hours: int, sized: Callable[[int], CostModel]
+) -> None:
     """A job of a cluster or cloud may be stopped at a limit, and no other can help with its pack."""
     costs = sized(60)
     (whole,) = packed(groups_of(GRID), 1, costs)
-    hours = math.ceil(10 * 3600 / costs.loop_seconds(whole.trials))
-    packs = packed(groups_of(GRID), hours, costs, workers=None)
-    assert [rows(pack) for pack in packs] == [20, 20, 10]
-    assert max(costs.loop_seconds(pack.trials) for pack in packs) * hours <= 1.2 * PACK_SECONDS
-    assert [rows(pack) for pack in packed(groups_of(GRID), 1, costs, workers=None)] == [50]
+    horizon = math.ceil(hours * 3600 / costs.loop_seconds(whole.trials))
+    seconds = [
+        horizon * costs.loop_seconds(pack.trials)
+        for pack in packed(groups_of(GRID), horizon, costs, workers=None)
+    ]
+    assert max(seconds) <= max(PACK_SECONDS, horizon * costs.loop_seconds(whole.trials[:1]))
+    assert (len(seconds) > 1) == (horizon * costs.loop_seconds(whole.trials) > PACK_SECONDS)
 
 
 def test_packs_stay_whole_where_others_would_gain_nothing(

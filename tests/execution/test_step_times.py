@@ -52,11 +52,11 @@ def test_the_seconds_before_the_first_step_are_those_of_no_step() -> None:
     assert (setup, steps) == (1.0, [2.0, 1.0])
 
 
-def _per_trial(
+def _per_row(
     monkeypatch: pytest.MonkeyPatch, microseconds: Callable[[int, int], float], trials: Sequence[Trial] = ()
 ) -> tuple[dict[int, float], dict[int, int]]:
-    """Return the microseconds per row that are found for packs of up to 12 trials, and how often each was
-    timed.
+    """Return the microseconds per row that are found for packs of `trials`, by default 12 of one mode, and
+    how often each was timed.
 
     microseconds: of a step per row, given the size of the pack and how often it was timed before.
     """
@@ -88,13 +88,13 @@ def test_sizes_are_of_rows_and_whole_seeds(monkeypatch: pytest.MonkeyPatch) -> N
         for seed in range(10)
         for mode in MODES
     )[0]
-    assert set(_per_trial(monkeypatch, lambda size, _: 100 / size, trials)[1]) == {1, 2, 5, 10, 30, 50}
+    assert set(_per_row(monkeypatch, lambda size, _: 100 / size, trials)[1]) == {1, 2, 5, 10, 30, 50}
 
 
 def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest pack is the fastest, but was slowed down when its turn came first."""
     quiet = {1: 500, 2: 300, 6: 100, 12: 80}
-    found, visits = _per_trial(
+    found, visits = _per_row(
         monkeypatch, lambda size, visit: quiet[size] * (2 if size == 12 and visit == 0 else 1)
     )
     assert found == quiet
@@ -104,7 +104,7 @@ def test_a_size_that_was_disturbed_once_is_measured_again(monkeypatch: pytest.Mo
 def test_larger_packs_are_tried_however_slow_smaller_ones_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of other work while two sizes were timed ended the search at packs of one trial."""
     quiet = {1: 500, 2: 400, 6: 250, 12: 100}
-    found, visits = _per_trial(
+    found, visits = _per_row(
         monkeypatch, lambda size, visit: quiet[size] * (3 if size in (2, 6) and visit == 0 else 1)
     )
     assert min(found, key=lambda size: found[size]) == 12
@@ -113,12 +113,12 @@ def test_larger_packs_are_tried_however_slow_smaller_ones_look(monkeypatch: pyte
 
 def test_sizes_far_from_the_fastest_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And so is the fastest, where no other comes close."""
-    _, visits = _per_trial(monkeypatch, lambda size, _: {1: 500, 2: 300, 6: 250, 12: 80}[size])
+    _, visits = _per_row(monkeypatch, lambda size, _: {1: 500, 2: 300, 6: 250, 12: 80}[size])
     assert visits == {1: 1, 2: 1, 6: 1, 12: 1}
 
 
 def test_sizes_whose_few_repeats_take_long_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of wide networks scatter little, and another round of them would take seconds."""
     slow = 1e6 * LONG_SECONDS / STEPS / REPEATS
-    _, visits = _per_trial(monkeypatch, lambda size, _: slow)
+    _, visits = _per_row(monkeypatch, lambda size, _: slow)
     assert visits == dict.fromkeys((1, 2, 6), 1)

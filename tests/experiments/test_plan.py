@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
@@ -11,7 +12,9 @@ from paths import ROOT
 from psa.cli.app import PSA, run
 from psa.execution.cost_model import CostModel, WorkloadKey
 from psa.execution.packing import groups_of, packed
+from psa.experiments import planning, sweep
 from psa.experiments.grid import load_grid
+from psa.specs.trial import Pack
 
 GRID = ROOT / "reproduction" / "smoke.toml"
 Plan = Callable[..., list[str]]
@@ -84,3 +87,24 @@ def test_the_published_grid_is_some_hundred_packs(tmp_path: Path) -> None:
     packs = packed(groups_of(trials), 100, CostModel(tmp_path / "none.json"))
     assert sum(len(pack.trials) for pack in packs) == len(trials) == 5_880
     assert 98 <= len(packs) <= 900
+
+
+def test_plans_and_rounds_cut_packs_for_the_same_workers(
+    plan: Plan, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of this machine; for another backend the limit of four hours counts."""
+    asked: list[int | None] = []
+
+    def recorded(*arguments: Any) -> list[Pack]:
+        asked.append(arguments[4])
+        return packed(*arguments)
+
+    monkeypatch.setattr(planning, "packed", recorded)
+    monkeypatch.setattr(sweep, "packed", recorded)
+    plan(workers=5)
+    assert asked == [5]
+    plan("--backend", "ray")
+    assert asked == [5, None]
+    one = ["arch=1*1", "mode=none", "seeds=0", "meta_loops=1"]
+    assert run(PSA, ["sweep", str(GRID), *one, "--workers", "3", "--data-dir", str(data_dir)]) == 0
+    assert asked == [5, None, 3, 3, 3]

@@ -462,6 +462,21 @@ def test_the_cost_of_the_whole_study_is_as_estimated(family: str, tmp_path: Path
         assert f"estimates {cost.replace(',', ' and')}." in README
 
 
+@pytest.mark.slow
+def test_the_page_on_clusters_counts_the_packs_of_the_published_study(tmp_path: Path) -> None:
+    """To the nearest ten."""
+    planned = subprocess.run(
+        [
+            sys.executable, "-m", "psa", "plan", ROOT / "reproduction/simplemlp.toml", "--backend", "ray",
+            "--workers", "2", "--device", "cpu", "--json",
+            "--model-dir", tmp_path / "models", "--results-dir", tmp_path / "results",
+        ],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    packs = sum(each["packs"] for each in json.loads(planned.stdout)["stages"][0]["packs"])
+    assert f"about {round(packs, -1)} packs" in (ROOT / "docs/cluster.md").read_text().replace("\n", " ")
+
+
 def test_the_page_on_open_questions_says_what_was_measured() -> None:
     """Each row of its table is one of the committed tables; of all arms those that are better are named."""
     page = (ROOT / "docs/questions.md").read_text()

@@ -246,7 +246,7 @@ def test_breakthroughs_are_marked_at_their_loop() -> None:
 @pytest.mark.parametrize(
     ("late", "title"),
     [
-        (4020, "Largest rises of this architecture, below 1 point in the second half of the loops"),
+        (4020, "Largest rises of this architecture; none in the second half of the loops reaches 1 point"),
         (4200, "Largest rises of the best trial in the second half of the loops"),
     ],
 )

@@ -86,8 +86,8 @@ def test_equal_records_give_equal_bytes(home: Path) -> None:
 
 
 def test_a_bundle_holds_the_bytes_of_files(home: Path) -> None:
-    """Each record as its own file, sorted by id, each id once; and what lies beside it, but for the name of the
-    computer and the folder of the code, which are nobody else's business.
+    """Each record as its own file, sorted by id, each id once; and its sidecar without the host name and the
+    folder of the code.
     """
     found = rows()
     assert [row.id for row in found] == sorted(trial.id for trial in trials())

@@ -29,9 +29,9 @@ def bundle(
     """Pack records into one Parquet file.
 
     A bundle can be committed and shared. All commands read a bundle in a results folder like the records in
-    it, and read-only commands also accept a bundle as --results-dir. Records are copied, not moved; host
-    names and folders of the machines that trained them are left out. With --grid, and the overrides of the
-    sweep, only the records of these trials are added.
+    it, and read-only commands also accept a bundle as --results-dir. Records are copied, not moved; their
+    sidecars are stored without the host name and the folder of the code. With --grid, and the overrides of
+    the sweep, only the records of these trials are added.
 
     A record that differs from that of the same trial in the bundle is refused; a longer run of a trial
     replaces a shorter one. Exit code 2 if a record was left out because it is damaged or differs.

@@ -61,8 +61,8 @@ def plan(
     """Show the trials of a grid and their estimated cost; run nothing.
 
     Prints the number of finished trials, and the time, memory and disk space that the rest takes on this
-    machine. With --backend it adds what that backend would run; for sagemaker the hours and dollars, which
-    needs no account.
+    machine. With --backend, the packs are those for that backend, and what it would run is added; for
+    sagemaker the hours and dollars, which needs no account.
 
     Example: psa plan reproduction/smoke.toml --backend sagemaker
     """
@@ -93,7 +93,7 @@ def plan(
                 device,
                 runs.workers,
                 pack_size,
-                elsewhere=kind is not LocalBackend,
+                elsewhere=not issubclass(kind, LocalBackend),
             )
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
             stages.append(_planned_stage(stage, planned, store, costs, backend))

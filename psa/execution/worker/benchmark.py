@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -20,22 +21,28 @@ from psa.nn.stacked import StackedParams
 from psa.specs.trial import Trial, training_key
 
 STEPS = 3
-REPEATS = 4  # of so many steps; the first warms up, the least other one counts, since others' work only adds
+REPEATS = (
+    4  # of STEPS steps; the first warms up, the fastest other one counts, since other work only adds time
+)
 LEAST_SECONDS = 0.05  # of all repeats: steps of narrow networks are over before other work makes way
 LONG_SECONDS = 1.0  # of all repeats: of such steps, another size or round would take longer than it may save
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; they end the search if steps are long
 ROUNDS = 3  # rounds in which close sizes are timed in turn, so that a disturbance slows all of them
+_SMALL_BATCH = (
+    4096  # with larger ones, epochs of fewer steps are repeated, so that their samples fit into memory
+)
 _CLOSE = 2.5  # times the least time per trial; one disturbed size looked 2 times as slow
 
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
-    """Return the seconds of a step for each pack size worth trying. A pack is the first trials of so many
+    """Return the seconds of a step for each pack size worth trying. A pack of n rows is the first n trials
     that are trained differently.
     """
     trials = [next(equal) for _, equal in itertools.groupby(trials, training_key)]
     data = trials[0].data
     net = Dense(trials[0].model, data.classes, data.shape)
-    samples = STEPS * REPEATS * trials[0].method.batch_size
+    batch = trials[0].method.batch_size
+    samples = STEPS * (REPEATS if batch <= _SMALL_BATCH else 1) * batch
     split = _made_up(samples, math.prod(data.shape), data.classes, device)
     found: dict[int, float] = {}
     packs: dict[int, _TimedPack] = {}
@@ -74,11 +81,11 @@ class _TimedPack:
         self.optimizer = optimizer_for("adamw", self.rows, self.active, self.gradients)
         self.batches = Batches(self.rows, split, trials[0].method.batch_size)
         self.visited = DevicePack(net, states, device).visited
-        self.net, self.device = net, device
+        self.net = net
         self.seconds = 0.0
         # On a CPU the time of this thread, which other work on the machine does not lengthen
         alone = device.type == "cpu" and torch.get_num_threads() == 1
-        self.clock = time.thread_time if alone else time.perf_counter
+        self.clock = time.thread_time if alone else partial(_seconds, device)
 
     @property
     def is_slow(self) -> bool:
@@ -96,8 +103,13 @@ class _TimedPack:
     def _epoch(self, stop: Callable[[], bool]) -> None:
         arguments = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
         train_epoch(*arguments, stop, visited=self.visited)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+
+
+def _seconds(device: torch.device) -> float:
+    """Return the seconds so far, once a GPU has done its work: a step only enqueues it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def step_times(

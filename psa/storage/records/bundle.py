@@ -1,9 +1,10 @@
 """Bundles: one Parquet file that holds many records, each as the bytes that its own file would have.
 
 A row per record, sorted by id, with four columns: `id`, `digest`, `record` (canonical JSON, see
-psa.storage.records.record) and `machine` (the sidecar of the record, missing where it has none). Equal rows
-give equal bytes with one version of pyarrow. The file's metadata hold the SHA-256 of all rows, so that a
-bundle is either sound or damaged as a whole; each record carries a digest of its own besides.
+psa.storage.records.record) and `machine` (the sidecar of the record without host name and code folder,
+missing where it has none). Equal rows give equal bytes with one version of pyarrow. The file's metadata hold
+the SHA-256 of all rows, so that a bundle is either sound or damaged as a whole; each record carries a digest
+of its own besides.
 """
 
 from __future__ import annotations

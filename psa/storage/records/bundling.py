@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,13 @@ from psa.core.file_locks import locked
 from psa.core.files import remove_leftovers, write_atomically
 from psa.storage.records.bundle import Bundle, BundleRow, encode_bundle, read_bundle
 from psa.storage.records.record import Record, encode_record
-from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
+from psa.storage.records.record_store import (
+    RecordStore,
+    StoredRecord,
+    bundled_record,
+    longer,
+    sound_sidecar,
+)
 
 _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bundle
 _PRIVATE: Final = {
@@ -64,7 +70,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
     with locked(path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS, what=what, hint="Wait for its end"):
         remove_leftovers(path.parent, f"{path.name}.")  # of a killed one
         bundle = read_bundle(path) or Bundle(path, ())
-        rows, outcome = {row.id: row for row in bundle}, Bundled()
+        rows, outcome = {row.id: _without_private(row) for row in bundle}, Bundled()
         for stored in source.scan():
             if isinstance(stored, CorruptFileError):
                 outcome.refused.append(str(stored))
@@ -73,7 +79,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
             else:
                 _add(stored, bundle, rows, outcome)
         outcome.records = len(rows)
-        if outcome.added or outcome.extended or outcome.completed:
+        if list(rows.values()) != list(bundle):
             write_atomically(path, encode_bundle(rows.values()))
         outcome.bytes = path.stat().st_size if rows else 0
     return outcome
@@ -96,6 +102,12 @@ def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, BundleRow], outco
     outcome.completed += known
     outcome.extended += before is not None and not known
     rows[name] = row
+
+
+def _without_private(row: BundleRow) -> BundleRow:
+    """Return a row of a bundle of an earlier version without private facts; a damaged sidecar stays."""
+    machine = sound_sidecar(row.machine)
+    return row if machine is None else replace(row, machine=_shareable(machine))
 
 
 def _shareable(machine: tuple[bytes, Record] | None) -> bytes | None:

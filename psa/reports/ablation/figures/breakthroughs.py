@@ -96,7 +96,7 @@ def _name(jumps: Sequence[Jump]) -> str:
     late, shown = sum(jump.late for jump in jumps), len(jumps)
     if not late:
         of = "this architecture" if shown == 1 else f"these {shown} architectures"
-        return f"Largest rises of {of}, below {NOTICEABLE:g} point in the second half of the loops"
+        return f"Largest rises of {of}; none in the second half of the loops reaches {NOTICEABLE:g} point"
     if late < shown:
         return f"Late rises of {late} of {shown} architectures, the largest rises of the others"
     return f"Largest rises of the best trial{'s' * (shown > 1)} in the second half of the loops"
