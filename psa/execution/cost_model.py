@@ -34,9 +34,7 @@ logger = logging.getLogger(__name__)
 
 _ARM_KEYS: Final = ("CPU implementer", "CPU part")
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # in rows; candidate_sizes rounds them down to whole seeds
-WORTH_IT: Final = (
-    1.02  # a larger pack has to be this much faster: least times scatter by some percent (2026-11)
-)
+WORTH_IT: Final = 1.02  # a larger pack has to be faster by this factor
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
 PROBE_SHARE: Final = 0.3  # of the epoch: a pass of the validation split, one trial beside a copy of itself
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.

@@ -13,10 +13,8 @@ from psa.specs.training import mode_rank
 from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 _PER_ROW: Final = 2  # most trials of a pack per row that it trains
-_WORTH_A_WORKER: Final = (
-    0.8  # of the time of a pack: where a part takes longer, most of a worker would be lost
-)
-_ROUNDING: Final = 1e-6  # a quotient of sums that is a hair above a whole number needs no further part
+_WORTH_A_WORKER: Final = 0.8  # of the time of a pack: if a part takes longer, the pack stays whole
+_ROUNDING: Final = 1e-6  # seconds: a pack that is a hair longer than a worker's share needs no cut
 PACK_SECONDS: Final = 4 * 3600.0  # most of a pack for another machine: a job stopped at its limit loses less
 
 _Timed = tuple[float, tuple[Trial, ...]]  # the seconds of a pack, and its trials

@@ -21,10 +21,7 @@ from psa.storage.records.record_store import (
 )
 
 _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bundle
-_PRIVATE: Final = {
-    "code",
-    "host",
-}  # of a sidecar: a folder and the name of a computer, which may name a person
+_PRIVATE: Final = frozenset({"code", "host"})  # of a sidecar: a folder and a computer may name a person
 
 
 @dataclass
