@@ -41,24 +41,28 @@ class Plan:
         return len(self.trials) - len(self.pending) - len(self.damaged)
 
 
-def planned_for(
-    trials: Sequence[Trial],
-    horizon: int,
-    store: Store,
-    costs: CostModel,
-    device: DeviceName | None,
-    workers: int | None,
-    pack_size: int | None,
-    *,
-    elsewhere: bool = False,
-) -> Plan:
-    """Return the plan that trains a set of trials up to a horizon.
+@dataclass(frozen=True)
+class PlanOptions:
+    """Where packs are trained, and their size.
 
+    device: of this machine; workers: their number, and pack_size: trials per pack, None for automatic ones;
     elsewhere: The packs are for another machine.
     """
+
+    device: DeviceName | None = None
+    workers: int | None = None
+    pack_size: int | None = None
+    elsewhere: bool = False
+
+
+def planned_for(
+    trials: Sequence[Trial], horizon: int, store: Store, costs: CostModel, options: PlanOptions
+) -> Plan:
+    """Return the plan that trains a set of trials up to a horizon."""
     survey = store.progress(trials, horizon)
-    cut_for = None if elsewhere else _sharing(device_slots(device, 1, workers))
-    packs = packed(groups_of(survey.pending), horizon, costs, pack_size, cut_for)
+    device, workers = options.device, options.workers
+    cut_for = None if options.elsewhere else _sharing(device_slots(device, 1, workers))
+    packs = packed(groups_of(survey.pending), horizon, costs, options.pack_size, cut_for)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
     places = device_slots(device, need, workers)
     return Plan(trials, horizon, survey.pending, survey.damaged, packs, places, cut_for)

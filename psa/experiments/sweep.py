@@ -21,7 +21,7 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
-from psa.experiments.planning import Plan, planned_for, take_equal_results
+from psa.experiments.planning import Plan, PlanOptions, planned_for, take_equal_results
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
@@ -88,6 +88,13 @@ class Sweep:
     def is_local(self) -> bool:
         """True if the workers are processes of this machine."""
         return isinstance(self.backend, LocalBackend)
+
+    def planned(self, stage: StageStatus) -> Plan:
+        """Return the plan for what is left of a stage."""
+        where = PlanOptions(
+            self.machine.device, self.options.where.workers, self.options.pack_size, not self.is_local
+        )
+        return planned_for(stage.trials, stage.meta_loops, self.store, self.costs, where)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.
@@ -163,7 +170,7 @@ class _SweepRunner:
         # promoted trials need their weights in a later stage
         self.keep = self.sweep.options.keep_weights if stage.last else "all"
         self._take_results(stage)
-        planned = self._planned(stage)
+        planned = self.sweep.planned(stage)
         time_left = EtaEstimator(self.sweep.costs, len(planned.places))
         self.sweep.trackers.log_finished(stage.trials, stage.meta_loops)
         name = stage.title + self.sweep.declared.heading
@@ -173,7 +180,7 @@ class _SweepRunner:
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
                 time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
-                planned = self._planned(stage)
+                planned = self.sweep.planned(stage)
             self._rounds(planned, view, refresh)
 
     def _take_results(self, stage: StageStatus) -> None:
@@ -183,18 +190,6 @@ class _SweepRunner:
             if taken:
                 count = pluralize(taken, "result")
                 self.progress.say(f"{stage.title}{count} copied from trials with equal training")
-
-    def _planned(self, stage: StageStatus) -> Plan:
-        return planned_for(
-            stage.trials,
-            stage.meta_loops,
-            self.sweep.store,
-            self.sweep.costs,
-            self.sweep.machine.device,
-            self.sweep.options.where.workers,
-            self.sweep.options.pack_size,
-            elsewhere=not self.sweep.is_local,
-        )
 
     def _calibrate(
         self, backend: LocalBackend, planned: Plan, view: StageProgress, refresh: RefreshCallback

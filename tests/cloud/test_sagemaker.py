@@ -168,7 +168,7 @@ def test_a_detached_sweep_comes_home_later(
         started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
         out, _ = started[-1].communicate(timeout=2 * PATIENCE_SECONDS)
         last = out.splitlines()[-1]
-        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job left running")
         assert "in the hands of others" not in out
         words = ("fetch", str(GRID), f"meta_loops={LONG}")
         early = psa(tmp_path, *words, **stage.environment)

@@ -37,7 +37,7 @@ from psa.execution.eta import EtaEstimator
 from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
-from psa.experiments.planning import Plan, planned_for
+from psa.experiments.planning import Plan, PlanOptions, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep import Sweep
 from psa.storage.plugin_versions import check_versions
@@ -76,6 +76,7 @@ def plan(
     kind = backend_named(runs.backend or "local", runs.where)
     machine = Machine(Path("dataset"), device)
     backend = None if runs.backend is None else kind(store, machine, costs, runs.where)
+    where = PlanOptions(device, runs.workers, pack_size, elsewhere=not issubclass(kind, LocalBackend))
     kinds: set[WorkloadKey] = set()
     stages: list[PlannedStage] = []
     with activity(out, f"reading the grid and the records of {grid}"):
@@ -85,16 +86,7 @@ def plan(
         for stage in stage_statuses(declared, store):
             if not stage.stage.points:
                 continue
-            planned = planned_for(
-                stage.trials,
-                stage.meta_loops,
-                store,
-                costs,
-                device,
-                runs.workers,
-                pack_size,
-                elsewhere=not issubclass(kind, LocalBackend),
-            )
+            planned = planned_for(stage.trials, stage.meta_loops, store, costs, where)
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
             stages.append(_planned_stage(stage, planned, store, costs, backend))
     unmeasured = sum(not costs.measured(kind) for kind in kinds)
@@ -219,18 +211,9 @@ def _sizes(packs: Sequence[PackCount]) -> str:
 
 def previewed(sweep: Sweep, out: Console) -> int:
     """Print what would be launched for the stages that have been reached. Launch nothing."""
-    options, backend = sweep.options, sweep.backend
+    backend = sweep.backend
     for stage in has_begun(sweep.declared, sweep.store, out):
-        planned = planned_for(
-            stage.trials,
-            stage.meta_loops,
-            sweep.store,
-            sweep.costs,
-            sweep.machine.device,
-            options.where.workers,
-            options.pack_size,
-            elsewhere=not sweep.is_local,
-        )
+        planned = sweep.planned(stage)
         done = f"{planned.done:,} of {len(stage.trials):,} trials done"
         out.print(f"{sweep.declared.heading}: {stage.title}{done}", markup=False)
         for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
