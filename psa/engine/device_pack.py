@@ -1,8 +1,11 @@
-"""The trials of a pack on the device: weights, what is carried between epochs, and memories."""
+"""The trials of a pack on the device: weights, what is carried between epochs, memories, and when all of it
+is stored.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +13,14 @@ import numpy as np
 import torch
 
 from psa.engine.optimizer import StackedOptimizer
+from psa.engine.save_interval import SaveInterval
 from psa.interventions.ablation import Unit
-from psa.interventions.growth import hidden_widths
+from psa.interventions.growth import apply_growth, hidden_widths, just_grown
 from psa.interventions.memory.hidden_memory import HiddenMemory
 from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
+from psa.specs.growth import GrowthEvent
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
@@ -103,6 +108,71 @@ def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> 
         if state.memory:
             memory.restore(row, state.memory)
     return MemorySite(memory, position_of(site, len(began), len(net.arch.widths)))
+
+
+class TrainingRun:
+    """A training run: its trials on the device, and whether all of their state is stored.
+
+    Example:
+        >>> run = TrainingRun(net, states, device, save, SaveInterval())
+        ... with run.end_of_loop():
+        ...     update(run.packs)
+        ... run.store_when_due()
+
+    """
+
+    def __init__(
+        self,
+        net: Dense,
+        states: Sequence[TrialState],
+        device: torch.device,
+        save: Callable[[Sequence[TrialState]], None],
+        pace: SaveInterval,
+    ) -> None:
+        self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
+        self.packs = group_by_network(net, states, device)
+        self.stored, self.halfway = True, False
+
+    @contextmanager
+    def end_of_loop(self) -> Iterator[None]:
+        """Enter where weights, histories and observations take over a loop: all of it, or nothing is stored.
+
+        After an error in the block some have the loop and others lack it. The states are then no longer
+        stored, and training resumes from the last stored loop.
+        """
+        self.halfway = True
+        yield
+        self.stored = self.halfway = False
+
+    def grow(self, asked: Sequence[tuple[TrialState, GrowthEvent | None]]) -> None:
+        """Grow the networks whose growth is due, and group the trials by network anew."""
+        growing = [(state, event) for state, event in asked if event is not None]
+        if not growing:
+            return
+        self.store()
+        for pack in self.packs:
+            pack.snapshot()
+        for state, event in growing:
+            apply_growth(state, event)
+        self.packs = group_by_network(self.net, self.states, self.device)
+
+    def store_when_due(self) -> None:
+        """Store the states if the save interval has passed."""
+        if self.pace.should_save():
+            self.pace.timed_save(self.store)
+
+    def store(self) -> None:
+        """Store the states, unless they are stored or a loop was taken over in part.
+
+        A trial whose network has grown and has not been trained since is left out: its file stays as it was
+        before the growth.
+        """
+        if self.stored or self.halfway:
+            return
+        for pack in self.packs:
+            pack.snapshot()
+        self.save([state for state in self.states if not just_grown(state)])
+        self.stored = True
 
 
 def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:

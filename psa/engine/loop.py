@@ -17,18 +17,16 @@ import torch
 from psa.data.splits import Splits
 from psa.engine.batches import Batches, batch_order, row_of
 from psa.engine.deduplication import find_equal_rows, gather_rows
-from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
+from psa.engine.device_pack import DevicePack, EpochBuffers, TrainingRun
 from psa.engine.policies import Policy
-from psa.engine.probing import Entry, KeepArrays, ObserverGroup, Probe, ProbeRunner
+from psa.engine.probing import Entry, EpochObserver, KeepArrays, ObserverGroup, Probe, ProbeRunner
 from psa.engine.save_interval import SaveInterval
 from psa.engine.scoring import evaluate_lkgs, score_untrained
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 from psa.interventions.ablation import Unit
-from psa.interventions.growth import apply_growth, just_grown
 from psa.interventions.memory.hook import MemorySite
 from psa.interventions.selection import units_text
 from psa.nn.dense import Dense
-from psa.specs.growth import GrowthEvent
 from psa.storage.records.divergence import training_diverged
 from psa.storage.trial_state import HISTORY_COLUMNS, Observation, TrialState
 
@@ -99,7 +97,7 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` returns True, after
     saving every finished loop.
     """
-    course = _TrainingRun(net, states, device, save, pace or SaveInterval())
+    course = TrainingRun(net, states, device, save, pace or SaveInterval())
     observing = ProbeRunner(splits, probes, keep)
     for pack in course.packs:
         observing.on_start(pack)
@@ -108,62 +106,16 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
             course.grow([(state, policy.growth_due(state, len(splits.val))) for state in waiting])
             for pack in course.packs:
                 if rows := _next_rows(pack.states, horizon):
-                    reports = _one_loop(pack, rows, splits, policy, stop, observing)
-                    course.trained()
-                    listen(reports)
+                    epoch = _train_one(pack, rows, splits, policy, stop, observing)
+                    with course.end_of_loop():
+                        _take_over(pack, epoch, splits, policy, observing)
+                    listen(epoch.reports)
+                    del epoch  # its memory is needed for the next
                     course.store_when_due()
     finally:
         course.store()
     tested = {id(state): found for pack in course.packs for state, found in _test(pack, splits, observing)}
     return [tested[id(state)] for state in states]
-
-
-class _TrainingRun:
-    """A training run: its trials on the device, and whether all of their state is stored."""
-
-    def __init__(
-        self,
-        net: Dense,
-        states: Sequence[TrialState],
-        device: torch.device,
-        save: Callable[[Sequence[TrialState]], None],
-        pace: SaveInterval,
-    ) -> None:
-        self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
-        self.packs = group_by_network(net, states, device)
-        self.stored = True
-
-    def trained(self) -> None:
-        """Note that a loop has finished that is not stored yet."""
-        self.stored = False
-
-    def grow(self, asked: Sequence[tuple[TrialState, GrowthEvent | None]]) -> None:
-        """Grow the networks whose growth is due, and group the trials by network anew."""
-        growing = [(state, event) for state, event in asked if event is not None]
-        if not growing:
-            return
-        self.store()
-        for pack in self.packs:
-            pack.snapshot()
-        for state, event in growing:
-            apply_growth(state, event)
-        self.packs = group_by_network(self.net, self.states, self.device)
-
-    def store_when_due(self) -> None:
-        """Store the states if the save interval has passed."""
-        if self.pace.should_save():
-            self.pace.timed_save(self.store)
-
-    def store(self) -> None:
-        """Store the states, unless they are stored. A trial whose network has grown and has not been trained
-        since is left out: its file stays as it was before the growth.
-        """
-        if self.stored:
-            return
-        for pack in self.packs:
-            pack.snapshot()
-        self.save([state for state in self.states if not just_grown(state)])
-        self.stored = True
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
@@ -172,14 +124,26 @@ def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
     return [waiting[at] for at in batch_order([row_of(states[row]) for row in waiting])]
 
 
-def _one_loop(
+@dataclass(frozen=True)
+class _TrainedEpoch:
+    """A trained and evaluated epoch of some rows of a pack, of which their states know nothing yet."""
+
+    rows: list[int]
+    buffers: EpochBuffers
+    reports: list[LoopReport]
+    observers: dict[str, EpochObserver]
+    visited: MemorySite | None
+
+
+def _train_one(
     pack: DevicePack,
     rows: list[int],
     splits: Splits,
     policy: Policy,
     stop: Callable[[], bool],
     observing: ProbeRunner,
-) -> list[LoopReport]:
+) -> _TrainedEpoch:
+    """Train an epoch of some rows, those that are equal to the bit once, and let the policy judge it."""
     states = [pack.states[row] for row in rows]
     batch_size = states[0].trial.method.batch_size
     batches = batch_sizes(len(splits.train), batch_size) | batch_sizes(len(splits.val), EVALUATION_BATCH)
@@ -225,13 +189,20 @@ def _one_loop(
             zip(states, units, first_equal, scores, strict=True)
         )
     ]
+    return _TrainedEpoch(rows, epoch, reports, following, visited)
+
+
+def _take_over(
+    pack: DevicePack, trained: _TrainedEpoch, splits: Splits, policy: Policy, observing: ProbeRunner
+) -> None:
+    """Take an epoch over into the states of its trials: weights, histories, and what probes observe."""
+    rows, reports = trained.rows, trained.reports
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
-    _commit(pack, rows, epoch, reports, visited)
+    _commit(pack, rows, trained.buffers, reports, trained.visited)
     for report in reports:
         _record_loop(policy, report, pack)
-    observing.on_loop_end(pack, rows, epoch.active)
-    observing.on_epoch_end(states, following)
-    return reports
+    observing.on_loop_end(pack, rows, trained.buffers.active)
+    observing.on_epoch_end([report.state for report in reports], trained.observers)
 
 
 def _commit(
