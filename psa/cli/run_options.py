@@ -31,6 +31,7 @@ from psa.data.own import keep_tables
 from psa.execution.machine import Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
+from psa.storage.locks import lock_trials
 from psa.storage.store import Store
 
 
@@ -125,7 +126,13 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
                 progress=lambda message: print_line(out, message),
                 stop=stop,
             )
-            records = run_pack(plan.pack, store, machine, hooks)
+            with lock_trials(store, plan.pack.trials) as leased:
+                if len(leased) < len(plan.pack.trials):
+                    raise UserError(
+                        "another process is training this network into the same folder",
+                        "Wait for it, or use another --model-dir",
+                    )
+                records = run_pack(plan.pack, store, machine, hooks)
     except Interrupted:
         view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
         return 128 + (stop.signal or signal.SIGINT)

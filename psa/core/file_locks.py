@@ -168,10 +168,11 @@ class _File:
         self.held.add(offset)
         return True
 
-    def is_free(self, offset: int) -> bool:
-        """Return whether neither this process nor another holds a byte. Raises UserError."""
+    def is_free(self, offset: int, length: int = 1) -> bool:
+        """Return whether no process holds a byte or, with length 0, any from it on. Raises UserError."""
         try:
-            return offset not in self.held and self._call(1, fcntl.F_WRLCK, offset) == fcntl.F_UNLCK
+            ours = offset in self.held if length == 1 else bool(self.held)
+            return not ours and self._call(1, fcntl.F_WRLCK, offset, length) == fcntl.F_UNLCK
         except OSError as error:
             raise _unlockable(self.path, error) from error
 
@@ -187,9 +188,9 @@ class _File:
             with contextlib.suppress(OSError):
                 self._call(0, fcntl.F_UNLCK, offset)
 
-    def _call(self, command: int, kind: int, offset: int) -> int:
+    def _call(self, command: int, kind: int, offset: int, length: int = 1) -> int:
         """Make a request of the kernel, and return the kind of lock that it answers with."""
-        request = {"type": kind, "whence": os.SEEK_SET, "start": offset, "len": 1, "pid": 0}
+        request = {"type": kind, "whence": os.SEEK_SET, "start": offset, "len": length, "pid": 0}
         packed = struct.pack(_LAYOUT, *(request[field] for field in _FIELDS))
         try:
             answer = fcntl.fcntl(self.descriptor, self._commands[command], packed)
@@ -231,18 +232,25 @@ def unlocked_bytes(path: Path, offsets: Iterable[int]) -> set[int]:
         UserError: The file cannot be read, or its file system has no locks.
 
     """
-    with _mutex:
+    with _to_ask(path) as file:
+        return {offset for offset in offsets if file is None or file.is_free(offset)}
+
+
+def any_locked(path: Path) -> bool:
+    """Return whether this process or another holds any byte of a file, like `unlocked_bytes`."""
+    with _to_ask(path) as file:
+        return file is not None and not file.is_free(0, length=0)
+
+
+@contextlib.contextmanager
+def _to_ask(path: Path) -> Iterator[_File | None]:
+    """Open a file of locks to ask for them, None where there is none."""
+    with _mutex, contextlib.ExitStack() as opened:
         file = _known(path)
-        if file is not None:
-            return {offset for offset in offsets if file.is_free(offset)}
-        descriptor = _opened_to_read(path)
-        if descriptor is None:
-            return set(offsets)
-        try:
+        if file is None and (descriptor := _opened_to_read(path)) is not None:
+            opened.callback(os.close, descriptor)
             file = _File(path, descriptor)
-            return {offset for offset in offsets if file.is_free(offset)}
-        finally:
-            os.close(descriptor)
+        yield file
 
 
 def _locked(path: Path, offsets: list[int]) -> tuple[_File, set[int]] | None:

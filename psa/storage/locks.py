@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
-from psa.core.file_locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
+from psa.core.file_locks import LARGEST_OFFSET, any_locked, is_locked, locked_bytes, unlocked_bytes
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -42,6 +43,11 @@ def unlocked_trials(store: Store, trials: Sequence[Trial]) -> list[Trial]:
     places = _places(store, trials)
     unlocked = unlocked_bytes(store.models / TRIAL_LOCK, places.values())
     return [trial for trial in trials if places.get(trial.id) in unlocked]
+
+
+def any_leased(models: Path) -> bool:
+    """Return whether any process trains a trial of a models folder, in a sweep or not. Raises UserError."""
+    return any_locked(models / TRIAL_LOCK)
 
 
 def check_lockable(store: Store) -> None:

@@ -22,7 +22,7 @@ from processes import GRID, PATIENCE_SECONDS, ROOT, psa
 
 from psa.core import file_locks
 from psa.core.errors import UserError
-from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
+from psa.core.file_locks import Locked, any_locked, is_locked, locked, locked_bytes, unlocked_bytes
 from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage import locks
@@ -105,6 +105,7 @@ def test_bytes_are_held_against_other_processes(tmp_path: Path) -> None:
     """A process gets what another does not hold, sees what is free, and gets the rest when that is killed."""
     path = tmp_path / "new" / "locks"
     assert unlocked_bytes(path, [1, 2]) == {1, 2}
+    assert not any_locked(path)
     assert not path.parent.exists()
     with holder("bytes", path, 1, 2**61) as (process, got):
         assert got == f"[1, {2**61}]"
@@ -114,11 +115,15 @@ def test_bytes_are_held_against_other_processes(tmp_path: Path) -> None:
             with holder("bytes", path, 1, 2, 3) as (_, third):
                 assert third == "[3]"
         assert unlocked_bytes(path, [1, 2, 2**61]) == {2}
+        assert any_locked(path)
         os.kill(process.pid, signal.SIGSTOP)
         assert unlocked_bytes(path, [1]) == set()
         process.kill()
         process.wait()
         assert unlocked_bytes(path, [1, 2, 2**61]) == {1, 2, 2**61}
+        assert not any_locked(path)
+        with locked_bytes(path, [7]):
+            assert any_locked(path)
     assert file_locks._files == {}
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_SECONDS, children, end, sweep, until
 
+from psa.cli import app as cli
 from psa.experiments.grid import load_grid
+from psa.experiments.study import study_named
 from psa.specs.trial import Trial
 from psa.storage import locks
 from psa.storage.store import Store
@@ -66,9 +68,47 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "12\n"
     assert locks.unlocked_trials(store_of(tmp_path), trials()) == []
+    assert locks.any_leased(tmp_path / "models")
     holder.kill()
     holder.communicate()
+    assert not locks.any_leased(tmp_path / "models")
     assert locks.unlocked_trials(store_of(tmp_path), trials()) == list(trials())
+
+
+@pytest.mark.parametrize("command", [["--all"], ["s.safetensors"], []])
+def test_clean_removes_nothing_while_a_trial_is_trained(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no sweep is listed: a task of Slurm, or a worker that has outlived its sweep."""
+    store = store_of(tmp_path)
+    state = store.state_file(trials()[0]).path
+    checkpoints = [state, store.models / "s.safetensors", store.models / "mnist_lkg.safetensors"]
+    for path in checkpoints:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    with locks.lock_trials(store, trials()[:1]):
+        assert cli.run(cli.CLEAN, [*command, "--yes", "--model-dir", str(store.models)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: a worker is training trials of {store.models}. ")
+    assert all(path.exists() for path in checkpoints)
+    assert cli.run(cli.CLEAN, [*command, "--yes", "--model-dir", str(store.models)]) == 0
+
+
+def test_train_trains_no_trial_that_another_process_trains(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even the trial of a study, whose folders are those of sweeps."""
+    store, study = store_of(tmp_path), study_named("glonet", "glonet")
+    sizes = {"train_size": 500, "val_size": 1000, "test_size": 100}
+    trial = study.from_settings(study.Settings(**sizes), 0, "glonet")
+    options = [f"--{name.replace('_', '-')}={size}" for name, size in sizes.items()]
+    folders = ["--model-dir", str(store.models), "--results-dir", str(tmp_path / "results")]
+    words = ["--study", "glonet", "--epochs", "1", *options, *folders, "--data-dir", str(data_dir)]
+    with locks.lock_trials(store, [trial]):
+        assert cli.run(cli.TRAIN, words) == 2
+    assert "another process is training this network into the same folder" in capsys.readouterr().err
+    assert store.read(trial) is None
+    assert cli.run(cli.TRAIN, words) == 0
+    assert store.read(trial) is not None
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from psa.core.errors import UserError
 from psa.core.files import file_error
 from psa.core.formatting import join_names, pluralize
 from psa.storage.layout import STATE_NAME
+from psa.storage.locks import any_leased
 from psa.storage.records.bundle import is_record_file
 from psa.storage.sweep_registry import active_sweeps
 
@@ -154,10 +155,15 @@ def _named(file: Path, folder: Path) -> list[Path]:
     return []
 
 
-def _no_sweep_at_work(folder: Path) -> None:
-    """Raise UserError where a sweep is training into the folder: its states and its leases must stay."""
+def _check_idle(folder: Path) -> None:
+    """Raise UserError where a sweep or a worker is training into the folder: its states must stay.
+
+    Workers of Slurm, and those that outlive their sweep, are in no list of sweeps, but hold leases.
+    """
     for sweep in active_sweeps(folder):
         raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
+    if any_leased(folder):
+        raise UserError(f"a worker is training trials of {folder}", "Wait for it, or stop it")
 
 
 def _remove(chosen: Sequence[Path], folder: Path, question: str, *, dry_run: bool) -> int:
@@ -169,7 +175,7 @@ def _remove(chosen: Sequence[Path], folder: Path, question: str, *, dry_run: boo
     if dry_run:
         out.print(_table((path, "would be removed") for path in chosen))
         return 0
-    _no_sweep_at_work(folder)
+    _check_idle(folder)
     with lock_folder(folder):
         if question:
             out.print(_table((path, "to be removed") for path in chosen))
