@@ -14,7 +14,7 @@ from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
 from psa.specs.trial import Trial
 from psa.storage.array_file import sha256_of
-from psa.storage.checkpoint import arrays_beside, trained_loops
+from psa.storage.checkpoint import CheckpointFile, arrays_beside
 from psa.storage.records.record import Record, decode_record
 from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.store import STATE_NAME, Store
@@ -103,21 +103,29 @@ def _take_arrays(read: ReadFile, folder: str, trial: Trial, files: Mapping[str, 
 
 def _take_state(trial: str, names: Collection[str], read: ReadFile, where: str, store: Store) -> None:
     """Download the current generation of a state, or the previous one if the current one is damaged."""
-    here = trained_loops(store.models / trial / STATE_NAME)
     for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
         if name not in names:
             continue
         state = _state(trial, read, name, where)
         if state is None:
             continue
-        if state.loops > here:
+        file = store.state_file(state.trial)
+        if state.loops > _usable_loops(file):
             # the arrays first, then the state that names them
             _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
-            file = store.state_file(state.trial)
-            with contextlib.suppress(CorruptFileError):  # a damaged local state is set aside here
-                file.load()
             file.save(state)
         return
+
+
+def _usable_loops(file: CheckpointFile) -> int:
+    """Return the loops of a local state, 0 if there is none. One that is damaged is replaced, whatever loop
+    it had reached: -1 for it, or the loops of its earlier version.
+    """
+    try:
+        state = file.load()
+    except CorruptFileError:
+        return -1
+    return 0 if state is None else state.loops
 
 
 def _state(trial: str, read: ReadFile, name: str, where: str) -> TrialState | None:

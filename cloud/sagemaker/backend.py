@@ -61,7 +61,6 @@ class SageMakerBackend:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.budget = Budget(where.max_cost)
         self.horizons: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
         self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
@@ -70,6 +69,11 @@ class SageMakerBackend:
     def account(self) -> accounts.Account:
         """The account of the settings, opened at its first use: estimates need none. Raises UserError."""
         return accounts.open_account()
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget of the sweep, and what was spent of it."""
+        return Budget(self.where.max_cost, self.planner.settings.jobs.keep_alive)
 
     @cached_property
     def planner(self) -> RequestPlanner:
@@ -172,7 +176,7 @@ class SageMakerBackend:
         check_request(request)
         answer = self.training_jobs.submit(request)
         if answer.started:
-            self.budget.reserve(state.job_name, price.cost(seconds))
+            self.budget.reserve(state.job_name, price.cost(seconds + self.budget.keep_alive))
         return answer
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:

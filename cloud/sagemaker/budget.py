@@ -13,10 +13,13 @@ MIN_JOB_SECONDS: Final = 300  # shortest job worth starting: a shorter one only 
 
 
 class Budget:
-    """A budget. limit: in USD, None for no limit. A running job counts with its maximum cost."""
+    """A budget. limit: in USD, None for no limit. A running job counts with its maximum cost.
 
-    def __init__(self, limit: float | None) -> None:
-        self.limit = limit
+    keep_alive: seconds for which an instance is kept after a job, and billed.
+    """
+
+    def __init__(self, limit: float | None, keep_alive: int = 0) -> None:
+        self.limit, self.keep_alive = limit, keep_alive
         self.spent: dict[str, float] = {}
         self.reserved: dict[str, float] = {}
 
@@ -27,7 +30,7 @@ class Budget:
         if self.limit is None or not hourly:
             return wanted
         left = self.limit - sum(self.spent.values()) - sum(self.reserved.values())
-        paid = int(3600 * left / hourly)
+        paid = int(3600 * left / hourly) - self.keep_alive
         if paid >= min(wanted, MIN_JOB_SECONDS):
             return min(wanted, paid)
         if self.reserved:
@@ -53,10 +56,14 @@ class Budget:
         spent.
         """
         job, is_over = description["TrainingJobName"], description["TrainingJobStatus"] in ENDED_STATUSES
+        kept = description.get("ResourceConfig", {}).get("KeepAlivePeriodInSeconds", 0)
         if is_over:
-            self.spend(job, description.get("BillableTimeInSeconds", 0) / 3600 * hourly)
+            pool = description.get("WarmPoolStatus", {})
+            if pool.get("Status") != "Available":  # it has ended, and its bill is final
+                kept = pool.get("ResourceRetainedBillableTimeInSeconds", 0)
+            self.spend(job, (description.get("BillableTimeInSeconds", 0) + kept) / 3600 * hourly)
             return
-        most = description["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600 * hourly
+        most = (description["StoppingCondition"]["MaxRuntimeInSeconds"] + kept) / 3600 * hourly
         if watched:
             self.reserve(job, most)
         else:

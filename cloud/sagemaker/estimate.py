@@ -21,10 +21,13 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The estimate for a managed job. dollars: on demand; spot: bounds; bytes: kept in the bucket."""
+    """The estimate for a managed job. seconds: of its run; billed_seconds: with those for which its instance
+    is kept; dollars: on demand; spot: bounds; bytes: kept in the bucket.
+    """
 
     managed_job: ManagedJob
     seconds: float
+    billed_seconds: float
     dollars: float
     spot: tuple[float, float]
     bytes: int
@@ -64,7 +67,8 @@ class CostEstimator:
         stored = sum(
             trial_bytes(trial, pack.horizon) for pack in managed.packs.values() for trial in pack.trials
         )
-        return CostEstimate(managed, seconds, price.cost(seconds), price.spot_cost(seconds), stored)
+        billed = seconds + self.settings.jobs.keep_alive
+        return CostEstimate(managed, seconds, billed, price.cost(billed), price.spot_cost(billed), stored)
 
     def describe(self, estimates: Sequence[CostEstimate], code: int) -> Iterator[str]:
         """Yield a line per job, and the totals. code: size of the archive. Raises UserError like `check`."""
@@ -75,14 +79,14 @@ class CostEstimator:
                 f"{pluralize(len(managed.trials), 'trial')}, about {format_duration(estimate.seconds)} on "
                 f"{self.prices[0].instance}, {self._dollars([estimate])}, {format_bytes(estimate.bytes)}"
             )
-        hours = sum(estimate.seconds for estimate in estimates) / 3600
+        hours = sum(estimate.billed_seconds for estimate in estimates) / 3600
         stored = format_bytes(sum(estimate.bytes for estimate in estimates))
         yield (
             f"{pluralize(len(estimates), 'job')}: {hours:.2f} instance-hours, {self._dollars(estimates)} "
             f"({self.table.description}), {stored} of states and records, {format_bytes(code)} of code; "
             "times are estimated from this machine's"
         )
-        yield from filter(None, (self.region_notice, self.price_notice))
+        yield from filter(None, (self.keep_alive_notice, self.region_notice, self.price_notice))
         self.check(estimates)
 
     @property
@@ -94,6 +98,12 @@ class CostEstimator:
             f"the prices are those of {self.table.region}, and jobs in {self.settings.region} may cost more: "
             f"`psa prices refresh --region {self.settings.region}` reads theirs"
         )
+
+    @property
+    def keep_alive_notice(self) -> str:
+        """A remark on the time for which instances are kept, or ""."""
+        kept = self.settings.jobs.keep_alive
+        return f"included: {format_duration(kept)} per job for which its instance is kept" if kept else ""
 
     @property
     def price_notice(self) -> str:

@@ -93,22 +93,30 @@ def comparable_parts(
 def _of_one_length(
     apart: dict[str, str], part: pd.DataFrame
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Yield the rows of a part for each number of loops of its finished trials, ascending. Trials that
-    stopped early belong to the greatest.
-    """
+    """Yield the rows of a part for each number of loops of its finished trials, ascending."""
     trials = trials_of(part)
     counts = finished_lengths(trials)
     if len(counts) < 2:
         yield apart, part
         return
-    lengths, most = list(counts), max(counts, key=lambda loops: (counts[loops], loops))
-    done, stopped = trials["status"] == "done", _stopped_early(trials)
-    place = trials["loops"].where(done & ~stopped, most).where(~stopped, lengths[-1])
+    place = length_groups(trials)
     of = part["id"].astype(str).map(dict(zip(trials["id"].astype(str), place, strict=True)))
-    for loops in lengths:
+    for loops in counts:
         page = part[of == loops].reset_index(drop=True)
         page.attrs["lengths"] = counts
         yield {**apart, "loops": f"{loops}"}, page
+
+
+def length_groups(trials: pd.DataFrame) -> pd.Series[Any]:
+    """Return the number of loops by which each trial is grouped: its own if it is finished, the greatest one
+    if it stopped early, and that of most trials if it has no results.
+    """
+    counts = finished_lengths(trials)
+    if not counts:
+        return trials["loops"]
+    most = max(counts, key=lambda loops: (counts[loops], loops))
+    done, stopped = trials["status"] == "done", _stopped_early(trials)
+    return trials["loops"].where(done & ~stopped, most).where(~stopped, max(counts))
 
 
 def _stopped_early(trials: pd.DataFrame) -> pd.Series[Any]:

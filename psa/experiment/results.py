@@ -160,7 +160,10 @@ class Results:
         return load(_named_by(trial), model_dir=self.store.models)
 
     def summary(self) -> Table:
-        """Return a row for each combination of the axes: trials, test accuracy with interval, and so on."""
+        """Return a row for each combination of the axes: trials, test accuracy with interval, and so on.
+
+        Trials of one combination with different numbers of epochs, as stages train them, have a row for each.
+        """
         from psa.reports.activations.tables import results_table
 
         axes = self.experiment.axes or ("arch",)
@@ -168,12 +171,18 @@ class Results:
         return results_table(arms, axes, caption=name, label="tab:experiment")
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
-        """Return the arms in the order of the experiment, not of the records."""
+        """Return the arms in the order of the experiment, not of the records; of different numbers of epochs
+        the least come first.
+        """
+        from psa.analysis.pooling import finished_lengths, length_groups
         from psa.reports.activations.arms import arms_of
 
         order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
         frame = self.frame.iloc[self.frame["id"].astype(str).map(order).argsort()]
-        return arms_of(frame, axes)
+        if len(finished_lengths(frame)) < 2:
+            return arms_of(frame, axes)
+        grouped = frame.assign(epochs=length_groups(frame)).sort_values("epochs", kind="stable")
+        return arms_of(grouped, [*axes, "epochs"])
 
     def plot(self, column: str = "accuracy") -> Figure:
         """Return a figure of a column of `epochs` over the epochs, with a panel per value of the first axis.
@@ -194,7 +203,9 @@ class Results:
         from psa.reports.activations.curves import PANELS, curve_figures
 
         axes, (label, meaning) = self.experiment.axes or ("arch",), _CURVES[column]
-        made = list(curve_figures(self._arms(axes), axes, self._read[0], {column: meaning}, label))
+        arms = self._arms(axes)
+        keys = list(arms[0].settings)  # with the number of epochs where there are several
+        made = list(curve_figures(arms, keys, self._read[0], {column: meaning}, label))
         if len(made) > 1:
             raise UserError(
                 f"a figure must have at most {PANELS} panels, one per value of {axes[0]}",

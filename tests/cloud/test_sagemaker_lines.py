@@ -21,7 +21,7 @@ from managed_jobs import HOME, LOOPS, A, B, C, left, line, state, store
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import price_table
-from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
+from cloud.aws.settings import RUN_SECONDS_LIMIT, JobSettings, Settings
 from cloud.sagemaker.budget import MIN_JOB_SECONDS, STARTUP_SECONDS, Budget
 from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs import managed_job as lines_module
@@ -217,6 +217,23 @@ def test_nothing_is_removed_while_weights_are_missing(
     assert not list(there.tree(line(A, B).folder))
 
 
+def test_a_damaged_state_here_is_replaced_by_a_sound_one(
+    tmp_path: Path, trained: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where it had reached the same loop. It is set aside, not lost."""
+    here, mine = store(tmp_path), line(A, B)
+    download_results(mine, left(trained, mine), here)
+    file = here.state_file(A)
+    file.previous.unlink(missing_ok=True)
+    file.path.write_bytes(trained[state(A)][:-3] + b"???")
+    download_results(mine, left(trained, mine), here)
+    assert file.path.read_bytes() == trained[state(A)]
+    assert (file.path.parent / "lkg.damaged.safetensors").exists()
+    there = left(trained, mine)
+    assert delete_if_complete(mine, there, here)
+    assert "neither" not in caplog.text
+
+
 def test_what_the_checkpoints_lack_comes_from_an_artifact(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Of whichever attempt; records and weights."""
     here, there, mine = store(tmp_path), bucket(), line(A, B)
@@ -262,6 +279,25 @@ def test_a_budget_knows_earlier_jobs() -> None:
     assert (budget.spent, budget.reserved) == ({"a": 0.5, "b": 0.25}, {"c": 0.1})
 
 
+def test_a_budget_pays_for_instances_that_are_kept() -> None:
+    """Their seconds are billed as those of training: at most all that were asked for, then those used."""
+    budget = Budget(1.0, keep_alive=600)
+    assert budget.allowed_seconds(1.0, 100_000) == 3000
+    kept = {"InstanceType": "ml.c5.xlarge", "KeepAlivePeriodInSeconds": 600}
+    job = {"TrainingJobName": "a", "TrainingJobStatus": "InProgress", "ResourceConfig": kept}
+    job |= {"StoppingCondition": {"MaxRuntimeInSeconds": 1200}}
+    budget.charge(job, 1.0, watched=True)
+    assert budget.reserved == {"a": 0.5}
+    job |= {"TrainingJobStatus": "Completed", "BillableTimeInSeconds": 300}
+    budget.charge(job | {"WarmPoolStatus": {"Status": "Available"}}, 1.0, watched=True)
+    assert (budget.reserved, budget.spent) == ({}, {"a": 0.25})
+    pool = {"Status": "Reused", "ResourceRetainedBillableTimeInSeconds": 60}
+    budget.charge(job | {"WarmPoolStatus": pool}, 1.0, watched=True)
+    assert budget.spent == {"a": 0.1}
+    budget.charge(job, 1.0, watched=True)
+    assert budget.spent == {"a": 300 / 3600}
+
+
 def test_no_job_is_paid_for_that_can_only_start_up() -> None:
     """A short one that wants no more is."""
     assert MIN_JOB_SECONDS > STARTUP_SECONDS
@@ -284,6 +320,18 @@ def test_a_quote_is_of_what_is_left(tmp_path: Path, trained: dict[str, bytes]) -
     whole = quotes(here).estimate(mine).seconds - STARTUP_SECONDS
     download_results(line(A, B), left(trained, line(A, B)), here)
     assert quotes(here).estimate(mine).seconds - STARTUP_SECONDS == pytest.approx(whole / 2)
+
+
+def test_a_quote_includes_instances_that_are_kept(tmp_path: Path) -> None:
+    """For the time that was asked for, after each job."""
+    here, mine = store(tmp_path), line(A)
+    kept = quotes(here, spot=False, jobs=JobSettings(keep_alive=3600))
+    plain, longer = quotes(here, spot=False).estimate(mine), kept.estimate(mine)
+    hour = kept.prices[0].cost(3600)
+    assert (longer.seconds, longer.dollars) == (plain.seconds, pytest.approx(plain.dollars + hour))
+    said = "\n".join(kept.describe([longer], 1))
+    assert "included: 1 h 00 min per job for which its instance is kept" in said
+    assert f": {longer.billed_seconds / 3600:.2f} instance-hours" in said
 
 
 def test_prices_of_another_region_are_told_apart(tmp_path: Path) -> None:

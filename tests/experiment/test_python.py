@@ -78,6 +78,30 @@ def test_the_best_is_chosen_on_validation(results: Results) -> None:
         results.best(0)
 
 
+def test_stages_of_different_lengths_are_all_in_the_results(tmp_path: Path, data_dir: Path) -> None:
+    """Promoted trials, too: the best trial is among them, and no mean is over two lengths."""
+    stages = [
+        {"name": "short", "meta_loops": 1, "seeds": [0, 1, 2]},
+        {"name": "long", "meta_loops": 4, "seeds": [0], "promote": {"best": 1}},
+    ]
+    base = {name: value for name, value in SMALL.items() if name != "lr"} | {"mode": "none"}
+    axes = {"lr": [1e-2, 1e-4]}
+    made = Experiment("ablation", name="staged", base=base, axes=axes, stages=stages).run(
+        1, data_dir=data_dir, model_dir=tmp_path / "m", results_dir=tmp_path / "r", quiet=True
+    )
+    assert (made.frame["status"] == "done").all()
+    assert sorted(made.frame["loops"]) == [1, 1, 1, 1, 1, 4]
+    assert made.best()["loops"].tolist() == [4]
+    table = made.summary()
+    at = [column.name for column in table.columns].index
+    assert [(row[at("lr")], row[at("n")], row[at("Epochs")]) for row in table.rows] == [
+        ("0.01", 2, 1.0), ("0.0001", 3, 1.0), ("0.01", 1, 4.0),
+    ]  # fmt: skip
+    assert table.note.startswith("n = up to 3 seeds per row. Compare only rows with equal numbers of epochs.")
+    longest = [max(len(line.get_xdata()) for line in panel.lines) for panel in made.plot().axes]
+    assert longest == [4, 1]
+
+
 @pytest.mark.parametrize("column", ["accuracy", "lkg", "loss", "train_loss"])
 def test_a_column_is_drawn_over_the_epochs(results: Results, column: str) -> None:
     """A panel per mode, a thin line per seed and a thick one for the mean; a notebook shows it as PNG."""

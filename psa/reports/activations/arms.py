@@ -12,7 +12,6 @@ import pandas as pd
 
 from psa.analysis.frame_columns import CONTENT_FACTS
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.pooling import equal_budgets
 from psa.analysis.stats import Summary, Values, present, share_summary, summary
 from psa.core.errors import UserError
 from psa.reports.wording import SETTINGS, format_setting
@@ -48,10 +47,10 @@ class Arm:
         return int((self.rows["status"] == "done").sum())
 
     def values(self, column: str) -> Values:
-        """Return one number per seed, in the order of `seeds`; NaN where there is none."""
+        """Return one number per seed, in the order of `seeds`; NaN where there is no finished trial."""
         if column not in self.rows:
             return np.full(len(self.seeds), np.nan)
-        numbers = self.rows[column].astype("float64").to_numpy()
+        numbers = self.rows[column].where(self.rows["status"] == "done").astype("float64").to_numpy()
         found = dict(zip(map(int, self.rows["seed"]), numbers, strict=True))
         return np.array([found.get(seed, np.nan) for seed in self.seeds], dtype=np.float64)
 
@@ -78,14 +77,9 @@ class Arm:
         return int((beyond <= NEAR_ZERO_R).sum())
 
 
-def shortened(text: str, most: int) -> str:
-    """Cut a text to at most `most` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per trial; a missing one gets the settings of the others of its network."""
-    rows = trials_of(equal_budgets(frame))
+    rows = trials_of(frame)
     for name in _READ:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
     networks = rows["id"].astype(str).str.rsplit("/", n=2).str[0]

@@ -78,12 +78,19 @@ def results_table(
 
 
 def _best_arm(arms: Sequence[Arm]) -> Arm | None:
-    """Return the arm with the greatest mean, or None for fewer than two arms or without a winner."""
+    """Return the arm with the greatest mean, or None for fewer than two arms or without a winner, and where
+    arms were trained for different numbers of epochs.
+    """
     there = [arm for arm in arms if arm.n]
-    if len(there) < 2 or any(arm.n < LEAST_N for arm in there):
+    if len(there) < 2 or any(arm.n < LEAST_N for arm in there) or _lengths(there) > 1:
         return None
     best = max(there, key=lambda arm: arm.summary("test").mean)
     return None if best.dead() == best.n else best
+
+
+def _lengths(arms: Sequence[Arm]) -> int:
+    """Count the numbers of epochs that distinguish arms; 1 where none does."""
+    return len({arm.settings.get("epochs") for arm in arms})
 
 
 def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
@@ -107,10 +114,13 @@ def _thresholds(arm: Arm) -> str:
 
 def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
     few = [f"{arm.label(keys)} {arm.n} of {arm.expected}" for arm in arms if arm.n < arm.expected]
-    most = max((arm.expected for arm in arms), default=0)
-    note = f"n = {pluralize(most, 'seed')} per row" + (
+    counts = {arm.expected for arm in arms} or {0}
+    up_to = "up to " if len(counts) > 1 else ""
+    note = f"n = {up_to}{pluralize(max(counts), 'seed')} per row" + (
         "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
     )
+    if _lengths(arms) > 1:
+        note += " Compare only rows with equal numbers of epochs."
     return (
         f"{note} Test: mean over seeds with its 95 % t interval, restricted to 0 to 100 (none below "
         f"{LEAST_N} "

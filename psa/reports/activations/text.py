@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psa.analysis.pooling import budget_note
+from psa.analysis.pooling import budget_note, equal_budgets
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
@@ -41,7 +41,7 @@ class ActivationResults:
     @classmethod
     def of(cls, frame: pd.DataFrame, context: ReportContext) -> ActivationResults:
         """Return the results of the trials of one study."""
-        rows = with_seen(rows_of(frame), context.observed)
+        rows = with_seen(rows_of(equal_budgets(frame)), context.observed)
         columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
         return cls(
             rows,
