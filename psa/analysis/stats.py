@@ -256,3 +256,30 @@ def t_test(one: ArrayLike, other: ArrayLike) -> float:
     if all_equal(differences):
         return float(abs(differences[0]) <= _ROUNDING)
     return float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def blocked_f_test(table: ArrayLike) -> float:
+    """Return p of the F test that several arms have one mean, with the seeds as blocks.
+
+    Source: R. A. Fisher, The Design of Experiments (1935), on randomized blocks. For two arms it is the
+    paired t test.
+
+    Args:
+        table: Values of shape (seeds, arms); a seed that lacks an arm is left out.
+
+    Returns:
+        1 without any difference, 0 where the differences are those of every seed; NaN below LEAST_N seeds
+        or two arms.
+
+    """
+    values = np.asarray(table, dtype=np.float64)
+    values = values[np.isfinite(values).all(axis=1)]
+    seeds, arms = values.shape
+    if seeds < LEAST_N or arms < 2:
+        return float("nan")
+    of_arms = values.mean(axis=0) - values.mean()
+    rest = values - values.mean(axis=1, keepdims=True) - of_arms
+    if np.abs(rest).max() <= _ROUNDING:
+        return float(np.abs(of_arms).max() <= _ROUNDING)
+    ratio = seeds * (of_arms**2).sum() * (seeds - 1) / (rest**2).sum()
+    return float(scipy_stats.f.sf(ratio, arms - 1, (arms - 1) * (seeds - 1)))

@@ -7,8 +7,11 @@ import tracemalloc
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from psa.analysis import stats
@@ -244,3 +247,28 @@ def test_the_probability_of_improvement_takes_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 300e6
+
+
+def test_the_test_of_several_arms_is_a_two_way_analysis_of_variance() -> None:
+    """Seeds are the blocks; for two arms it is the paired t test, and its edges are those of that test."""
+    values = draws(5, 4, 6) + np.arange(6)  # of 4 seeds and 6 arms
+    frame = pd.DataFrame(
+        [(seed, arm, values[seed, arm]) for seed in range(4) for arm in range(6)],
+        columns=["seed", "arm", "value"],
+    )
+    variances = anova_lm(ols("value ~ C(arm) + C(seed)", frame).fit())
+    assert stats.blocked_f_test(values) == pytest.approx(variances.loc["C(arm)", "PR(>F)"])
+    pair = values[:, :2]
+    assert stats.blocked_f_test(pair) == pytest.approx(stats.t_test(pair[:, 0], pair[:, 1]))
+    lacking = np.vstack([values, [NAN, *range(5)]])
+    assert stats.blocked_f_test(lacking) == stats.blocked_f_test(values)
+    assert stats.blocked_f_test(np.tile(values[:, :1], (1, 3))) == 1
+    assert stats.blocked_f_test(values[:, :1] + np.arange(3)) == 0
+    assert math.isnan(stats.blocked_f_test(values[:2]))
+    assert math.isnan(stats.blocked_f_test(values[:, :1]))
+
+
+def test_arms_without_an_effect_are_rarely_told_apart() -> None:
+    """However many they are: the rate of false alarms is ALPHA."""
+    found = [stats.blocked_f_test(draws(seed, 3, 20)) < stats.ALPHA for seed in range(400)]
+    assert 0.02 < np.mean(found) < 0.09

@@ -16,7 +16,7 @@ from paths import ROOT
 
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.records_frame import load_records_frame, stored_records
-from psa.analysis.stats import Paired, share_summary, t_test
+from psa.analysis.stats import LEAST_N, Paired, blocked_f_test, share_summary, t_test
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import growth_event_json
@@ -92,13 +92,19 @@ BASE = {
         ({}, "promising", ""),
         ({"random_memory": (94.0, 94.1, 93.95)}, "currently unsupported", "random entries"),
         ({"hybrid_inactive": (94.3, 94.1, 93.8)}, "currently unsupported", "an idle memory"),
+        (
+            {"random_memory": (93.0, 93.75, 93.5)},
+            "currently unsupported",
+            "random entries",
+        ),  # p 0.046 to 0.05
         ({"nn_large": (95.0, 95.1, 95.0)}, "unresolved", "the largest plain network"),
         ({"embedding_knn": (96.0, 96.1, 96.0)}, "unresolved", "a vote of embeddings"),
         ({"nn_large": (95.0, 95.0, 95.0), "random_memory": (95.0, 95.0, 95.0)}, "currently unsupported", ""),
     ],
 )
 def test_the_verdict_follows_its_rule(changes: dict[str, Any], said: str, against: str) -> None:
-    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0. The reason calls
+    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0, or whose
+    corrected p is not small. The reason calls
     rivals what the rule of the page calls them.
     """
     found = {each.key: each for each in comparisons_of(runs(BASE | changes))}
@@ -171,6 +177,23 @@ def test_the_range_over_a_setting_names_what_is_compared() -> None:
     other = runs({"hybrid": (94.2, 94.3, 94.1)}, arm="hybrid middle", changed="site")
     (found,) = (each for each in answered(pd.concat([made, other])) if each.claim.startswith("Where the"))
     assert found.evidence.startswith("mean test accuracy of 2 arms in the stage of 12,000 images")
+
+
+@pytest.mark.parametrize(
+    ("other", "answer"),
+    [((94.2, 94.35, 94.1), "yes"), ((94.2, 94.0, 94.1), "no, not shown"), ((94.2, 94.35), "cannot be told")],
+)
+def test_a_setting_matters_if_its_arms_differ_seed_by_seed(other: tuple[float, ...], answer: str) -> None:
+    """A test with the seeds as blocks, corrected for the settings asked about; below three seeds nothing."""
+    base = {name: values[: len(other)] for name, values in BASE.items()}
+    site = runs({"hybrid": other}, arm="hybrid middle", changed="site")
+    policy = runs({"hybrid": base["hybrid"]}, arm="hybrid least used", changed="forgetting.policy")
+    found = {each.claim: each for each in answered(pd.concat([runs(base), site, policy]))}
+    where, how = found["Where the memory acts matters"], found["How a full memory forgets matters"]
+    assert (where.answer, how.answer == "yes") == (answer, False)
+    if len(other) >= LEAST_N:
+        p = blocked_f_test(list(zip(base["hybrid"], other, strict=True)))
+        assert where.evidence.endswith(f"adjusted p {min(1, 2 * p):.3f}, n = 3")
 
 
 def test_a_number_of_the_final_stage_opens_its_trials_alone() -> None:

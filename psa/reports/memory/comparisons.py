@@ -81,11 +81,6 @@ class MemoryComparison:
     adjusted: float = float("nan")
 
     @property
-    def positive(self) -> bool:
-        """True if the difference and all of its 95 % interval are above 0."""
-        return self.found.difference > 0 and self.found.low > 0
-
-    @property
     def answer(self) -> Answer:
         """The answer to the question, the first of ANSWERS whose condition holds."""
         found = self.found
@@ -184,16 +179,17 @@ def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str)
 def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerdict, str]:
     """Return the verdict on a memory from its comparisons (by key), and the reason.
 
-    promising: better than random entries, than an idle memory, than the largest network and than the vote.
+    One arm is better than another where the answer to that question is yes. promising: better than random
+    entries, than an idle memory, than the largest network and than the vote.
     currently unsupported: not better than random entries or than an idle memory. unresolved: better than
     both, but not than the two others. undecided: one of the four is missing, or has fewer than LEAST_N seeds.
     """
     lacking = [name for name in NEEDED if name not in comparisons or comparisons[name].found.n < LEAST_N]
     if lacking:
         return "undecided", f"no paired comparison over {LEAST_N} seeds or more with {_listed(lacking)}"
-    against = [name for name in NEEDED if not comparisons[name].positive]
+    against = [name for name in NEEDED if comparisons[name].answer != "yes"]
     if not against:
-        return "promising", f"better than {_listed(NEEDED)}, with intervals above 0"
+        return "promising", f"better than {_listed(NEEDED)}"
     why = f"not shown to be better than {_listed(against)}"
     if {"random_memory", "hybrid_inactive"} & set(against):
         return "currently unsupported", why

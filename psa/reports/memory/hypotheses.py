@@ -8,11 +8,15 @@ from typing import Final
 
 import pandas as pd
 
-from psa.analysis.stats import LEAST_N
+from psa.analysis.stats import ALPHA, LEAST_N, blocked_f_test, holm
 from psa.core.formatting import pluralize
 from psa.reports.memory.comparisons import Arms, MemoryComparison
 from psa.reports.memory.runs import final_stage
 
+_SETTINGS: Final = {
+    "site": "Where the memory acts matters",
+    "forgetting.policy": "How a full memory forgets matters",
+}
 NOTICED: Final = 0.001  # of the length of a hidden vector: a smaller change counts as none
 
 
@@ -37,8 +41,7 @@ def hypotheses(
         _compared("A growing network beats the best fixed one", comparisons.get("growing")),
         _compared("A growing network beats a fixed one of its size", comparisons.get("matched")),
         *_effect(runs, arms),
-        *_spread(runs, "site", "Where the memory acts matters"),
-        *_spread(runs, "forgetting.policy", "How a full memory forgets matters"),
+        *_ranges(runs),
     ]
     return [each for each in found if each is not None]
 
@@ -91,28 +94,49 @@ def _effect(runs: pd.DataFrame, arms: Arms) -> Iterator[Hypothesis]:
     )
 
 
-def _spread(runs: pd.DataFrame, key: str, claim: str) -> Iterator[Hypothesis]:
-    """Yield a hypothesis on one setting of the memory, in the stage with the most arms that vary it alone."""
+@dataclass(frozen=True)
+class _Range:
+    """The range of the arms of one setting of the memory, and p of the test that all have one mean."""
+
+    claim: str
+    evidence: str
+    seeds: int
+    p: float
+
+    def hypothesis(self, adjusted: float) -> Hypothesis:
+        """Return the hypothesis that the arms differ. adjusted: p, corrected for all ranges."""
+        if self.seeds < LEAST_N:
+            return Hypothesis(
+                self.claim, "cannot be told", f"{self.evidence}, {pluralize(self.seeds, 'seed')}"
+            )
+        tested = f"F test with the seeds as blocks: adjusted p {adjusted:.3f}, n = {self.seeds}"
+        answer = "yes" if adjusted < ALPHA else "no, not shown"
+        return Hypothesis(self.claim, answer, f"{self.evidence}; {tested}")
+
+
+def _range(runs: pd.DataFrame, key: str, claim: str) -> _Range | None:
+    """Return the range over one setting of the memory, in the stage with the most arms that vary it alone;
+    None without two of them.
+    """
     hybrids = runs[(runs["method"] == "hybrid") & runs["changed"].isin(["", key])]
     groups = hybrids.groupby(["stage", "network"])["arm"].nunique()
     if groups.empty or groups.max() < 2:
-        return
+        return None
     stage, network = groups.idxmax()
     part = hybrids[(hybrids["stage"] == stage) & (hybrids["network"] == network)]
-    means = part.groupby("arm")["test"].mean()
-    seeds = int(part["seed"].nunique())
+    table = part.pivot(index="seed", columns="arm", values="test")
+    means = table.mean()
     best, worst = str(means.idxmax()), str(means.idxmin())
     evidence = (
         f"mean test accuracy of {len(means)} arms in the stage of {stage}: from {means.min():.2f} % "
         f"({worst}) to {means.max():.2f} % ({best})"
     )
-    if seeds < LEAST_N:
-        yield Hypothesis(claim, "cannot be told", f"{evidence}, {pluralize(seeds, 'seed')}")
-        return
-    noise = float(part.groupby("arm")["test"].std().mean())
-    differs = float(means.max() - means.min()) > 2 * noise
-    yield Hypothesis(
-        claim,
-        "perhaps" if differs else "no, not shown",
-        f"{evidence}; a standard deviation over {seeds} seeds is {noise:.2f} points",
-    )
+    return _Range(claim, evidence, len(table.dropna()), blocked_f_test(table))
+
+
+def _ranges(runs: pd.DataFrame) -> list[Hypothesis]:
+    """Return the hypotheses on single settings of the memory, with p adjusted by Holm's method."""
+    asked = [_range(runs, key, claim) for key, claim in _SETTINGS.items()]
+    found = [each for each in asked if each is not None]
+    adjusted = holm([each.p for each in found])
+    return [each.hypothesis(float(p)) for each, p in zip(found, adjusted, strict=True)]

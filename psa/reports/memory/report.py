@@ -253,9 +253,10 @@ def _sections(
         return
     shown, of = partial(pick, pictures), partial(pick, made)
     rule = (
-        "Promising: better, with a 95 % interval above 0, than random entries, an idle memory, the largest "
-        "plain network and a vote of embeddings. Currently unsupported: not better than random entries or "
-        "than an idle memory. Unresolved: better than those two, but not than both others."
+        "Better: the 95 % interval of the difference is above 0, and p, adjusted for all questions of the "
+        "page, is below 0.05. Promising: better than random entries, an idle memory, the largest plain "
+        "network and a vote of embeddings. Currently unsupported: not better than random entries or than an "
+        "idle memory. Unresolved: better than those two, but not than both others."
     )
     yield Section("What the runs say", (*_verdict_text(runs), rule), (), of("hypotheses", "comparisons"))
     arms = of("consolidated")
