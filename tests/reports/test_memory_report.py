@@ -310,7 +310,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     assert page.sections
     details = {fact.name: fact.detail for fact in page.facts}
     assert details.keys() >= {"Trials", "Final stage"}
-    assert re.search(r"; 95 % interval [\d.]+ to [\d.]+, n = 3$", details["Best mean test accuracy"])
+    assert re.search(r"; 95 % interval [\d.]+ to [\d.]+, n = 3$", details["Test accuracy of the best arm"])
 
 
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
@@ -596,14 +596,26 @@ def test_the_best_arm_is_one_with_three_seeds() -> None:
     """As any verdict is; the page says how many arms take part."""
     told = runs(BASE)
     first, second = told["arm"].unique()[:2]
-    told["test"] = np.where(told["arm"] == first, 99.0, 90.0)
+    told["test"] = told["validation"] = np.where(told["arm"] == first, 99.0, 90.0)
     third = (told["arm"] == first) & (told["seed"] == SEEDS[2])
     few = told[told["arm"].isin([first, second]) & ~third]
     facts = {fact.name: fact for fact in report._facts(few, few)}
-    assert facts["Best mean test accuracy"].value == "90.00 %"
-    assert facts["Best mean test accuracy"].detail.endswith("n = 3; of 1 arm with 3 or more trials")
+    assert facts["Test accuracy of the best arm"].value == "90.00 %"
+    assert facts["Test accuracy of the best arm"].detail.endswith("n = 3; of 1 arm with 3 or more trials")
     lone = few[few["seed"] != SEEDS[2]]
-    assert "Best mean test accuracy" not in {fact.name for fact in report._facts(lone, lone)}
+    assert "Test accuracy of the best arm" not in {fact.name for fact in report._facts(lone, lone)}
+
+
+def test_the_best_arm_is_chosen_by_validation() -> None:
+    """Its test accuracy would be too high if it were chosen by that."""
+    told = runs(BASE)
+    first, second = told["arm"].unique()[:2]
+    some = told[told["arm"].isin([first, second])]
+    some = some.assign(test=np.where(some["arm"] == first, 99.0, 90.0))
+    some = some.assign(validation=100 - some["test"])
+    (fact,) = (fact for fact in report._facts(some, some) if fact.name == "Test accuracy of the best arm")
+    assert fact.value == "90.00 %"
+    assert fact.detail.startswith(f"{second}, best by validation; ")
 
 
 @pytest.mark.parametrize(

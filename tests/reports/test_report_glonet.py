@@ -257,6 +257,9 @@ def test_resilience_is_measured() -> None:
     hump = depths(made("GloNet", 6, low), made("GloNet", 24, [98.0, 98.2, 98.1]), made("GloNet", 200, low))
     assert "(24 layers): −3.00 points" in next(claims.resilience(hump))
     assert "not resilient" in next(claims.resilience(hump))
+    lucky = replace(made("GloNet", 24, [99.0, 99.2, 99.1]), validation=np.array([97.0, 97.0, 97.0]))
+    chosen = next(claims.resilience(depths(shallow, lucky, made("GloNet", 200, low))))
+    assert "the best validation accuracy (6 layers): −3.00 points" in chosen
     unclear = depths(shallow, made("GloNet", 200, [97.8, 95.0, 97.7]))
     assert "cannot be told: the interval spans both" in next(claims.resilience(unclear))
     few = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))

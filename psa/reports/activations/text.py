@@ -78,12 +78,12 @@ def facts(found: ActivationResults) -> Iterator[Fact]:
     done = int((found.rows["status"] == "done").sum())
     yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{pluralize(len(found.arms), 'arm')}")
     if judged := [arm for arm in found.there if arm.n >= LEAST_N]:
-        best = max(judged, key=lambda arm: arm.summary("test").mean)
+        best = max(judged, key=lambda arm: arm.summary("bounty").mean)
         of = best.summary("test")
-        detail = f"{best.label(found.keys)}; {wording.interval_text(of)}"
+        detail = f"{best.label(found.keys)}, best by validation; {wording.interval_text(of)}"
         detail += wording.judged_text(len(judged), len(found.there), "arm")
         detail += "; not above ZeroR" if best in found.dead else ""
-        yield Fact("Best mean test accuracy", f"{of.mean:.2f} %", detail)
+        yield Fact("Test accuracy of the best arm", f"{of.mean:.2f} %", detail)
     if found.there:
         yield Fact(
             "Arms that learn",

@@ -236,12 +236,11 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
     trials = last.groupby("arm")["test"].count()
     judged = trials[trials >= LEAST_N].index
     if len(judged):
-        best = str(last[last["arm"].isin(judged)].groupby("arm")["test"].mean().idxmax())
+        best = str(last[last["arm"].isin(judged)].groupby("arm")["validation"].mean().idxmax())
         found = share_summary(last.loc[last["arm"] == best, "test"])
-        detail = (
-            f"{best}; {wording.interval_text(found)}{wording.judged_text(len(judged), len(trials), 'arm')}"
-        )
-        yield Fact("Best mean test accuracy", f"{found.mean:.2f} %", detail)
+        of = wording.judged_text(len(judged), len(trials), "arm")
+        detail = f"{best}, best by validation; {wording.interval_text(found)}{of}"
+        yield Fact("Test accuracy of the best arm", f"{found.mean:.2f} %", detail)
     if compared_arms(runs).memory is not None:
         yield Fact("Verdict on the memory", *verdict(_by_key(comparisons_of(runs))))
 
