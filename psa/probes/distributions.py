@@ -59,7 +59,7 @@ class Distributions(LkgProbe):
     validation images. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
 
     Quantities read `weights.NAME.moments`, `before.LAYER.counts`, `after.LAYER.moments`; a histogram has 60
-    equal bins between the min and the max of its moments.
+    equal bins between the min and the max of its moments. A memory does not act.
     """
 
     name = "distributions"

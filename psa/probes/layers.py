@@ -22,7 +22,8 @@ class LayerUsage(NetworkProbe):
     """For every layer, first to last, the entrywise L1 norm of its parameters; for every hidden one the mean
     output |h| over the validation split, after its activation, and the share of outputs that are not 0.
 
-    parameters_l1: weights and biases. mean_output, active_share: hidden layers, in order.
+    parameters_l1: weights and biases. mean_output, active_share: hidden layers, in order. A memory does not
+    act.
     """
 
     name = "layer_usage"
@@ -62,7 +63,7 @@ class EarlyExit(LkgProbe):
     first k hidden layers: their sum if the network sums them, else the k-th layer. It is null for layers
     whose width differs from the input of the head.
 
-    correct: for k = 1, 2, ... hidden layers.
+    correct: for k = 1, 2, ... hidden layers. A memory does not act.
     """
 
     name = "early_exit"

@@ -71,6 +71,8 @@ TRAINING_PROBES: Final = frozenset({ONLINE})
 
 # Probes that observe the memory of a trial.
 MEMORY_PROBES: Final = frozenset({"toggle", "retrieval"})
+# Probes that observe the network without its memory, while its scores are those with it.
+WITHOUT_MEMORY: Final = frozenset({"train_accuracy", "layer_usage", "early_exit", "distributions"})
 
 
 def parse_probe(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:

@@ -223,3 +223,12 @@ def test_it_is_said_when_a_memory_is_full(digits: str, epochs: str) -> None:
     """Of the images that are really trained on: a set of digits leaves a share of them."""
     grid = load_grid(ROOT / "reproduction/growth.toml", [digits] if digits else [])
     assert any(f"is full after {epochs} images" in remark for remark in grid.warnings)
+
+
+@pytest.mark.parametrize(("variant", "count"), [("g1", 1), ("g0", 0)])
+def test_a_probe_that_sees_no_memory_is_named_in_the_plan(variant: str, count: int) -> None:
+    """Its numbers are of another network than the scores beside them; without a memory nothing is said."""
+    words = ["probes=train_accuracy,calibration"]
+    grid = load_grid(ROOT / "reproduction/growth.toml", words, f"variant={variant}")
+    said = "probe train_accuracy observes a network without its memory, unlike its scores"
+    assert [remark for remark in grid.warnings if remark.startswith("probe ")] == [said] * count

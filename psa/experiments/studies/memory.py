@@ -20,6 +20,7 @@ from psa.specs.growth import Added, After, Delta, Growth, GrowthCount, Schedule,
 from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
 from psa.specs.memory import EntryCount as Amount
 from psa.specs.model import ArchField, NetworkSpec
+from psa.specs.probes import WITHOUT_MEMORY
 from psa.specs.training import DropoutRate, LearningRate, WeightDecay
 from psa.specs.trial import Trial
 
@@ -268,4 +269,9 @@ def warnings(trials: Sequence[Trial]) -> list[str]:
                 f"a memory of {memory.capacity:,} entries is full after {epochs:.1f} epochs of {images:,} "
                 "images at the earliest; policies of forgetting differ only from then on"
             )
+    blind = {probe for trial in trials if trial.memory is not None for probe in trial.probes}
+    found += [
+        f"probe {probe} observes a network without its memory, unlike its scores"
+        for probe in sorted(blind & WITHOUT_MEMORY)
+    ]
     return list(dict.fromkeys(found))
