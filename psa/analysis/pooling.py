@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -71,10 +71,10 @@ def label_settings(settings: Mapping[str, Any]) -> str:
 
 
 def comparable_parts(
-    frame: pd.DataFrame, besides: Collection[str]
+    frame: pd.DataFrame, besides: Collection[str], *, by_length: bool = True
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Divide the rows of a study so that the trials of a part differ in `besides` and the seed alone, and
-    have one length.
+    with `by_length` have one length.
 
     Yields the settings and the length that set a part apart, as text (none if there is one part), and its
     rows; of several lengths, the attribute `lengths` of the rows says how many trials have each. Where there
@@ -82,12 +82,26 @@ def comparable_parts(
     in the part with most trials of its settings.
     """
     varied = list(differing_settings(trials_of(frame), besides))  # not each loop of each of them
-    if not varied:
-        yield from _of_one_length({}, frame)
-        return
-    known = with_known_settings(frame)
-    for values, part in known.groupby([setting_texts(known, name) for name in varied], sort=True):
-        yield from _of_one_length(dict(zip(varied, map(str, values), strict=True)), part)
+    parts: Iterable[tuple[dict[str, str], pd.DataFrame]] = [({}, frame)]
+    if varied:
+        known = with_known_settings(frame)
+        grouped = known.groupby([setting_texts(known, name) for name in varied], sort=True)
+        parts = ((dict(zip(varied, map(str, values), strict=True)), part) for values, part in grouped)
+    for apart, part in parts:
+        yield from _of_one_length(apart, part) if by_length else [(apart, part)]
+
+
+def split_arms(frame: pd.DataFrame, usual: Mapping[str, float]) -> pd.DataFrame:
+    """Return the rows with an arm of its own for each value of a setting of which one arm has several.
+
+    usual: The settings, each with the value that keeps the name of the arm.
+    """
+    arms = frame["arm"].astype(str)
+    for name, value in usual.items():
+        several = frame[name].groupby(arms).nunique() > 1
+        other = arms.isin(several.index[several]) & frame[name].notna() & (frame[name] != value)
+        arms = arms.where(~other, arms + f", {LABELS[name].lower()} " + frame[name].map(format_number))
+    return frame.assign(arm=arms.astype("category"))
 
 
 def _of_one_length(

@@ -47,11 +47,13 @@ def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
     )
 
 
-def pages_of(name: str, rows: pd.DataFrame, besides: Collection[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+def pages_of(
+    name: str, rows: pd.DataFrame, besides: Collection[str], *, by_length: bool = True
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a page, called `name`, or one for each of the settings other than `besides` in which the trials
-    differ.
+    differ, and with `by_length` for each number of loops.
     """
-    for apart, part in comparable_parts(rows, besides):
+    for apart, part in comparable_parts(rows, besides, by_length=by_length):
         part.attrs["apart"] = apart  # which the page cannot tell from its own rows
         yield f"{name}_{file_name_part(apart)}" if apart else name, part
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import run
-from made_up_study import SAMPLES, frame
+from made_up_study import SAMPLES, frame, stored
 from matplotlib.axes import Axes
 from questions import EXAMPLES, question
 
@@ -21,6 +21,7 @@ from psa.analysis.stats import holm, paired
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.execution.worker.record import build_record
+from psa.experiments.grid import load_grid
 from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
@@ -48,6 +49,7 @@ from psa.reports.rendering.tables import Bold, Column, Interval, Table, in_markd
 from psa.storage.store import Store
 
 ARCHS = ("1*16", "2*30", "4*4")
+CONTEXT = ReportContext(Path("page"), (), (), None)
 MODE_OF = {"none": "none", "hidden": "hidden", "hidden, units 4": "hidden", "none, patience 3": "none"}
 
 
@@ -511,3 +513,45 @@ def test_arms_of_other_architectures_or_seeds_are_not_ranked() -> None:
     assert "over different seeds (2 to 7 of them), so" in unequal_arms_note([both, trials(["1*8", "4*8"], 2)])
     later = both.map(lambda at: (at[0], at[1] + 1))
     assert "over different seeds (7 of them), so" in unequal_arms_note([both, later])
+
+
+def grid_rows(folder: Path, **declared: Any) -> pd.DataFrame:
+    """The rows of a made-up study of two architectures and three seeds."""
+    base = {"family": "simplemlp"} | declared.pop("base", {})
+    axes = {"arch": ["1*8", "2*4"]} | declared.pop("axes", {})
+    source = {"study": "ablation", "name": "made", "seeds": [0, 1, 2], "meta_loops": 3}
+    store = stored(folder, load_grid({**source, "base": base, "axes": axes, **declared}).trials)
+    return load_records_frame(store, ["made"])
+
+
+def test_each_value_of_a_rate_is_an_arm(tmp_path: Path) -> None:
+    """Of a mode that has several. That of the published study is the mode, with which others are compared."""
+    variants = {
+        "none": {"mode": "none"},
+        "decay": {"mode": "decay"},
+        "weak": {"mode": "decay", "weight_decay": 0.01},
+        "strong": {"mode": "decay", "weight_decay": 1.0},
+        "dropout": {"mode": "dropout", "dropout": 0.5},
+    }
+    pages = dict(report.parts(grid_rows(tmp_path, variants=variants)))
+    assert list(pages) == ["made_simplemlp", "made_simplemlp_arms"]
+    assert set(pages["made_simplemlp"]["arm"]) == {"none", "decay", "dropout"}
+    made = report.tables(pages["made_simplemlp_arms"], CONTEXT)
+    strong, weak = "decay, weight decay 1", "decay, weight decay 0.01"
+    assert {row[0] for row in made["arms_minus_none_3"].rows} == {"decay", strong, weak, "dropout"}
+    assert {row[0] for row in made["arms_minus_mode_3"].rows} == {strong, weak}
+    assert report.tables(pages["made_simplemlp"], CONTEXT)
+
+
+def test_arms_with_different_settings_have_pages_of_their_own(tmp_path: Path) -> None:
+    """As the modes have; lengths are sections of one page."""
+    variants = {"published": {}, "two": {"units": 2}}
+    axes = {"scaling": ["standard", "unit"]}
+    pages = dict(report.parts(grid_rows(tmp_path, base={"mode": "hidden"}, axes=axes, variants=variants)))
+    assert sorted(name.removeprefix("made_simplemlp_") for name in pages) == [
+        "arms_scaling-standard", "arms_scaling-unit", "scaling-standard", "scaling-unit",
+    ]  # fmt: skip
+    for name, rows in pages.items():
+        made = report.tables(rows, CONTEXT)
+        page = report.page(rows, CONTEXT, made, {})
+        assert f"made, scaling {name.rpartition('-')[2]}: simplemlp" in page.title

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from made_up import some_record
 from made_up_frames import ARCHS, ASYMMETRIC, frame
@@ -26,10 +27,15 @@ from pictures import undrawn
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
-from psa.cli.commands.report import _ASYMMETRIC, _ORDER, _context, _frozen
+from psa.cli.commands.report import _ASYMMETRIC, _ORDER, _context
+from psa.cli.output.report_page import _frozen
+from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
+from psa.reports.ablation import report as ablation
 from psa.reports.ablation.report import identical_arms
+from psa.reports.contract import ReportContext
+from psa.reports.rendering.tables import Table
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -388,17 +394,6 @@ def test_what_cannot_be_reported_is_one_line(report: Report, tmp_path: Path) -> 
         assert not (tmp_path / "results/reports").exists()
 
 
-def test_a_table_that_is_refused_leaves_no_folder(report: Report, tmp_path: Path) -> None:
-    """Two values of a setting within a mode: nothing is written before the tables are known."""
-    store = Store(tmp_path / "models", tmp_path / "results")
-    for decay in ("1e-4", "1e-3"):
-        for trial in load_grid(tmp_path / "grid.toml", [f"weight_decay={decay}"]).trials:
-            store.write(trial, record(trial), {})
-    code, _, err = report("ablation")
-    assert (code, "mode decay with more than one weight_decay" in err) == (2, True)
-    assert not (tmp_path / "results/reports").exists()
-
-
 @pytest.mark.parametrize(("dataset", "published"), [("mnist", True), ("fashion-mnist", False)])
 def test_the_lists_of_the_study_are_of_its_data(
     dataset: str, published: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -432,3 +427,28 @@ def test_the_command_of_a_page_names_the_folders_it_was_made_from(
     code, _, err = report(*shlex.split(command)[2:])
     assert code == 0, err
     assert html.unescape((tmp_path / "results/reports/ablation_simplemlp.html").read_text()) == page
+
+
+def test_a_page_that_cannot_be_written_leaves_the_others(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written, the message names what is wrong, and the exit code is 2."""
+    trials = stored(tmp_path)
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for trial in trials[:6]:
+        other = Trial.model_validate(trial.model_dump(mode="json") | {"study": "b"})
+        store.write(other, record(other), {})
+    tables = ablation.tables
+
+    def refuse(rows: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
+        if rows["study"].iloc[0] == "ablation":
+            raise UserError("the rows hold more than one thing", "Name one")
+        return tables(rows, context)
+
+    monkeypatch.setattr(ablation, "tables", refuse)
+    code, out, err = report("all")
+    assert (code, err) == (2, "error: the rows hold more than one thing. Name one\n")
+    assert "results/reports/ablation_simplemlp.html was not written\n" in out
+    assert "results/reports/b_simplemlp.html\n" in out
+    assert (tmp_path / "results/reports/b_simplemlp.html").exists()
+    assert not list((tmp_path / "results/reports").glob("ablation*"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -29,10 +26,11 @@ from psa.cli.options import (
 )
 from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.report_page import write_page
 from psa.cli.output.report_source import ReportSource
 from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
-from psa.core.files import check_writable, write_atomically
+from psa.core.files import check_writable
 from psa.core.formatting import join_names, pluralize
 from psa.core.plugins.loading import load_plugins
 from psa.experiments.promotion import StageStatus, stage_statuses
@@ -42,8 +40,7 @@ from psa.storage.store import Store
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
-    from psa.reports.contract import Report, ReportContext
-    from psa.reports.rendering.html import Page
+    from psa.reports.contract import ReportContext
 
 logger = logging.getLogger(__name__)
 
@@ -137,22 +134,30 @@ def report(  # noqa: PLR0913  # each is an option
             lambda stored: source.add(stored, store.results),
         )  # fmt: skip
     pages = []
+    refused: list[UserError] = []
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):
             folder = output_dir / name
-            with activity(out, f"writing {folder}.html") as show:
-                context = _context(folder, rows, order, asymmetric, reference)
-                context = replace(
-                    context,
-                    observed=observed[observed["id"].isin(rows["id"])],
-                    store=store,
-                    data_dir=data_dir,
-                    variants={} if declared is None else declared.variant_names,
-                    say=_within(folder, show),
-                )
-                written = _written(report, rows, context, show, source, pdf=pdf)
-                made = save_run_folders(report, rows, context) if runs else 0
+            try:
+                with activity(out, f"writing {folder}.html") as show:
+                    context = _context(folder, rows, order, asymmetric, reference)
+                    context = replace(
+                        context,
+                        observed=observed[observed["id"].isin(rows["id"])],
+                        store=store,
+                        data_dir=data_dir,
+                        variants={} if declared is None else declared.variant_names,
+                        say=_within(folder, show),
+                    )
+                    written = write_page(report, rows, context, show, source, pdf=pdf)
+                    made = save_run_folders(report, rows, context) if runs else 0
+            except (
+                UserError
+            ) as error:  # trials of one page that cannot be compared leave the others as they are
+                refused.append(error)
+                print_line(out, f"{folder}.html was not written")
+                continue
             _say(out, folder, written, pdf=pdf)
             if made:
                 print_line(out, f"{folder / RUNS}/ ({pluralize(made, 'run')})")
@@ -166,6 +171,12 @@ def report(  # noqa: PLR0913  # each is an option
                     run_folders=made,
                 )
             )
+    if refused:
+        raise (
+            refused[0]
+            if len(refused) == 1
+            else UserError("; ".join(each.message for each in refused), refused[0].hint)
+        )
     return Outcome(0, ReportDocument(reports=pages))
 
 
@@ -207,80 +218,6 @@ def _context(
         archs_in(order) if order.is_file() and (comparable or order != _ORDER) else (),
         archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,
-    )
-
-
-def _written(
-    report: Report,
-    rows: pd.DataFrame,
-    context: ReportContext,
-    say: Callable[[str], object],
-    source: ReportSource,
-    *,
-    pdf: bool,
-) -> list[Path]:
-    """Store the page and its parts. Return the paths of the files beside the page."""
-    from psa.analysis import records_frame
-    from psa.reports.plotting import style
-    from psa.reports.rendering import html, stages, tables
-    from psa.reports.rendering.images import embedded_image
-    from psa.reports.rendering.pdf import document
-
-    folder = context.folder
-    say(f"{folder}: tables")
-    made = report.tables(rows, context)  # before anything is written: a mistake leaves no folder behind
-    say(f"{folder}: rows")
-    paths = records_frame.write_frame(rows, folder)
-    for name, table in (made | stages.stage_tables(source.stages)).items():
-        paths += tables.save_table(table, folder, name)
-    for name, content in (report.listings(rows, context) | stages.stage_files(source.stages)).items():
-        paths.append(folder / name)
-        write_atomically(paths[-1], content)
-    pictures, notes, encoding = {}, {}, {}
-    with ThreadPoolExecutor(1) as encoder, _frozen():
-        for name, figure in report.figures(rows, context):
-            say(f"{folder}: {name}")
-            stored = style.save(figure, folder / name)
-            pictures[name] = stored[0]
-            notes[stored[0]] = style.notes_in(figure)
-            paths += stored
-            del figure
-            gc.collect()  # a figure refers to itself, and two of them take 100 MB
-            # in a thread, since Pillow releases the interpreter's lock while it encodes
-            encoding[stored[0]] = encoder.submit(embedded_image, stored[0].read_bytes())
-    images = {path: image.result() for path, image in encoding.items()}
-    say(f"{folder}: trials")
-    page = stages.with_stages(report.page(rows, context, made, pictures), source.stages)
-    whole = _with_trials(html.with_pictures(page, notes, images), rows, source)
-    write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
-    if pdf:
-        say(f"{folder}.pdf")
-        write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
-    return paths
-
-
-@contextmanager
-def _frozen() -> Iterator[None]:
-    """Let the garbage collector pass over what there is now: it would take a second to look at all rows."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _with_trials(page: Page, rows: pd.DataFrame, source: ReportSource) -> Page:
-    """Return the page with its trials and its origin, from their records and sidecars."""
-    from psa.reports.rendering.provenance import provenance
-    from psa.reports.rendering.trials import index_trials
-
-    ids = [str(name) for name in rows["id"].unique()]
-    stored = {name: source.trials[name] for name in ids if name in source.trials}
-    commands = {name: command for name in ids if (command := source.repeat(name))}
-    return replace(
-        page,
-        trials=index_trials(rows, stored, page.trial_names, commands),
-        origin=provenance((each.sidecar for each in stored.values()), source.command, source.grid),
     )
 
 

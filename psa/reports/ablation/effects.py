@@ -32,6 +32,7 @@ from psa.reports.rendering.paired import (
 )
 from psa.reports.rendering.tables import Column, Table
 from psa.reports.rendering.trials import CellTrials
+from psa.reports.wording import apart_text
 from psa.specs.training import MODES
 from psa.specs.training.settings import AblationSettings, RatchetSettings
 
@@ -86,10 +87,9 @@ def _on_tests(found: Sequence[Paired], pairs: str = "pairs") -> str:
 
 
 # Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
-_ONE_PER_ARM: Final = (
-    "lr", "weight_decay", "dropout", *AblationSettings.model_fields, *RatchetSettings.model_fields,
-)  # fmt: skip
-_OF_ARMS: Final = (*COMPARED_CELLS, "plugins", *_ONE_PER_ARM)
+_RATES: Final = ("lr", "weight_decay", "dropout")
+_ONE_PER_ARM: Final = (*_RATES, *AblationSettings.model_fields, *RatchetSettings.model_fields)
+COMPARED_ARMS: Final = (*COMPARED_CELLS, "plugins", *_ONE_PER_ARM)
 
 
 def holds_arms(frame: pd.DataFrame) -> bool:
@@ -116,7 +116,7 @@ def arm_page(
     done = int((rows["status"] == "done").sum())
     counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
     return Page(
-        f"{rows['study'].iloc[0]}: {rows['family'].iloc[0]}, arms",
+        f"{rows['study'].iloc[0]}{apart_text(frame)}: {rows['family'].iloc[0]}, arms",
         _QUESTION,
         (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
         tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
@@ -166,7 +166,7 @@ def _few_seeds(rows: pd.DataFrame) -> Iterator[str]:
 
 def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Path]) -> Section:
     """Return the section of the trials after so many loops."""
-    caption = f"Bounty of each arm after {loops:,} loops minus that of mode none."
+    caption = f"Bounty of each arm after {pluralize(loops, 'loop')} minus that of mode none."
     pictures = {name: Picture(path, caption) for name, path in stored.items()}
     names = [name for name in made if name.endswith(f"_{loops}")]
     text = arm_findings(made[f"arms_minus_none_{loops}"])
@@ -201,7 +201,7 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
     UserError where trials of one arm differ in anything but architecture and seed, or data differ.
     """
     rows = trials_of(frame)
-    for column, names in differing_settings(rows, _OF_ARMS).items():
+    for column, names in differing_settings(rows, COMPARED_ARMS).items():
         raise UserError(
             f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
         )
@@ -269,7 +269,7 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     )
     kind = beside.split()[1] if beside.startswith("mode") else "own"
     return Table(
-        f"Bounty of each arm after {loops:,} loops minus that of {beside}",
+        f"Bounty of each arm after {pluralize(loops, 'loop')} minus that of {beside}",
         f"tab:arms_{kind}_{loops}", columns, tuple(rows), note, len(rows) > _ONE_PAGE,
     )  # fmt: skip
 
@@ -287,7 +287,7 @@ def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int
     columns = (Column("Architecture"), Column("Arm", breaks=6), *paired_columns("Difference (points)"))
     rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
     return Table(
-        f"Bounty of each arm after {loops:,} loops minus that of its mode as published, seed by seed",
+        f"Bounty of each arm after {pluralize(loops, 'loop')} minus its mode as published, seed by seed",
         f"tab:arms_by_architecture_{loops}", columns, tuple(rows), _on_tests(found), len(rows) > _ONE_PAGE,
     )  # fmt: skip
 

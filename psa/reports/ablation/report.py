@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.pooling import budget_note
+from psa.analysis.pooling import budget_note, split_arms
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
@@ -23,7 +23,7 @@ from psa.reports.ablation import effects
 from psa.reports.ablation.aggregates import aggregate_table
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.curves import curve_choice
-from psa.reports.ablation.effects import arm_tables, holds_arms, paired_table
+from psa.reports.ablation.effects import COMPARED_ARMS, arm_tables, holds_arms, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -55,6 +55,7 @@ QUESTION: Final = (
     "neuron of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that "
     "help, and which networks?"
 )
+_PUBLISHED: Final = {"weight_decay": 1e-4, "dropout": 0.1}  # the values of arms that are modes
 _CAPTIONS: Final = {
     "design_space": "Every architecture by its depth and width, both on logarithmic axes.",
     "baseline_performance": "Mean validation bounty without ablation.",
@@ -118,13 +119,14 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield pages for each family of each study: of the modes, one for each set of other settings in which
-    trials differ, and one that compares further arms, such as modes of plugins.
+    trials differ, and likewise those that compare further arms, such as modes of plugins.
     """
-    for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
+    for (study, family), found in frame.groupby(["study", "family"], observed=True, sort=False):
+        rows = split_arms(found, _PUBLISHED)
         modes = rows[rows["arm"].astype(str).isin(MODES)]  # a mode of a plugin is an arm, too
         yield from wording.pages_of(f"{study}_{family}", modes, COMPARED_CELLS) if len(modes) else ()
         if len(modes) < len(rows):
-            yield f"{study}_{family}_arms", rows
+            yield from wording.pages_of(f"{study}_{family}_arms", rows, COMPARED_ARMS, by_length=False)
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:

@@ -230,7 +230,7 @@ def _new_figure(
     lines = [_in_lines(name).splitlines() for name in names]
     left = 0.2 + _LETTER * max(len(line) for each in lines for line in each)
     return panel_grid(
-        f"Each arm minus mode none, after {loops:,} loops", count, count,
+        f"Each arm minus mode none, after {pluralize(loops, 'loop')}", count, count,
         (_TWO_LINES if max(map(len, lines)) > 1 else _ROW) * len(names),
         left=left, bottom=0.5, top=0.38 + 0.2 * (count > 1), gap=(0.2, 0), right=beside,
         width=None if left < 0.6 * WIDTH else 0.4 * WIDTH,
