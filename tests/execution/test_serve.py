@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from helpers import trial
 from processes import PATIENCE_SECONDS, end, sweep
 
+from psa.execution.machine import Machine
+from psa.execution.worker.pool import Task, WorkerPool
 from psa.execution.worker.protocol import parse_event
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -188,3 +191,34 @@ def test_a_niced_worker_gives_way_to_other_sessions() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, start_new_session=True
     )
     assert done.stdout == "7\n"
+
+
+SLOW = """
+import sys, time
+if "--serve" in sys.argv:
+    time.sleep(4)
+"""
+
+
+@pytest.mark.slow
+def test_a_long_task_holds_up_neither_the_parent_nor_its_end(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe holds 64 KiB, and a worker reads only after its imports: meanwhile ticks come, other workers
+    start, and a stop in the middle of a task leaves no traceback. The task arrives whole.
+    """
+    (tmp_path / "sitecustomize.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    task = {"task": "train", "models": str(tmp_path / "m"), "results": str(tmp_path / "r")}
+    pack = Pack(trials=TRIALS, horizon=1)
+    line = json.dumps(task | {"pack": pack.model_dump(mode="json"), "padding": "x" * 200_000})
+    places, machine = [None, None], Machine(data_dir, "cpu")
+    running = WorkerPool(machine, places).run([Task(pack, line), Task(pack, line)])
+    begun = time.monotonic()
+    assert [next(running).kind for _ in range(5)] == ["tick"] * 5
+    assert time.monotonic() - begun < 4  # the imports of workers take longer
+    running.close()
+    assert capfd.readouterr().err == ""
+    events = [event.kind for event in WorkerPool(machine, [None]).run([Task(pack, line)])]
+    assert events.count("done") == 1
+    assert "failed" not in events

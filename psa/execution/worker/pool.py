@@ -74,6 +74,7 @@ class _Worker:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 start_new_session=True,
                 env={**os.environ, **threads, **dict(place.environment if place else ())},
             )
@@ -81,15 +82,24 @@ class _Worker:
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
         self.input, self.output = self.process.stdin, self.process.stdout
+        os.set_blocking(self.input.fileno(), False)
         self.task: Task | None = None
-        self.rest = b""
+        self.rest = self.unsent = b""
 
     def give(self, task: Task) -> None:
-        """Send the worker a task."""
-        self.task = task
-        with contextlib.suppress(BrokenPipeError):  # it has died, which reading its output will show
-            self.input.write(task.line.encode() + b"\n")
-            self.input.flush()
+        """Give the worker a task, and send as much of it as its pipe takes."""
+        self.task, self.unsent = task, task.line.encode() + b"\n"
+        self.send()
+
+    def send(self) -> None:
+        """Send as much of the task as the pipe takes now. A worker reads only once it has imported torch."""
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                try:
+                    sent = os.write(self.input.fileno(), self.unsent)
+                except BrokenPipeError:  # it has died, which reading its output will show
+                    sent = len(self.unsent)
+                self.unsent = self.unsent[sent:]
 
     def read(self) -> list[dict[str, Any]] | None:
         """Return the events that have arrived; None if the process has ended."""
@@ -146,8 +156,11 @@ class WorkerPool:
                 self._start(place)
             while self.workers or self.stopped:
                 yield from self._replaced()
-                for key, _ in self.ready.select(timeout=TICK_SECONDS):
-                    yield from self._read(key.data)
+                for key, events in self.ready.select(timeout=TICK_SECONDS):
+                    if events & selectors.EVENT_WRITE:
+                        self._send(key.data)
+                    else:
+                        yield from self._read(key.data)
                 yield WorkerEvent("tick", tasks[0].pack)
 
     @contextlib.contextmanager
@@ -167,7 +180,18 @@ class WorkerPool:
         self.workers.append(worker)
         self.ready.register(worker.output, selectors.EVENT_READ, worker)
         if self.waiting:
-            worker.give(self.waiting.popleft())
+            self._give(worker)
+
+    def _give(self, worker: _Worker) -> None:
+        worker.give(self.waiting.popleft())
+        if worker.unsent:
+            self.ready.register(worker.input, selectors.EVENT_WRITE, worker)
+
+    def _send(self, worker: _Worker) -> None:
+        if worker.unsent:
+            worker.send()
+            if not worker.unsent:
+                self.ready.unregister(worker.input)
 
     def _replaced(self) -> Iterator[WorkerEvent]:
         """Start workers in place of those that a signal has stopped, unless this sweep is stopped as well."""
@@ -201,12 +225,15 @@ class WorkerPool:
 
     def _idle(self, worker: _Worker) -> None:
         if self.waiting:
-            worker.give(self.waiting.popleft())
+            self._give(worker)
         else:
             worker.dismiss()
 
     def _ended(self, worker: _Worker) -> Iterator[WorkerEvent]:
         self.ready.unregister(worker.output)
+        if worker.unsent:
+            self.ready.unregister(worker.input)
+            worker.unsent = b""
         self.workers.remove(worker)
         worker.end()
         task = worker.task

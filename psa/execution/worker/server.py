@@ -72,7 +72,8 @@ def _worked(
 ) -> int:
     def listen() -> None:
         for line in sys.stdin:
-            tasks.put(line)
+            if line.endswith("\n"):  # else the parent has stopped before it had sent all of a task
+                tasks.put(line)
         stop.orphaned.set()
         tasks.put(None)
 
