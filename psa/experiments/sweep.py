@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, Self
 
 from psa.core.files import check_writable
@@ -64,7 +65,6 @@ class Sweep:
     options: SweepOptions
     costs: CostModel
     backend: Backend
-    trackers: TrackerGroup
 
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
@@ -78,11 +78,16 @@ class Sweep:
         backend = kind(store, machine, costs, options.where)
         if options.notify is not None:
             parse_notify(options.notify)
-        named = trackers_for(declared.label, options.targets, store)
-        own = [each for each in options.trackers if not isinstance(each, str)]
-        names = tuple(each for each in options.trackers if isinstance(each, str))
-        trackers = TrackerGroup([*named, *plugin_trackers(declared.label, names), *own], store)
-        return cls(declared, store, machine, options, costs, backend, trackers)
+        return cls(declared, store, machine, options, costs, backend)
+
+    @cached_property
+    def trackers(self) -> TrackerGroup:
+        """The trackers of the options, opened at the first use: a dry run opens none. Raises UserError."""
+        label, given = self.declared.label, self.options.trackers
+        own = [each for each in given if not isinstance(each, str)]
+        names = tuple(each for each in given if isinstance(each, str))
+        named = [*trackers_for(label, self.options.targets, self.store), *plugin_trackers(label, names)]
+        return TrackerGroup([*named, *own], self.store)
 
     @property
     def is_local(self) -> bool:

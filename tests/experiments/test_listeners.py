@@ -108,6 +108,16 @@ def told(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     return folder
 
 
+def test_a_dry_run_tells_no_tracker(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes neither a folder nor a database, and starts no run."""
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    asked = ("--tensorboard", "runs", "--mlflow", f"sqlite:///{tmp_path}/runs.db", "--dry-run")
+    assert run(PSA, words(data_dir, "meta_loops=2", *asked)) == 0
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("runs")]
+
+
 @pytest.mark.slow
 def test_tensorboard_has_a_run_of_each_trial(told: Path) -> None:
     """Its curves are the record's, also those of a longer horizon."""
