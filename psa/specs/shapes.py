@@ -222,10 +222,20 @@ def _check_layers(family: str, shape: object, classes: int, sample: tuple[int, .
         fault = "give each layer a name of its own"
     elif linears[-1].outputs != classes:
         fault = f"have {classes} outputs, one per class, got {linears[-1].outputs}"
+    elif not _are_hidden(shape):
+        fault = (
+            f"name hidden layers by number, ascending, without the output layer, got {quote(shape.hidden)}"
+        )
     else:
         fault = _unfitting(linears, sample)
     if fault:
         raise UserError(f"family {family!r} of plugin {FAMILY_PLUGINS.origin(family)} must {fault}")
+
+
+def _are_hidden(shape: Shape) -> bool:
+    """Return whether `hidden` names layers before the last, ascending."""
+    inner = range(len(shape.linears) - 1)
+    return all(layer in inner for layer in shape.hidden) and sorted(set(shape.hidden)) == list(shape.hidden)
 
 
 def _unfitting(linears: tuple[Linear, ...], sample: tuple[int, ...]) -> str:

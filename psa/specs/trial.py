@@ -293,6 +293,6 @@ def check_sizes(trial: Trial) -> None:
 
 
 def check_shape(trial: Trial) -> None:
-    """Raise UserError where a network cannot be built: of too many parameters, or a cnn without images."""
-    if not trial.shape.linears:
-        raise ValueError("a network has layers")
+    """Raise UserError where a network cannot be built, or has no neurons for the mode of the trial."""
+    if not trial.shape.hidden and "hidden" in trial.intervention.modes:
+        raise UserError(f"mode hidden needs hidden layers, and family {trial.model.family!r} names none")

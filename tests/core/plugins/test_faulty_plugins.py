@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from psa.specs.arch import Arch
 from psa.specs.model import NetworkSpec
 from psa.specs.probes import check_observations
 from psa.specs.shapes import Linear, Shape, shape_of
+from psa.specs.training import Ablation, RatchetTraining
+from psa.specs.trial import Trial, check_shape
 from psa.storage.store import Store
 
 SHAPE = Shape((Linear("hidden.0", 784, 4, "hidden"), Linear("output", 4, 10, "output")), hidden=(0,))
@@ -95,6 +98,48 @@ def test_a_mode_must_choose_a_neuron_of_the_network(unit: str, tmp_path: Path) -
         pytest.raises(UserError, match=r"plugin mine\.py.* must choose a Unit of the network or None, got"),
     ):
         choose_unit("input", SHAPE, 0, 2)
+
+
+@pytest.mark.parametrize("hidden", ["(1, 0)", "(0, 1)", "(0, 0)", "(-1,)", "(0.5,)", "('hidden.0',)"])
+def test_a_family_must_name_hidden_layers(hidden: str, tmp_path: Path) -> None:
+    """Mode hidden chooses among them: a wrong number ended in an IndexError in the middle of a sweep."""
+    with (
+        loaded(plugin_file(tmp_path, _family_of_two_layers(hidden))),
+        pytest.raises(
+            UserError, match=r"family 'two' of plugin mine\.py .* must name hidden layers by number"
+        ),
+    ):
+        shape_of(NetworkSpec(family="two", arch=Arch.parse("1*4")))
+
+
+def test_a_family_without_hidden_layers_has_no_mode_hidden(tmp_path: Path) -> None:
+    """It is refused before training, as a network that is too large is; other modes can be used."""
+    with loaded(plugin_file(tmp_path, _family_of_two_layers("()"))):
+        for mode in ("output", "hidden"):
+            trial = Trial(
+                study="own",
+                model=NetworkSpec(family="two", arch=Arch.parse("1*4")),
+                method=RatchetTraining(),
+                intervention=Ablation(mode=mode),
+            )
+            with (
+                contextlib.nullcontext() if mode == "output" else pytest.raises(UserError, match="names none")
+            ):
+                check_shape(trial)
+
+
+def _family_of_two_layers(hidden: str) -> str:
+    return f"""
+    from psa import register_family
+    from psa.specs.shapes import Linear, Shape
+
+    def build(widths, classes, sample):
+        first = Linear("hidden.0", 784, widths[0], "hidden")
+        return Shape((first, Linear("output", widths[0], classes, "output")), hidden={hidden})
+
+    def register():
+        register_family("two", build)
+    """
 
 
 @pytest.mark.parametrize(
