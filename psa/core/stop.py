@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 # Ctrl-C; a batch system's end; a closed terminal; a used-up share of CPU time; warnings of Slurm and SGE
 STOPPING: Final = frozenset(
@@ -53,6 +53,7 @@ class StopRequest:
         self.signal: int | None = None
         # not an Event: this is what a signal handler may put into at any moment
         self._woken = queue.SimpleQueue[None]()
+        self._before: list[dict[int, Any]] = []  # the handlers before each of the blocks, which may be nested
 
     def __call__(self) -> bool:
         """Return True once a stop has been requested."""
@@ -71,13 +72,14 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         mine = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._asked) for number in (heeded() if mine else ())}
+        handlers = {number: signal.signal(number, self._asked) for number in (heeded() if mine else ())}
+        self._before.append(handlers)
         if mine:
             let_through()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._before.pop().items():
             signal.signal(number, handler)
 
     def _asked(self, number: int, _frame: object) -> None:

@@ -17,7 +17,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import MAX_VALUES, as_list, as_path, check_choice, parse_int
 from psa.core.stop import StopRequest
-from psa.execution.backend import BACKENDS, BackendOptions
+from psa.execution.backend import BACKEND_PLUGINS, BackendOptions
 from psa.execution.machine import DeviceName, Machine
 from psa.experiment.earlier_names import current_settings
 from psa.experiment.results import Results
@@ -139,8 +139,7 @@ class Experiment:
             raise UserError(
                 f"device must be {' or '.join(map(repr, get_args(DeviceName)))}, got {quote(device)}"
             )
-        if str(backend) not in BACKENDS:
-            check_choice(backend, set(BACKENDS), "backend", "name")
+        BACKEND_PLUGINS.check_choice(backend, "backend")
         if keep_weights not in get_args(KeepWeights):
             check_choice(keep_weights, set(get_args(KeepWeights)), "keep_weights", "value")
         options = SweepOptions(

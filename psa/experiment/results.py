@@ -245,10 +245,11 @@ class Results:
         return str(pd.DataFrame(rows, columns=heads).to_html(index=False, border=0)) + notes
 
     def _remarks(self) -> list[str]:
+        done = set(self.frame["id"][self.frame["status"] == "done"].astype(str))
         failed = {
             str(reason)
             for trial in self.experiment.grid.trials
-            if (reason := self.store.failure(trial)) is not None
+            if trial.id not in done and (reason := self.store.failure(trial)) is not None
         }
         lines = [f"failed: {reason}" for reason in sorted(failed)]
         lost = self.frame["id"][self.frame["status"] == "diverged"]

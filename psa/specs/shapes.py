@@ -214,7 +214,11 @@ def _plugin_builder(family: str, build: BuildShape) -> BuildShape:
 def _check_layers(family: str, shape: object, classes: int, sample: tuple[int, ...]) -> None:
     """Raise UserError for layers that are no network."""
     linears = shape.linears if isinstance(shape, Shape) else ()
-    if not linears or not all(isinstance(linear, Linear) for linear in linears):
+    if (
+        not isinstance(shape, Shape)
+        or not linears
+        or not all(isinstance(linear, Linear) for linear in linears)
+    ):
         fault = f"return a Shape of layers, got {quote(shape)}"
     elif [linear.name for linear in linears if linear.role == "output"] != [linears[-1].name]:
         fault = "have one layer of role output, the last"

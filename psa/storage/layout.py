@@ -173,6 +173,11 @@ def trial_folder(path: Path, root: Path, place: Path) -> Path | None:
     return root.joinpath(*inner) if inner == (PUBLISHED,) or not place.exists() else None
 
 
+def is_named_by_train(name: str) -> bool:
+    """Return whether a file name is one that `train` gives the state of a trial, of whatever data."""
+    return _OF_TRAIN.fullmatch(name) is not None
+
+
 def _is_of_train(name: str, trial: Trial) -> bool:
     """Return whether a name is one that `train` gives the state of this trial."""
     found = _OF_TRAIN.fullmatch(name)

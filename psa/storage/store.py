@@ -165,10 +165,9 @@ class Store:
                     f"Compare the two machines (the stored one is beside the record), then move {own} "
                     "away or use another --results-dir, and run the same command again",
                 )
-            if stored.record["loops"] >= made["loops"]:
-                return
-        write_atomically(path.with_suffix(SIDECAR_SUFFIX), encode_record(machine))
-        write_atomically(path, content)
+        if stored is None or stored.record["loops"] < made["loops"]:
+            write_atomically(path.with_suffix(SIDECAR_SUFFIX), encode_record(machine))
+            write_atomically(path, content)
         path.with_suffix(FAILURE_SUFFIX).unlink(missing_ok=True)
 
     def clear_leftovers(self, trial: Trial) -> None:

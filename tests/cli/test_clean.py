@@ -116,6 +116,14 @@ def test_clean_takes_the_checkpoint_of_train_with_its_generations_and_does_not_a
     assert outside(place)
 
 
+@pytest.mark.parametrize("name", ["kmnist", "digits", "wine-0a1b2c", "fashion-mnist"])
+def test_clean_takes_the_checkpoint_of_any_data_set(name: str, place: Path, run: Run) -> None:
+    """Errors of `train` name `clean` for each of them."""
+    put(*generations(place / "models", f"{name}_lkg.s07"))
+    assert run("clean")[0] == 0
+    assert left(place) == set()
+
+
 def test_a_run_after_clean_starts_anew(place: Path, run: Run) -> None:
     """Nothing that a later `train` would go on from is left."""
     store = Store(place / "models", place / "results", single="mnist_lkg")

@@ -208,3 +208,14 @@ def test_a_process_that_starts_holds_signals_back_until_it_can_save() -> None:
     process.send_signal(signal.SIGINT)
     process.communicate("go on\n")
     assert process.returncode == 75
+
+
+def test_blocks_of_one_request_may_be_nested() -> None:
+    """As those of a worker and of its pack are: the handler of before comes back at the end."""
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        with stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -19,13 +19,14 @@ from paths import ROOT
 from processes import PATIENCE_SECONDS, until
 from safetensors.numpy import load_file
 
-from psa.core.errors import Interrupted
+from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
-from psa.execution.worker import run
+from psa.execution.worker import run, server
 from psa.execution.worker.__main__ import main
 from psa.execution.worker.protocol import EXIT_INTERRUPTED
 from psa.execution.worker.run import RunHooks, run_pack
+from psa.experiments.grid import load_grid
 from psa.specs.data import DataSpec
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
@@ -403,3 +404,30 @@ def test_the_readers_of_a_machine_read_the_data(
     monkeypatch.setattr(run, "_kept", {})
     run.splits_of(DataSpec(), Machine(data_dir, loader_threads=3), torch.device("cpu"))
     assert asked == [3]
+
+
+def test_a_setting_that_is_wrong_for_all_trials_is_found_out_once(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a memory that cannot hold its samples: the pack fails, and its halves are not tried one by one."""
+    base = {"arch": "1*4", "train_size": 2000, "val_size": 1000, "memory_size": 100, "forgetting": "none"}
+    base |= {"method": "hybrid", "affected_dims": 4, "k": 4}
+    trials = load_grid(
+        {"study": "memory", "name": "room", "base": base, "seeds": "0..7", "meta_loops": 2}
+    ).trials
+    tried: list[int] = []
+
+    def counted(pack: Pack, *given: Any) -> Any:
+        tried.append(len(pack.trials))
+        return run.run_unlocked(pack, *given)
+
+    monkeypatch.setattr(server, "run_unlocked", counted)
+    with pytest.raises(UserError, match="memory"):
+        server._train(
+            Pack(trials=trials, horizon=2),
+            store_of(tmp_path),
+            Machine(data_dir, "cpu"),
+            StopRequest(),
+            lambda kind, **facts: None,
+        )
+    assert tried == [8]

@@ -113,6 +113,6 @@ def test_the_messages_say_what_must_hold(results: Results) -> None:
         (lambda: results.best(by=wrong), "by: unknown column 3."),
         (lambda: tried.run(model_dir=wrong), "model_dir must be a string or a path, got 3"),
         (lambda: tried.run(trackers=[wrong]), "trackers must have name, logged_loops, log_trial, got 3."),
-        (lambda: tried.run(backend=wrong), "backend: unknown name 3."),
+        (lambda: tried.run(backend=wrong), "backend: unknown backend 3."),
     ):
         assert refused(call).startswith(said)

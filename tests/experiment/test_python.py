@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plugin_files import loaded, plugin_file
 
 from psa import Experiment, Store
 from psa.core.errors import UserError
@@ -150,7 +151,7 @@ def test_trackers_of_the_user_receive_every_trial(results: Results, data_dir: Pa
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"backend": "lokal"}, "backend: unknown name 'lokal'. Did you mean local"),
+        ({"backend": "lokal"}, "backend: unknown backend 'lokal'. Did you mean local"),
         ({"backend_": "ray"}, "run: unknown option 'backend_'"),
         ({"adress": "auto"}, "run: unknown option 'adress'. Did you mean address"),
         ({"max_cost": 5}, "--max-cost must be left out with --backend local"),
@@ -213,3 +214,23 @@ def test_results_are_read_without_training(results: Results) -> None:
     again = declared().results(model_dir=store.models, results_dir=store.results)
     assert str(again) == str(results)
     assert isinstance(again.store, Store)
+
+
+def test_a_backend_of_a_plugin_trains(tmp_path: Path, data_dir: Path) -> None:
+    """By its name, as with `psa sweep --backend`."""
+    text = """
+    from psa import register_backend
+    from psa.execution.local import LocalBackend
+
+    class Careful(LocalBackend):
+        pass
+
+    def register():
+        register_backend("careful", Careful)
+    """
+    places: dict[str, Any] = {"model_dir": tmp_path / "m", "results_dir": tmp_path / "r", "quiet": True}
+    with loaded(plugin_file(tmp_path, text)):
+        made = declared(axes={}, base=SMALL | {"mode": "none"}, seeds=1, epochs=1).run(
+            1, backend="careful", data_dir=data_dir, **places
+        )
+    assert made.frame["status"].tolist() == ["done"]

@@ -229,6 +229,16 @@ def test_a_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert store.pending([TRIAL], 3) == [TRIAL]
 
 
+@pytest.mark.parametrize("loops", [3, 2])
+def test_a_stored_result_removes_the_note_of_a_failure(loops: int, tmp_path: Path) -> None:
+    """Also one that is stored already, or of fewer loops: the trial is done."""
+    store = Store(tmp_path / "m", tmp_path / "r")
+    store.write(TRIAL, some_record(), {})
+    store.write_failure(TRIAL, "no space")
+    store.write(TRIAL, some_record(loops), {})
+    assert store.failure(TRIAL) is None
+
+
 def test_a_record_is_canonical(tmp_path: Path) -> None:
     """Equal records are equal bytes whatever their order; what JSON cannot hold is missing, as null."""
     record = some_record()

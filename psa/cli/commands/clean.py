@@ -20,12 +20,11 @@ from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import file_error
 from psa.core.formatting import join_names, pluralize
-from psa.storage.layout import STATE_NAME
+from psa.storage.layout import STATE_NAME, is_named_by_train
 from psa.storage.locks import any_leased
 from psa.storage.records.bundle import is_record_file
 from psa.storage.sweep_registry import active_sweeps
 
-_DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
 _SHOWN: Final = 4  # studies that a question names
 Yes = Annotated[bool, Parameter(negative="", help="Do not ask.")]
@@ -38,7 +37,7 @@ def clean(
         Parameter(
             negative="",
             show_default=False,
-            help="Checkpoints to remove, by name or path. [default: the checkpoint of `train`]",
+            help="Checkpoints to remove, by name or path. [default: the checkpoints of `train`]",
         ),
     ] = (),
     /,
@@ -53,7 +52,7 @@ def clean(
 ) -> int:
     """Remove checkpoints.
 
-    Removes the checkpoint of `train`, the named ones, or everything in the folder of checkpoints, each with
+    Removes the checkpoints of `train`, the named ones, or everything in the folder of checkpoints, each with
     its earlier versions (.previous, .damaged). Asks before it removes more than one. If a name does not
     exist, it is listed as not found, the others are removed, and the exit code is 1. Records are never
     removed.
@@ -65,7 +64,7 @@ def clean(
     if all:
         return clean_all(dry_run=dry_run, yes=yes, model_dir=model_dir)
     if not files:
-        chosen = [path for path in checkpoint_files(model_dir) if _is_default(path)]
+        chosen = [path for path in checkpoint_files(model_dir) if is_named_by_train(checkpoint_of(path).name)]
         return _remove(chosen, model_dir, _several(chosen, yes), dry_run=dry_run)
     named = {file: _named(file, model_dir) for file in files}
     chosen = sorted({path for found in named.values() for path in found})
@@ -119,13 +118,6 @@ def _swept(chosen: Sequence[Path], folder: Path) -> str:
         f"and results of running cloud jobs could not be fetched. Remove {pluralize(len(chosen), 'file')}? "
         "[y/N] "
     )
-
-
-def _is_default(path: Path) -> bool:
-    """Return True if a file belongs to a checkpoint of `train`, of its first seed or a further one (.s07)."""
-    name, dot, seed = checkpoint_of(path).name.removesuffix(".safetensors").partition(".")
-    further = seed[:1] == "s" and seed[1:].isdecimal()
-    return name in _DEFAULTS and (not dot or further)
 
 
 def _named(file: Path, folder: Path) -> list[Path]:

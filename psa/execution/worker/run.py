@@ -98,9 +98,11 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
             states.append(_state(trial, files[trial.id], net, pack.horizon))
     if not states:
         return []
-    hooks.on_start(states)
+    # What concerns the whole pack is checked before it begins: after that, an error is that of single trials.
     if (memory := pack.trials[0].memory) is not None:
         check_room(memory, len(splits.train), pack.horizon)
+    policy, probes = policy_for(pack.trials[0], net, splits), probes_for(pack.trials[0])
+    hooks.on_start(states)
 
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:
@@ -121,13 +123,13 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
             splits,
             states,
             pack.horizon,
-            policy_for(pack.trials[0], net, splits),
+            policy,
             device=device,
             save=save,
             listen=listen,
             stop=asked,
             pace=hooks.save_interval,
-            probes=probes_for(pack.trials[0]),
+            probes=probes,
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
     speed = _speed(time.monotonic() - begun, len(states), epochs, len(splits.train))
