@@ -89,8 +89,8 @@ class RetrievalProbe:
 
     acted: share of samples that were changed. distance (mean over k), purity (share of entries with the
     sample's label), top1 (whether the nearest has it): means over those. gate, gate_std, magnitude
-    (||h' - h||), relative (to ||h||): over all samples. size, bytes, mean_age (steps), mean_retrieved,
-    mean_usefulness, mean_freshness: of the entries, one number.
+    (||h' - h||), relative (to ||h||, where that is not 0): over all samples. size, bytes, mean_age (steps),
+    mean_retrieved, mean_usefulness, mean_freshness: of the entries, one number.
     """
 
     name = "retrieval"
@@ -122,6 +122,7 @@ class RetrievalProbe:
 def _facts(seen: Predictions) -> dict[str, float]:
     memory = seen.memory
     on = np.isfinite(memory["distance"])
+    moved = memory["relative"][np.isfinite(memory["relative"])]
     means = {
         name: float(memory[name][on].mean()) if on.any() else float("nan")
         for name in ("distance", "purity", "top1")
@@ -129,6 +130,7 @@ def _facts(seen: Predictions) -> dict[str, float]:
     return {
         "acted": float((memory["magnitude"] > 0).mean()),
         **means,
-        **{name: float(memory[name].mean()) for name in ("gate", "magnitude", "relative")},
+        **{name: float(memory[name].mean()) for name in ("gate", "magnitude")},
+        "relative": float(moved.mean()) if len(moved) else float("nan"),
         "gate_std": float(memory["gate"].std()),
     }

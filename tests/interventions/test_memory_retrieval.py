@@ -18,6 +18,8 @@ from psa.interventions.memory import hash_rng, retrieval
 from psa.interventions.memory.bank import Bank, Entries, of_length_1
 from psa.interventions.memory.injection import gate_of, inject
 from psa.interventions.memory.targets import Centroids, Dims, per_sample, picked, stored, target_values
+from psa.probes.memory import _facts
+from psa.probes.predictions import Predictions
 from psa.specs.memory import Gate, Retrieval, Target
 
 
@@ -236,6 +238,23 @@ def test_a_clip_bounds_every_change_and_the_effect_is_measured() -> None:
     assert effect.magnitude[0].tolist() == pytest.approx([0.5 * 5**0.5, 0])
     assert effect.relative[0].tolist() == pytest.approx([0.5 * 5**0.5 / 12**0.5, 0])
     assert effect.gate[0].tolist() == [1.0, 0.0]
+
+
+def test_a_vector_of_length_0_has_no_relative_change() -> None:
+    """One sample whose units are all dead made the mean over all samples 1e34; it is left out of it."""
+    h, r = torch.ones(1, 12, 3), torch.ones(1, 5, 3)
+    h[0, :, :2] = 0
+    on = torch.tensor([[True, False, True]])
+    spec = memory(mode="residual")
+    _, effect = inject(spec, h, r, torch.arange(5).unsqueeze(0), torch.ones(1, 3), on)
+    assert effect.magnitude[0, 0] > 0
+    assert effect.relative[0].isnan().tolist() == [True, False, False]
+    assert effect.relative[0, 1] == 0
+    values = {name: getattr(effect, name)[0].numpy() for name in ("gate", "magnitude", "relative")}
+    nothing = np.zeros(3)
+    found = dict.fromkeys(("distance", "purity", "top1"), nothing) | values
+    told = _facts(Predictions(nothing, nothing, nothing, nothing, found))
+    assert told["relative"] == pytest.approx(float(effect.relative[0, 1:].mean()))
 
 
 def test_the_gate_closes_with_distance() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ class InjectionEffect:
     """The effect of an injection on B hidden vectors of T trials; all float32 [T, B].
 
     gate: the share of the change that was applied (1 except in mode gated; 0 where nothing was changed).
-    magnitude: ||h' - h||. relative: that as a share of ||h|| (0 where nothing changed).
+    magnitude: ||h' - h||. relative: that as a share of ||h||: 0 where nothing changed, NaN for another h of
+    length 0, such as the output of dead ReLU units.
     """
 
     gate: Tensor
@@ -76,8 +78,8 @@ class _Aligned(torch.autograd.Function):
 def _magnitudes(h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     def work(h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         moved = torch.linalg.vector_norm(after - before, dim=1)
-        length = torch.linalg.vector_norm(h, dim=1).clamp_(min=torch.finfo(h.dtype).tiny)
-        return moved, moved / length
+        share = moved / torch.linalg.vector_norm(h, dim=1)
+        return moved, share.where(moved > 0, 0).where(share.isfinite() | (moved == 0), math.nan)
 
     moved, share = per_trial(work, h, before, after)
     return moved, share
