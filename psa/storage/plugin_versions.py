@@ -26,19 +26,35 @@ logger = logging.getLogger(__name__)
 def check_versions(trials: Sequence[Trial], store: Store) -> None:
     """Raise PluginError for a trial of which another version is stored: it differs in a plugin's version.
 
-    Warn of trials that are stored with other data: data are corrected more often than code. Trials without
-    plugins and own data are not looked up, and neither are those that are stored themselves.
+    Warn of trials that are stored with other data: data are corrected more often than code. Warn likewise of
+    trials that failed and have no record: their plugin was mended. Trials without plugins and own data are
+    not looked up, and neither are those that are stored themselves.
     """
     _warn_of_other_data([trial for trial in trials if trial.data.content is not None], store)
+    mended = []
     for trial in trials:
-        if not trial.plugins or trial.id in (stored := set(_stored_ids(trial, store))):
-            continue
-        for name in sorted(stored):
-            other = _read(name, store)
-            if other is not None and _without_versions(other) == _without_versions(trial):
-                for mine, theirs in zip(trial.plugins, other.plugins, strict=True):
-                    if mine != theirs:
-                        raise changed_plugin(f"{name}: {mine.kind} {mine.name!r}", theirs.id, mine.id)
+        for other in _of_other_plugins(trial, store):
+            if store.failure(other) is None or store.read(other) is not None:
+                mine, theirs = next(
+                    pair for pair in zip(trial.plugins, other.plugins, strict=True) if pair[0] != pair[1]
+                )
+                raise changed_plugin(f"{other.id}: {mine.kind} {mine.name!r}", theirs.id, mine.id)
+            mended.append(trial)
+    if mended:
+        logger.warning(
+            "%s of this grid failed with another version of a plugin, and %s trained from the start",
+            pluralize(len(mended), "trial"),
+            "is" if len(mended) == 1 else "are",
+        )
+
+
+def _of_other_plugins(trial: Trial, store: Store) -> Iterator[Trial]:
+    """Yield the stored trials that differ in versions of plugins alone; none if the trial is stored."""
+    if not trial.plugins or trial.id in (stored := set(_stored_ids(trial, store))):
+        return
+    same = _without_versions(trial)
+    others = (_read(name, store) for name in sorted(stored))
+    yield from (other for other in others if other is not None and _without_versions(other) == same)
 
 
 def _warn_of_other_data(trials: Sequence[Trial], store: Store) -> None:
@@ -62,7 +78,16 @@ def _of_other_data(trial: Trial, wanted: Collection[str], store: Store) -> Trial
         return None
     others = (_read(name, store) for name in sorted(stored - set(wanted)))
     same = _without_content(trial)
-    return next((other for other in others if other is not None and _without_content(other) == same), None)
+    return next(
+        (
+            other
+            for other in others
+            if other is not None
+            and other.data.content != trial.data.content
+            and _without_content(other) == same
+        ),
+        None,
+    )
 
 
 def _without_content(trial: Trial) -> dict[str, Any]:

@@ -301,3 +301,7 @@ def test_trials_that_are_stored_with_other_data_are_mentioned(
     check_versions(after, store)
     assert f"2 trials of this grid are stored with other data ({before[0].data.name})" in caplog.text
     assert f"With those of the grid ({after[0].data.name}) they are other trials" in caplog.text
+    caplog.clear()
+    smaller = before[0].data.model_copy(update={"val_size": before[0].data.val_size - 1})
+    check_versions([trial.changed(data=smaller) for trial in before], store)
+    assert caplog.text == ""  # the same data, split in another way

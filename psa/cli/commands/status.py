@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from psa.cli.output.grid_status import grid_status
 from psa.cli.output.schema import StatusDocument
 from psa.cli.output.status_view import status_lines
 from psa.cli.run_options import in_range
+from psa.core.plugins.identity import PluginError
 from psa.core.plugins.loading import load_plugins
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
@@ -36,6 +38,8 @@ from psa.experiments.grid import Grid, load_grid
 from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps
+
+logger = logging.getLogger(__name__)
 
 EXIT_CODES: Final = {"complete": 0, "incomplete": 3, "failed": 4}
 MIN_SECONDS: Final = 0.1
@@ -77,7 +81,10 @@ def status(
     out, store = console(quiet=as_json), Store(model_dir, results_dir)
     with activity(out, f"reading the grid and the records of {grid}"):
         declared = load_grid(grid, overrides, only)
-        check_versions(declared.trials, store)
+        try:
+            check_versions(declared.trials, store)
+        except PluginError as error:  # it stops a sweep, and hides no progress
+            logger.warning("%s", error)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         look = _looked(declared, store, backend)
         first = look()

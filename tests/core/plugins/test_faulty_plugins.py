@@ -81,6 +81,28 @@ def test_a_failing_mode_fails_its_own_trials(
     assert "RuntimeError: no neuron, line 5 of mine.py" in shown
 
 
+def test_a_plugin_may_be_mended(tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What failed is trained with the mended file, from the start; what is finished refuses another one."""
+    plugin_file(tmp_path, FAILS)
+    (tmp_path / "small.toml").write_text(GRID)
+    trees = ["--results-dir", str(tmp_path / "results"), "--model-dir", str(tmp_path / "models")]
+    words = ["sweep", str(tmp_path / "small.toml"), *trees, "--data-dir", str(data_dir), "--workers", "1"]
+    assert run(PSA, words) == 1
+    capfd.readouterr()
+    plugin_file(tmp_path, FAILS.replace('raise RuntimeError("no neuron")', "return None"))
+    assert run(PSA, ["status", *words[1:2], *trees]) == 3
+    assert run(PSA, words) == 0
+    said = capfd.readouterr()
+    assert "4 of 4 trials done, 0 failed" in said.out
+    warning = "2 trials of this grid failed with another version of a plugin, and are trained from the start"
+    assert said.err.count(warning) == 2
+    plugin_file(tmp_path, FAILS.replace('raise RuntimeError("no neuron")', "return None  # anew"))
+    assert run(PSA, words) == 2
+    assert "must come from plugin mine.py" in capfd.readouterr().err
+    assert run(PSA, ["status", *words[1:2], *trees]) == 3
+    assert "must come from plugin mine.py" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "unit", ["Unit(0, 1.5, outgoing=False)", "Unit(0, 4, outgoing=True)", "Unit(2, 0, outgoing=False)", "3"]
 )
