@@ -45,7 +45,13 @@ from psa.reports.ablation.published import (
     published_difference,
     regime_table,
 )
-from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
+from psa.reports.ablation.tables import (
+    accuracies_of,
+    accuracy_table,
+    architecture_table,
+    architectures,
+    final_test_table,
+)
 from psa.reports.contract import ReportContext
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Bold, Interval, MeanSd, Table
@@ -63,6 +69,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], Table]] = {
         rows, order=ORDER, asymmetric=ASYMMETRIC, published=True
     ),
     "accuracy": lambda rows: accuracy_table(rows, order=ORDER),
+    "test_accuracy": lambda rows: final_test_table(rows, order=ORDER),
     "paired": lambda rows: paired_table(rows, order=ORDER),
     "aggregate": aggregate_table,
     "regimes": lambda rows: regime_table(rows, REFERENCE, order=ORDER),

@@ -185,7 +185,7 @@ def test_identical_modes_share_a_panel_that_says_so() -> None:
     made += [row("1*16", "full", seed, [9000, 9200]) for seed in range(3)]
     figure = next(convergence(build_frame(made), ["1*16"]))[1]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["none = decay", "full"]
-    assert "Modes none and decay are identical in every loop and share a panel." in texts(figure)
+    assert "Modes none and decay have the same accuracies in every loop and share a panel." in texts(figure)
     made[4] = row("1*16", "decay", 1, [9000, 9102])
     figure = next(convergence(build_frame(made), ["1*16"]))[1]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["none", "decay", "full"]

@@ -59,7 +59,7 @@ def test_a_bar_that_ends_at_0_has_no_minus() -> None:
 
 
 def agreed() -> Figure:
-    """Two clusterings, each compared with digits and predictions."""
+    """Two clusterings, each compared with classes and predictions."""
     found = {
         name: {
             "digits": label_agreement(labels, DIGITS, 0),
@@ -132,7 +132,7 @@ def test_every_figure_is_the_same_each_time(
 def test_the_panels_show_the_same_points_in_the_colours_of_their_classes() -> None:
     """By digit, cluster and prediction; a number stands on each class."""
     figure = tsne()
-    assert [ax.get_title() for ax in figure.axes] == ["by digit", "by cluster", "by prediction"]
+    assert [ax.get_title() for ax in figure.axes] == ["by class", "by cluster", "by prediction"]
     for ax, classes in zip(figure.axes, (DIGITS, DIGITS // 5, GUESSES), strict=True):
         (points,) = (each for each in ax.collections if isinstance(each, PathCollection))
         assert np.array_equal(np.asarray(points.get_offsets()), PLACES)
@@ -158,7 +158,7 @@ def test_bars_are_as_long_as_the_numbers() -> None:
 def test_what_each_measure_would_choose_is_said() -> None:
     """And the number of digits is dashed; a measure that is not defined has no panel and is named."""
     assert "best: silhouette 3, Calinski-Harabasz 2, Davies-Bouldin 3 clusters" in said(chosen())
-    assert "the 3 digits" in said(chosen())
+    assert "the 3 classes" in said(chosen())
     nothing = choice_figure(Choice((ClusterQuality(2, 0.0, NAN, NAN, NAN),), 5))
     assert [ax.get_title() for ax in nothing.axes] == ["inertia"]
     assert "Not defined: silhouette, Calinski-Harabasz, Davies-Bouldin." in said(nothing)

@@ -51,7 +51,7 @@ def test_a_network_that_diverged_and_one_of_a_handful_of_images_are_told(page: C
     )
     assert re.search(r"gradients/\S+/s00-\w+: the network diverged\.", text)
     assert "1 of 2 expected trials has no result (1 diverged). All numbers are of the others." in text
-    assert "of gradients_online-1 1 gradient can be clustered, fewer than the 2 digits." in text
+    assert "of gradients_online-1 1 gradient can be clustered, fewer than the 2 classes." in text
     assert "Agreement" not in text
 
 

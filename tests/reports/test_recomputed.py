@@ -136,6 +136,11 @@ def test_the_numbers_of_the_ablation_study(tmp_path: Path) -> None:
             assert (cell.mean, cell.sd, cell.n) == pytest.approx((values.mean(), values.std(), SEEDS))
         means = {mode: bounty[row["Architecture"], mode].mean() for mode in MODES}
         assert row["Winner"] == max(means, key=lambda mode: means[mode])
+    for row in rows_of(made["test_accuracies"]):
+        for mode in MODES:
+            cell = row[mode.capitalize()]
+            values = counts(records, "test", arch=f"[{row['Architecture']}]", mode=mode)
+            assert (cell.mean, cell.sd, cell.n) == pytest.approx((values.mean(), values.std(), SEEDS))
     for row in rows_of(made["paired"]):
         difference = bounty[row["Architecture"], row["Mode"]] - bounty[row["Architecture"], "none"]
         low, high = scipy_stats.ttest_1samp(difference, 0).confidence_interval()

@@ -133,4 +133,4 @@ def _taken(found: Aggregate, count: int) -> str:
     taken = (
         f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode shown."
     )
-    return f"{taken} {how}"
+    return f"{taken} {how} P: the probability that a trial is better, plus half that of a tie."

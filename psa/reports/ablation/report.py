@@ -42,7 +42,7 @@ from psa.reports.ablation.published import (
     published_difference,
     regime_table,
 )
-from psa.reports.ablation.tables import accuracy_table, architecture_table
+from psa.reports.ablation.tables import accuracy_table, architecture_table, final_test_table
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_trials
@@ -66,7 +66,7 @@ _CAPTIONS: Final = {
     "accuracy_dots": "Mean bounty of every mode, a row per architecture.",
     "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over the architectures with all trials: interquartile mean, and how probably it "
-    "beats mode none.",
+    "beats mode none, a tie counted as half.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: panels per architecture, one per mode.",
     "plot_late_breakthroughs": "A late rise of the LKG of an architecture's best trial, or its largest rise.",
     "published_agreement": "Published means beside ours, cell by cell.",
@@ -82,6 +82,7 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
         "accuracies": accuracy_table(frame, order=order, modes=cells_of(frame).modes),
+        "test_accuracies": final_test_table(frame, order=order, modes=cells_of(frame).modes),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
         "regimes": regime_table(frame, reference, order=order),
@@ -219,7 +220,7 @@ def _sections(
         "How accurate each network became",
         ("The bounty of a trial is the best validation accuracy that its LKG reached.",),
         shown("accuracy_dots", "baseline_performance", "instability"),
-        (made["accuracies"],),
+        (made["accuracies"], made["test_accuracies"]),
     )
     yield Section(
         "What ablation does",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.pooling import equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, least_sign_flip_p, winners
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, least_sign_flip_p, summary, winners
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
@@ -22,6 +25,7 @@ ARCHITECTURES: Final = "Parameters for Network Architectures"
 ARCHITECTURES_LABEL: Final = "tab:architecture_parameters"
 ACCURACIES: Final = "Best validation accuracy (percent, mean ± sd over trials)"
 ACCURACIES_LABEL: Final = "tab:trial_accuracy"
+TEST_ACCURACIES: Final = "Test accuracy of the last known good state (percent, mean ± sd over trials)"
 
 
 def architecture_table(
@@ -148,6 +152,32 @@ def accuracy_table(
 
 
 _SPREAD: Final = "sd: of the population, as the study has it."
+_ONCE: Final = "The LKG is evaluated once, after the last loop, and nothing is selected by it."
+
+
+def final_test_table(
+    frame: pd.DataFrame, *, order: Sequence[str] = (), modes: Sequence[str] = MODES
+) -> Table:
+    """Return the mean test accuracy of every cell of a frame of one family, its standard deviation and n.
+
+    No mode is a winner: the test split is for no selection.
+    """
+    cells, trials = cells_of(frame), trials_of(equal_budgets(frame))
+    done = trials[trials["status"] == "done"].groupby(["arch", "mode"], observed=True)["test"]
+    found = {(str(arch), str(mode)): summary(values) for (arch, mode), values in done}
+    nothing = summary([])
+
+    def cell(arch: str, mode: str) -> MeanSd | None:
+        of = found.get((arch, mode), nothing)
+        sd = of.sd * math.sqrt((of.n - 1) / of.n) if of.n > 1 else math.nan
+        return MeanSd(of.mean, sd, of.n, cells.expected) if of.n else None
+
+    columns = (Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in modes))
+    rows = [(arch, *(cell(arch, mode) for mode in modes)) for arch in mode_order(cells.archs, order)]
+    note = f"{cells_note(cells)} {_SPREAD} {_ONCE}"
+    return Table(
+        TEST_ACCURACIES, "tab:test_accuracy", columns, tuple(rows), note, len(rows) > _ONE_PAGE, True
+    )
 
 
 def _tie(tolerance: float, means: str) -> str:

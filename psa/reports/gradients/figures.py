@@ -74,9 +74,9 @@ def tsne_figure(
     notes: Sequence[str] = (),
     heading: str = "Gradient space",
 ) -> Figure:
-    """Plot the same n points three times: by digit, by cluster, by prediction (as a digit)."""
+    """Plot the same n points three times: by class, by cluster, by prediction (as a class)."""
     with plot_style():
-        panels = {"digit": digits, "cluster": clusters, "prediction": predictions}
+        panels = {"class": digits, "cluster": clusters, "prediction": predictions}
         figure, axes = panel_grid(
             heading, 3, 3, 2.0, left=0.1, bottom=0.4, top=0.55, gap=(0.12, 0), width=2.26
         )
@@ -87,8 +87,8 @@ def tsne_figure(
         found = (
             f"t-SNE after PCA of the gradients of {len(coordinates):,} samples: distances between groups and "
             f"the axes have no meaning. The predictions are right for {100 * right:.1f} % of them. Clusters "
-            "are numbered by size; their numbers and colours are not those of digits. Predictions "
-            "have the colours of digits."
+            "are numbered by size; their numbers and colours are not those of classes. Predictions "
+            "have the colours of classes."
         )
         footnote(figure, [*notes, found])
         return figure
@@ -139,7 +139,7 @@ def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: S
 
 
 def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[str] = ()) -> Figure:
-    """Plot each measure over the number of clusters, its best one marked; expected: the number of digits."""
+    """Plot each measure over the number of clusters, its best one marked; expected: the number of classes."""
     counts = [each.clusters for each in choice.qualities]
     with plot_style():
         shown = {
@@ -168,7 +168,7 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
         best_ones = [
             f"{name.split(' (')[0]} {choice.best(each) or 'none'}" for each, name in _MEASURES.items()
         ]
-        dashed = f" Dashed: the {expected} digits there are." if expected is not None else ""
+        dashed = f" Dashed: the {expected} classes there are." if expected is not None else ""
         how = f"k-means of {choice.samples:,} gradients. Orange, best: {', '.join(best_ones)} clusters."
         absent = [name.split(" (")[0] for measure, name in _MEASURES.items() if measure not in shown]
         missing = f" Not defined: {', '.join(absent)}." if absent else ""

@@ -66,7 +66,7 @@ class View:
 
 @dataclass(frozen=True)
 class ClusteredView:
-    """The clusters of a view, and their agreement with the digits and with the predictions."""
+    """The clusters of a view, and their agreement with the classes and with the predictions."""
 
     view: View
     clusters: Clusters
@@ -108,7 +108,7 @@ class GradientMeasurements:
         if len(self.sample) < self.count:
             raise UserError(
                 f"{what} {pluralize(len(self.sample), 'gradient')} can be clustered, fewer than the "
-                f"{self.count} digits"
+                f"{self.count} classes"
             )
         for lengths in self.lengths.values():
             if not np.isfinite(np.square(lengths)).all():
@@ -197,7 +197,7 @@ class GradientMeasurements:
 
     @cached_property
     def permuted(self) -> LabelAgreement | None:
-        """The agreement of the main clusters with permuted digits, the level of chance."""
+        """The agreement of the main clusters with permuted classes, the level of chance."""
         if self.main is None:
             return None
         permuted = generator(self.seed, "permutation").permutation(self.digits)

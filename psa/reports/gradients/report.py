@@ -52,10 +52,11 @@ QUESTION: Final = (
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
+_OF_DIGITS: Final = ("mnist", "digits")  # data sets whose classes are digits
 _CLASSES_SHOWN: Final = 12
 _CAPTIONS: Final = {
-    "agreement": "Agreement of clusters and digits: purity, mutual information, adjusted Rand index.",
-    "tsne": "The gradients of samples in the plane, by digit, by cluster and by prediction.",
+    "agreement": "Agreement of clusters and classes: purity, mutual information, adjusted Rand index.",
+    "tsne": "The gradients of samples in the plane, by class, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
     "norms_output": "Lengths of the raw gradients of the output layer, by their clusters.",
     "norms_hidden": "Lengths of the raw gradients of the hidden layer, by their clusters.",
@@ -204,7 +205,7 @@ def page(
     if absent := wording.absence(trials):
         warnings.append(f"{absent}. All numbers are of the others.")
     return Page(
-        f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, digits {_digits(trials)}",
+        f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, {_classes(trials)}",
         QUESTION,
         tuple(_facts(measured)),
         tuple(sections(measured, made, pictures)),
@@ -227,16 +228,19 @@ def _mixed(trials: pd.DataFrame) -> Iterator[str]:
         yield f"The networks of this page differ in epochs ({shown}); rows name their seed alone."
 
 
-def _digits(trials: pd.DataFrame) -> str:
+def _classes(trials: pd.DataFrame) -> str:
+    """Return which classes the trials know: `digits 0 to 9`, and of other data `all classes`."""
     chosen = trials["digits"].iloc[0]
-    return "0 to 9" if pd.isna(chosen) else str(chosen)
+    if pd.isna(chosen):
+        return "digits 0 to 9" if trials["dataset"].iloc[0] in _OF_DIGITS else "all classes"
+    return f"{'digits' if trials['dataset'].iloc[0] in _OF_DIGITS else 'classes'} {chosen}"
 
 
 def _facts(measured: Sequence[GradientMeasurements]) -> Iterator[Fact]:
     for key, layer in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
         values = [each.found[key].digits.purity.value for each in measured if key in each.found]
         if values:
-            yield Fact(f"Purity, {layer}", span(values), "of the clusters at length 1, against digits")
+            yield Fact(f"Purity, {layer}", span(values), "of the clusters at length 1, against classes")
 
 
 def measured_of(frame: pd.DataFrame, context: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:

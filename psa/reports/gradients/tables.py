@@ -39,14 +39,14 @@ def training_table(frame: pd.DataFrame) -> Table:
 
 
 def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """Return purity, NMI and ARI of every view against digits and predictions, and of controls."""
+    """Return purity, NMI and ARI of every view against classes and predictions, and of controls."""
     rows = tuple(row for each in measured for row in _agreements(each))
     columns = (
         Column("Seed", "count"), Column("Gradients"), Column("Clusters compared with"),
         Column("Samples", "count"), *_MEASURES,
     )  # fmt: skip
     note = (
-        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets "
+        f"As many clusters as classes; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets "
         "95 % percentile intervals of the bootstrap over samples with the same centres, shifted by the "
         "bootstrap's estimate of bias (resampling puts purity and NMI a little above their value). "
         f"{clustered_note(measured)}"
@@ -67,10 +67,10 @@ def clustered_note(measured: Sequence[GradientMeasurements]) -> str:
 
 def _agreements(each: GradientMeasurements) -> Iterator[tuple[Cell, ...]]:
     for found in each.found.values():
-        yield each.seed, found.view.name, "digits", *_cells(found.digits)
+        yield each.seed, found.view.name, "classes", *_cells(found.digits)
         yield each.seed, found.view.name, "predictions", *_cells(found.predictions)
     if each.main is not None and each.permuted is not None:
-        yield each.seed, each.main.view.name, "permuted digits", *_cells(each.permuted)
+        yield each.seed, each.main.view.name, "permuted classes", *_cells(each.permuted)
 
 
 def _cells(found: LabelAgreement) -> tuple[Cell, ...]:
@@ -78,7 +78,7 @@ def _cells(found: LabelAgreement) -> tuple[Cell, ...]:
 
 
 def clusters_table(each: GradientMeasurements) -> Table:
-    """Return every cluster of every view: its size, its tightness, and its digits."""
+    """Return every cluster of every view: its size, its tightness, and its classes."""
     rows = tuple(
         (
             found.view.name, group.number, group.size, 100 * group.share, group.mean, group.sd, group.digit,
@@ -109,7 +109,7 @@ def starts_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Seed", "count"), Column("Start"), Column("Run", "count"), Column("Inertia", "number", 1),
         Column("Purity", "number", 3),
     )  # fmt: skip
-    note = "The hidden layer at length 1. The run of least inertia counts, whatever the digits."
+    note = "The hidden layer at length 1. The run of least inertia counts, whatever the classes."
     return Table("Single runs of k-means", "tab:gradients_starts", columns, rows, note, long=True)
 
 

@@ -16,7 +16,7 @@ from psa.reports.rendering.tables import Table
 
 CLEARLY: Final = 0.9  # of pairs, or of samples
 _SAME: Final = 0.01  # of purity: such a difference counts as none
-_ABOVE: Final = 0.05  # of purity above that of permuted digits, from which on there is agreement
+_ABOVE: Final = 0.05  # of purity above that of permuted classes, from which on there is agreement
 
 
 def sections(
@@ -27,7 +27,7 @@ def sections(
     yield Section("Networks", (), shown, pick(made, "training"))
     if not measured:
         return
-    agreed = "Agreement with digits and predictions"
+    agreed = "Agreement with classes and predictions"
     yield Section(agreed, (), pick(pictures, "agreement", "tsne"), pick(made, "agreement"))
     yield Section("The output layer", tuple(output_layer_text(measured)))
     yield Section(
@@ -47,13 +47,13 @@ def sections(
 
 
 def output_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
-    """Explain why the clusters of the output layer are the digits."""
+    """Explain why the clusters of the output layer are the classes."""
     here = [each for each in measured if "output_unit" in each.found]
     if not here:
         return
     shares = [each.read_off for each in here if each.read_off is not None]
     yield (
-        "At length 1 the clusters of the output layer agree with the digits at a purity of "
+        "At length 1 the clusters of the output layer agree with the classes at a purity of "
         f"{_purities(here, 'output_unit')}. Agreement here is a tautology and no finding: with cross-entropy "
         "delta is softmax minus one-hot, whose only negative number stands at the label. The label is part "
         "of "
@@ -66,7 +66,7 @@ def output_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
     yield (
         f"Compared with predictions the purity is {span(against)}, and the predictions are right for "
         f"{span(right, percent=True)} of the samples"
-        + (": where clusters are the digits, the two are nearly the same number." if same else ".")
+        + (": where clusters are the classes, the two are nearly the same number." if same else ".")
     )
 
 
@@ -148,8 +148,8 @@ def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
     whole, delta, seen = (_values(here, key) for key in ("hidden_unit", "delta", "input"))
     chance = [each.permuted.purity.value for each in here if each.permuted is not None]
     yield (
-        f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against digits; "
-        f"against permuted digits it is {span(chance)}. A gradient is delta times input, so each was "
+        f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against classes; "
+        f"against permuted classes it is {span(chance)}. A gradient is delta times input, so each was "
         f"clustered alone: delta gives {span(delta)}, the input {span(seen)}."
     )
     means = (float(np.mean(each)) for each in (whole, delta, seen, chance or [0.0]))
@@ -157,26 +157,26 @@ def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]
 
 
 # What the factors of a gradient say of its clusters, and the conditions: the first that holds counts. All are
-# mean purities: of the whole gradient, of delta alone, of the input alone, and of permuted digits.
+# mean purities: of the whole gradient, of delta alone, of the input alone, and of permuted classes.
 FACTOR_VERDICTS: Final[tuple[tuple[str, Callable[[float, float, float, float], bool]], ...]] = (
     (
-        "That is hardly above chance: these clusters are not the digits.",
+        "That is hardly above chance: these clusters are not the classes.",
         lambda whole, delta, seen, chance: whole <= chance + _ABOVE,
     ),
     (
         "So delta alone does as well as the whole gradient, to 0.01 of purity: the label comes in through "
         "the output's delta, carried back by the last weights, and what the images have in common is not "
         "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
-        "with the digits is not evidence of structure that the network has found in the images.",
+        "with the classes is not evidence of structure that the network has found in the images.",
         lambda whole, delta, seen, chance: delta >= whole - _SAME and delta > seen,
     ),
     (
-        "The input alone agrees with the digits as well as the whole gradient does: the gradient adds "
+        "The input alone agrees with the classes as well as the whole gradient does: the gradient adds "
         "nothing to what the layer reads.",
         lambda whole, delta, seen, chance: seen >= whole - _SAME,
     ),
     (
-        "Here the gradient agrees with the digits better than either of its factors alone.",
+        "Here the gradient agrees with the classes better than either of its factors alone.",
         lambda whole, delta, seen, chance: True,
     ),
 )
@@ -210,7 +210,7 @@ def start_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     final = float(np.mean(_values(here, "hidden_unit")))
     if final - float(np.median(every)) > 0.02:
         yield (
-            "Most single runs end in a local optimum of higher inertia, in which clusters mix digits: the "
+            "Most single runs end in a local optimum of higher inertia, in which clusters mix classes: the "
             "purity of a single run is a property of its start, not of the gradients."
         )
 
@@ -228,7 +228,7 @@ def choice_text(one: GradientMeasurements) -> Iterator[str]:
         )
     }
     choices = ", ".join(f"{name} {'nothing' if best is None else best}" for name, best in chosen.items())
-    yield f"There are {one.count} digits. By {one.choice.samples:,} samples the measures choose: {choices}."
+    yield f"There are {one.count} classes. By {one.choice.samples:,} samples the measures choose: {choices}."
 
 
 def _values(measured: Sequence[GradientMeasurements], key: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from textwrap import fill
 from typing import Any, Final
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from psa.analysis.stats import LEAST_N, summary
+from psa.analysis.stats import LEAST_N, share_summary
 from psa.core.formatting import format_range
 from psa.probes.memory import EDGES, PARTS
 from psa.reports.memory.arm_names import KNN
@@ -42,6 +43,7 @@ _LINE: Final = 0.19  # inches of a row, and of each further line of its name
 _NAME: Final = 60  # letters of a line of the name of an arm
 _LETTER: Final = 0.047  # inches of a letter of the name
 _HELP, _HARM = "#009E73", "#D55E00"
+_PERCENTAGES: Final = ("test", "validation")
 
 
 def figures_of(
@@ -121,7 +123,8 @@ def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) ->
         ax.axhline(height, color=PALE, linewidth=0.4, zorder=0)
         ax.plot(values, [height] * len(values), look.marker, color=look.colour, markersize=2.5, alpha=0.6)
         if len(values) >= LEAST_N:
-            found = summary(values.to_numpy(np.float64))
+            # an effect has no upper limit; accuracies are percentages
+            found = share_summary(values, 100.0 if column in _PERCENTAGES else math.inf)
             ax.plot(
                 [found.low, found.high], [height, height], color=look.colour, linewidth=1.1, gid="interval"
             )

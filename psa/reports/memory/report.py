@@ -257,7 +257,8 @@ def _sections(
         "network and a vote of embeddings. Currently unsupported: not better than random entries or than an "
         "idle memory. Unresolved: better than those two, but not than both others."
     )
-    yield Section("What the runs say", (*_verdict_text(runs), rule), (), of("hypotheses", "comparisons"))
+    told = (*_verdict_text(runs), rule) if compared_arms(runs).memory is not None else ()
+    yield Section("What the runs say", told, (), of("hypotheses", "comparisons"))
     arms = of("consolidated")
     accuracy = shown("test_accuracy", "first_stage_validation")
     yield Section("Accuracy", (), accuracy, tuple(map(of_networks, arms)))

@@ -47,7 +47,7 @@ _DASHED: Final = (0, (4, 1.5))
 
 
 def alike(curves: Sequence[Curve]) -> list[list[Curve]]:
-    """Group the modes whose trials are identical in every loop, in the order of their first ones."""
+    """Group the modes whose accuracies are the same in every loop, in the order of their first ones."""
     groups: list[list[Curve]] = []
     for curve in curves:
         group = next((group for group in groups if group[0].equals(curve)), None)
@@ -173,7 +173,7 @@ def convergence_figure(
 ) -> Figure:
     """Return a figure with a block per target architecture and a panel per mode, on axes that they share.
 
-    Modes that are identical in every loop share a panel. current: also draw the accuracy of each loop.
+    Modes with the same accuracies in every loop share a panel. current: also draw the accuracy of each loop.
     why: a note on the choice of the architectures.
     """
     drawn = [panel for panel in panels if panel.curves]
@@ -278,7 +278,8 @@ def _panel_notes(panels: Sequence[Panel], blocks: Sequence[Sequence[Sequence[Cur
     left_out = f" {shorter} shorter trials have no part in the means." if shorter else ""
     without = [f"No meta-loop of {panel.arch}: it has no panel." for panel in panels if not panel.curves]
     equal = {" and ".join(each.mode for each in group) for block in blocks for group in block if group[1:]}
-    same = [f"Modes {names} are identical in every loop and share a panel." for names in sorted(equal)]
+    alike = "have the same accuracies in every loop and share a panel"
+    same = [f"Modes {names} {alike}." for names in sorted(equal)]
     shared = f"The panels of an architecture share both axes.{_without_intervals(panels)}"
     return [f"Means over seeds. {'; '.join(lines)}.{left_out}", *same, *without, shared]
 
