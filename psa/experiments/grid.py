@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from psa.core.errors import UserError
+from psa.core.formatting import join_names
 from psa.core.parsing import (
     check_choice,
     parse_assignment,
@@ -137,13 +139,17 @@ def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), o
     """
     declared = GridFile(source, overrides)
     _check_size(declared)
-    stages = []
+    stages, repeated = [], Counter[str]()
     for stage in declared.stages:
-        points = tuple(_points(declared, stage))
+        points = tuple(_points(declared, stage, repeated))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
     grid = Grid(declared.name, tuple(_selected(declared, stages, only)), file=declared.file)
     horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # the maximum over the stages
     warnings = [*declared.study.warnings(grid.trials), *unreached(grid.trials, horizons)]
+    warnings += [
+        f"{key} has no effect in some trials, which are trained once: {count:,} repetitions left out"
+        for key, count in repeated.items()
+    ]
     return replace(grid, warnings=tuple(warnings))
 
 
@@ -157,9 +163,13 @@ def _check_size(declared: GridFile) -> None:
         )
 
 
-def _points(declared: GridFile, stage: DeclaredStage) -> Iterator[GridPoint]:
-    """Yield every point of a stage, in the order of the file. Raises UserError."""
-    seen: dict[str, str] = {}
+def _points(declared: GridFile, stage: DeclaredStage, repeated: Counter[str]) -> Iterator[GridPoint]:
+    """Yield every point of a stage, in the order of the file. Raises UserError.
+
+    Of the values of an axis that has no effect in a trial, such as the rate of dropout in mode none, the
+    first is taken. repeated: counts the seeds of the others, by the names of the settings.
+    """
+    seen: dict[str, GridPoint] = {}
     combinations = itertools.product(
         declared.variants.items() or [("", {})], itertools.product(*declared.axes.values())
     )
@@ -169,11 +179,22 @@ def _points(declared: GridFile, stage: DeclaredStage) -> Iterator[GridPoint]:
         settings = parse_spec(declared.study.Settings, chosen, declared.where)
         first = _trial(declared, settings, stage.seeds[0])
         for seed in stage.seeds:
-            trial = first.changed(seed=seed)
-            if trial.id in seen:
-                raise _twice(declared, trial, seen[trial.id])
-            seen[trial.id] = trial.digest
-            yield GridPoint(trial, variant, settings, candidate)
+            point = GridPoint(first.changed(seed=seed), variant, settings, candidate)
+            before = seen.setdefault(point.trial.id, point)
+            if before is point:
+                yield point
+            elif idle := _without_effect(before, point):
+                repeated[idle] += 1
+            else:
+                raise _twice(declared, point.trial, before.trial.digest)
+
+
+def _without_effect(one: GridPoint, other: GridPoint) -> str:
+    """Return the settings in which two points of one variant and of the same trial differ, "" for others."""
+    if one.trial.digest != other.trial.digest or one.variant != other.variant:
+        return ""
+    mine, theirs = one.settings.model_dump(), other.settings.model_dump()
+    return join_names([name for name, value in mine.items() if value != theirs[name]])
 
 
 def _twice(declared: GridFile, trial: Trial, digest: str) -> UserError:

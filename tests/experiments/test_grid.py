@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -487,3 +488,20 @@ def test_splits_larger_than_the_data_are_refused_before_anything_starts(
     with pytest.raises(UserError, match="train_size and val_size must be at most 60,000 together"):
         load_grid(path, sizes)
     assert load_grid(path, ["train_size=50000"]).trials
+
+
+def test_an_axis_may_have_no_effect_in_some_trials() -> None:
+    """A rate of dropout beside mode none: that is one trial per seed, and the plan says so."""
+    source = {
+        "study": "ablation",
+        "base": {"family": "simplemlp", "arch": "1*4"},
+        "axes": {"mode": ["none", "dropout", "hidden"], "dropout": [0.1, 0.3, 0.5]},
+        "seeds": [0, 1],
+        "meta_loops": 2,
+    }
+    grid = load_grid(source)
+    modes = Counter(str(trial.intervention.mode) for trial in grid.trials)
+    assert modes == {"none": 2, "dropout": 6, "hidden": 2}
+    said = "dropout has no effect in some trials, which are trained once: 8 repetitions left out"
+    assert grid.warnings == (said,)
+    assert len(load_grid(source, only="mode=none").trials) == 2

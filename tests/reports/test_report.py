@@ -452,3 +452,16 @@ def test_a_page_that_cannot_be_written_leaves_the_others(
     assert "results/reports/b_simplemlp.html\n" in out
     assert (tmp_path / "results/reports/b_simplemlp.html").exists()
     assert not list((tmp_path / "results/reports").glob("ablation*"))
+
+
+def test_pages_of_an_earlier_report_are_named(report: Report, tmp_path: Path) -> None:
+    """A second learning rate has a page of its own, and the page without one in its name is outdated."""
+    stored(tmp_path, lambda trial: str(trial.model.arch) == "[1*8]")
+    assert report("ablation")[2] == ""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for trial in load_grid(tmp_path / "grid.toml", ["lr=0.5", "arch=1*8"]).trials:
+        store.write(trial, record(trial), {})
+    code, out, err = report("ablation")
+    assert code == 0
+    assert out.count("ablation_simplemlp_lr-0.5.html") == 1
+    assert err.endswith("results/reports/ also holds pages of an earlier report: ablation_simplemlp.html\n")

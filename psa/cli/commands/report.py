@@ -152,9 +152,7 @@ def report(  # noqa: PLR0913  # each is an option
                     )
                     written = write_page(report, rows, context, show, source, pdf=pdf)
                     made = save_run_folders(report, rows, context) if runs else 0
-            except (
-                UserError
-            ) as error:  # trials of one page that cannot be compared leave the others as they are
+            except UserError as error:  # what cannot be compared on one page leaves the others as they are
                 refused.append(error)
                 print_line(out, f"{folder}.html was not written")
                 continue
@@ -171,12 +169,9 @@ def report(  # noqa: PLR0913  # each is an option
                     run_folders=made,
                 )
             )
+    _warn_of_old_pages(output_dir, [Path(each.page).stem for each in pages])
     if refused:
-        raise (
-            refused[0]
-            if len(refused) == 1
-            else UserError("; ".join(each.message for each in refused), refused[0].hint)
-        )
+        raise UserError("; ".join(dict.fromkeys(each.message for each in refused)), refused[0].hint)
     return Outcome(0, ReportDocument(reports=pages))
 
 
@@ -219,6 +214,21 @@ def _context(
         archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,
     )
+
+
+def _warn_of_old_pages(folder: Path, written: Sequence[str]) -> None:
+    """Warn of pages of the same studies that an earlier report has written, with other settings apart."""
+    others = sorted({path.stem for path in folder.glob("*.html")} - set(written))
+    pairs = ((other, name) for other in others for name in written)
+    old = [other for other, name in pairs if "-" in _rest(other, name) + _rest(name, other)]
+    if old:
+        names = join_names([f"{name}.html" for name in dict.fromkeys(old)], _NAMED)
+        logger.warning("%s/ also holds pages of an earlier report: %s", folder, names)
+
+
+def _rest(name: str, start: str) -> str:
+    """Return what follows the start of the name of a page, "" if it begins in another way."""
+    return name.removeprefix(f"{start}_") if name.startswith(f"{start}_") else ""
 
 
 def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:
