@@ -9,6 +9,7 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
+    from psa.core.errors import UserError
     from psa.core.plugins.loading import load_plugin
     from psa.data.own import register_data_source
     from psa.engine.model_export import load
@@ -28,6 +29,7 @@ __all__ = [
     "Experiment",
     "Store",
     "Trial",
+    "UserError",
     "__version__",
     "load",
     "load_plugin",
@@ -47,6 +49,7 @@ _MODULES = {
     "Experiment": "psa.experiment.definition",
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
+    "UserError": "psa.core.errors",
     "load": "psa.engine.model_export",
     "load_plugin": "psa.core.plugins.loading",
     "load_records_frame": "psa.analysis.records_frame",

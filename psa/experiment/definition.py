@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import signal
@@ -65,7 +66,7 @@ class Experiment:
             settings["dataset"] = _content(data, settings)
         optional = {
             "name": name,
-            "meta_loops": epochs if epochs is None else _plain(epochs),
+            "meta_loops": _epochs(epochs),
             "seeds": _seeds(seeds),
             "stages": stages and as_list(stages, "stages"),
             "plugins": as_list(plugins, "plugins") or None,
@@ -206,7 +207,8 @@ def _count(value: Any, name: str) -> int | None:
 
 def _backend_options(workers: Any, given: Mapping[str, Any]) -> BackendOptions:
     """Return the options of a backend. Raises UserError for an unknown one."""
-    known = {each.name for each in fields(BackendOptions)} - {"workers"}
+    known = {each.name for each in fields(BackendOptions)}
+    known |= inspect.signature(Experiment.run).parameters.keys() - {"self", "backend_options"}
     for key in given:
         check_choice(key, known, "run", "option")
     if given.get("prices") is not None:
@@ -230,12 +232,22 @@ def _content(data: Sequence[Any], settings: Settings) -> DataContent:
     return content_of_arrays(*data)
 
 
+def _epochs(epochs: Any) -> Any:
+    """Return the number of epochs. Raises UserError for what is no number of at least 1."""
+    found = _plain(epochs)
+    if found is not None and (type(found) is not int or found < 1):
+        raise UserError(f"epochs must be a whole number of at least 1, got {quote(epochs)}")
+    return found
+
+
 def _seeds(seeds: Any) -> Any:
     """Convert a number of seeds to the list that a grid needs. Raises UserError for a fraction."""
     seeds = _plain(seeds)
     if isinstance(seeds, bool | float):
         raise UserError(f"seeds must be a number (3), a list ([0, 7]) or a range ('0..9'), got {seeds!r}")
     if isinstance(seeds, int):
+        if seeds < 1:
+            raise UserError(f"seeds must be at least 1, got {seeds}")
         return list(range(min(seeds, MAX_VALUES + 1)))
     return seeds if seeds is None or isinstance(seeds, str) else _values(seeds)
 

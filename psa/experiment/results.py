@@ -81,10 +81,17 @@ class Results:
         and `bounty` (validation accuracy) in percent, `test_loss`, `bounty_loop` (the epoch they are of),
         `loops` (epochs trained), `thresholds`, and every setting. Raises UserError where there is no record.
         """
+        from pandas.api.types import is_numeric_dtype as is_numeric
+
         from psa.reports.activations.arms import rows_of, with_seen
 
         frame, observed = self._read
-        return self._with_axes(with_seen(rows_of(frame), observed))
+        rows = with_seen(rows_of(frame), observed)
+        # tables need None for what is missing; to group and to plot, numbers are needed
+        numbers = {
+            name: frame[name].dtype for name in rows if name in frame and is_numeric(frame[name].dtype)
+        }
+        return self._with_axes(rows.astype(numbers))
 
     @cached_property
     def epochs(self) -> pd.DataFrame:

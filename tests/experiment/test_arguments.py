@@ -114,5 +114,9 @@ def test_the_messages_say_what_must_hold(results: Results) -> None:
         (lambda: tried.run(model_dir=wrong), "model_dir must be a string or a path, got 3"),
         (lambda: tried.run(trackers=[wrong]), "trackers must have name, logged_loops, log_trial, got 3."),
         (lambda: tried.run(backend=wrong), "backend: unknown backend 3."),
+        (lambda: tried.run(wokers=1), "run: unknown option 'wokers'. Did you mean workers?"),
+        (lambda: experiment(epochs=0), "epochs must be a whole number of at least 1, got 0"),
+        (lambda: experiment(epochs="5"), "epochs must be a whole number of at least 1, got '5'"),
+        (lambda: experiment(seeds=-1), "seeds must be at least 1, got -1"),
     ):
         assert refused(call).startswith(said)

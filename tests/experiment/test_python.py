@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from plugin_files import loaded, plugin_file
 
@@ -48,6 +49,7 @@ def test_an_experiment_and_its_results_say_what_they_are(results: Results) -> No
 def test_there_is_a_frame_per_trial_and_one_per_epoch(results: Results) -> None:
     """Both with the axes, so that pandas can group by them."""
     assert len(results.frame) == 6
+    assert results.frame[["lr", "batch_size", "dropout"]].dtypes.map(pd.api.types.is_numeric_dtype).all()
     assert len(results.epochs) == 12
     assert list(results.epochs.columns[:3]) == ["id", "mode", "seed"]
     last = results.epochs.groupby("id", observed=True)["lkg"].last()
