@@ -15,6 +15,7 @@ from psa.core.files import write_atomically
 from psa.specs.trial import Trial
 from psa.storage.array_file import sha256_of
 from psa.storage.checkpoint import CheckpointFile, arrays_beside
+from psa.storage.layout import BESIDE
 from psa.storage.records.record import Record, decode_record
 from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.store import STATE_NAME, Store
@@ -22,8 +23,7 @@ from psa.storage.trial_state import TrialState, decode_state
 
 logger = logging.getLogger(__name__)
 
-_BESIDE: Final = (".machine.json", ".failed.json")
-_PREVIOUS: Final = "lkg.previous.safetensors"
+_PREVIOUS: Final = CheckpointFile(Path(STATE_NAME)).previous.name
 _PART: Final = re.compile(r"[a-z0-9_.+-]{1,200}")
 ReadFile = Callable[[str], bytes | None]
 
@@ -71,7 +71,7 @@ def _taken(
             if _is_wanted(trial, only):
                 _take_state(trial, names, read, where, store)
     for name in sorted(names):
-        if name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE):
+        if name.startswith("results/") and name.endswith(".json") and not name.endswith(BESIDE):
             trial = name.removeprefix("results/").removesuffix(".json")
             if _is_wanted(trial, only):
                 refused |= _take_record(trial, read, where, store)

@@ -3,7 +3,7 @@
     python tools/gpu_check.py [--device cuda|mps|cpu] [--output DIR] [--seconds N] [--data-dir DIR]
                               [--architectures N]
 
-Needs a checkout, torch, numpy, pydantic, safetensors and filelock; no network, and no other package. Without
+Needs a checkout, torch, numpy, pydantic and safetensors; no network, and no other package. Without
 MNIST in the data folder it makes samples up. Writes gpu.json and gpu.md. Exits with 1 if a check has failed.
 On MPS only the checks run, on the CPU a short form of everything.
 """

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
@@ -128,7 +129,7 @@ def with_paths(body: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def content_of(text: str) -> DataContent:
     """Read the file that `file:PATH?label=COLUMN&split=COLUMN&drop=A,B&name=NAME` names, or the data source
-    `source:NAME`, and return its content.
+    `source:NAME`, and return its content. In the name of a column %2C is a comma, %26 is & and %25 is %.
 
     Raises UserError and CorruptFileError.
     """
@@ -144,8 +145,8 @@ def content_of(text: str) -> DataContent:
         if not equals or not value or key in found:
             raise UserError(f"dataset {text}: {key} must be set once", _HINT)
         found[key] = value
-    drop = tuple(name.strip() for name in found.get("drop", "").split(",") if name.strip())
-    options = ReadOptions(found.get("label", "label"), found.get("split", ""), drop)
+    drop = tuple(unquote(name.strip()) for name in found.get("drop", "").split(",") if name.strip())
+    options = ReadOptions(unquote(found.get("label", "label")), unquote(found.get("split", "")), drop)
     place = Path(path).expanduser()
     try:
         facts = place.stat()

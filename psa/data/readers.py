@@ -47,12 +47,26 @@ class ReadOptions:
     source: Literal["file", "data frame"] = "file"
 
     def named(self, option: str, name: str, path: str) -> str:
-        """Return how the name of a column is written as an option."""
+        """Return how the name of a column is written as an option, beside those that are given."""
         if self.source == "file":
-            return f"file:{Path(path).name}?{option}={name}"
+            given = {
+                "label": [self.label] * (self.label != "label"),
+                "split": [self.split],
+                "drop": self.drop,
+            }
+            given[option] = [*self.drop, name] if option == "drop" else [name]
+            shown = {key: ",".join(map(_escaped, names)) for key, names in given.items()}
+            return (
+                f"file:{Path(path).name}?{'&'.join(f'{key}={text}' for key, text in shown.items() if text)}"
+            )
         if option == "drop":
             return f"frame.drop(columns={name!r})"
         return f"data=(frame, {name})" if option == "label" else f"data=(frame, {self.label!r}, {name})"
+
+
+def _escaped(name: str) -> str:
+    """Return the name of a column without the signs that separate names and options."""
+    return name.replace("%", "%25").replace(",", "%2C").replace("&", "%26")
 
 
 def read_table(path: Path, options: ReadOptions) -> SampleTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -243,11 +244,16 @@ def test_hints_name_what_has_the_columns(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "x.csv", index=False)
     for text, hint in (
         ("label=zzz", r"Write file:x\.csv\?label=NAME with one of"),
-        ("label=grape&split=zzz", r"Write file:x\.csv\?split=NAME with one of"),
-        ("label=grape", r"leave it out: file:x\.csv\?drop=note"),
+        ("label=grape&split=zzz", r"Write file:x\.csv\?label=grape&split=NAME with one of"),
+        ("label=grape", r"leave it out: file:x\.csv\?label=grape&drop=note"),
     ):
         with pytest.raises(UserError, match=hint):
             content_of(f"file:{tmp_path}/x.csv?{text}")
+    wine_frame().assign(**{"height, cm & 5%": "tall"}).to_csv(tmp_path / "x.csv", index=False)
+    drop = "label=grape&drop=height%2C cm %26 5%25"
+    with pytest.raises(UserError, match=re.escape(f"leave it out: file:x.csv?{drop}")):
+        content_of(f"file:{tmp_path}/x.csv?label=grape")
+    assert content_of(f"file:{tmp_path}/x.csv?{drop}").shape == (13,)
     for columns, hint in (
         (("zzz",), r"data frame, got 'zzz'\. Write data=\(frame, NAME\) with one of"),
         (("grape", "zzz"), r"got 'zzz'\. Write data=\(frame, 'grape', NAME\) with one of"),

@@ -62,7 +62,7 @@ class PluginId:
 class PluginUse(BaseModel):
     """Something that a trial uses of a plugin, as a part of the trial's identity.
 
-    kind: mode, probe, family or data source. name: the registered name. plugin, version: see PluginId.
+    kind: mode, probe or family. name: the registered name. plugin, version: see PluginId.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
