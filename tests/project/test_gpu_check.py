@@ -28,7 +28,7 @@ from gpu.benchmark import Speeds, measure
 from gpu.checks import CheckFailure, run_checks
 from gpu.recorded import recorded_steps
 
-NEEDED = ("torch", "numpy", "pydantic", "safetensors", "filelock")
+NEEDED = ("torch", "numpy", "pydantic", "safetensors")
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
         found[f"arms_minus_none_{loops}"] = _arm_table(scores, none, loops, "mode none")
         found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "its mode as published")
         found[f"arms_by_architecture_{loops}"] = _arms_by_architecture(scores, own, loops)
-    return found
+    return {name: table for name, table in found.items() if table.rows or "minus_none" in name}
 
 
 def _check_arms(rows: pd.DataFrame) -> None:
