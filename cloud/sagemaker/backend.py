@@ -18,7 +18,6 @@ from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
 from cloud.aws.job_queue import JobQueue
 from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
-from cloud.sagemaker.budget import Budget
 from cloud.sagemaker.container.entry import PROGRESS_FILE
 from cloud.sagemaker.estimate import plan_remaining_jobs
 from cloud.sagemaker.jobs.controller import JobController
@@ -69,11 +68,6 @@ class SageMakerBackend:
     def account(self) -> accounts.Account:
         """The account of the settings, opened at its first use: estimates need none. Raises UserError."""
         return accounts.open_account()
-
-    @cached_property
-    def budget(self) -> Budget:
-        """The budget of the sweep, and what was spent of it."""
-        return Budget(self.where.max_cost, self.planner.settings.jobs.keep_alive)
 
     @cached_property
     def planner(self) -> RequestPlanner:
@@ -166,7 +160,9 @@ class SageMakerBackend:
     def submit(self, state: JobState) -> SubmitResult:
         """Submit the present training job of a managed job, as far as the budget allows."""
         price = self.planner.price(state)
-        seconds = self.budget.allowed_seconds(price.cost(3600), self.planner.max_seconds(state.managed_job))
+        seconds = self.planner.budget.allowed_seconds(
+            price.cost(3600), self.planner.max_seconds(state.managed_job)
+        )
         if not seconds:
             return SubmitResult("budget")
         if state.attempt > 1:  # continue from the local states, in case the bucket has lost its own
@@ -176,7 +172,7 @@ class SageMakerBackend:
         check_request(request)
         answer = self.training_jobs.submit(request)
         if answer.started:
-            self.budget.reserve(state.job_name, price.cost(seconds + self.budget.keep_alive))
+            self.planner.budget.reserve(state.job_name, price.cost(seconds + self.planner.budget.keep_alive))
         return answer
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:
@@ -242,7 +238,7 @@ class SageMakerBackend:
         for _ in self._counted(stored, managed_jobs):
             yield tick
         if any(managed.name not in live for managed in managed_jobs):
-            self.planner.check(managed_jobs, sum(self.budget.spent.values()))
+            self.planner.check(managed_jobs, sum(self.planner.budget.spent.values()))
         for text in startup_notices(
             reconciled, self.planner.estimator.region_notice if self.where.max_cost else ""
         ):
@@ -279,7 +275,7 @@ class SageMakerBackend:
 
     def _book(self, description: Mapping[str, Any], watched: bool) -> None:
         price = self.planner.estimator.price(description["ResourceConfig"]["InstanceType"])
-        self.budget.charge(description, price.cost(3600), watched)
+        self.planner.budget.charge(description, price.cost(3600), watched)
 
     def _download(self, managed: ManagedJob) -> dict[str, str]:
         others = [trial for trial in managed.trials if trial.id not in self.horizons]

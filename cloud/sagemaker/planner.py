@@ -12,7 +12,7 @@ from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import Price, price_table
 from cloud.aws.settings import Settings
 from cloud.aws.settings.job_settings import check_place_in_queue
-from cloud.sagemaker.budget import STARTUP_SECONDS
+from cloud.sagemaker.budget import STARTUP_SECONDS, Budget
 from cloud.sagemaker.container.code import CodeArchive, build_archive
 from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs.job_state import JobState
@@ -45,6 +45,7 @@ class RequestPlanner:
         self.settings = dataclasses.replace(found, spot=found.spot or where.spot, jobs=jobs)
         table = price_table(where.prices, found.region)
         self.estimator = CostEstimator(table, self.settings, costs, store, where.max_cost)
+        self.budget = Budget(where.max_cost, self.settings.jobs.keep_alive)
 
     @cached_property
     def code(self) -> CodeArchive:

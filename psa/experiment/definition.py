@@ -233,7 +233,7 @@ def _content(data: Sequence[Any], settings: Settings) -> DataContent:
 
 
 def _epochs(epochs: Any) -> Any:
-    """Return the number of epochs. Raises UserError for what is no number of at least 1."""
+    """Return the number of epochs. Raises UserError unless it is a whole number of at least 1."""
     found = _plain(epochs)
     if found is not None and (type(found) is not int or found < 1):
         raise UserError(f"epochs must be a whole number of at least 1, got {quote(epochs)}")

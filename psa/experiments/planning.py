@@ -43,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Where packs are trained, and their size.
+    """Options of a plan: the place of the workers, and the size of packs.
 
     device: of this machine; workers: their number, and pack_size: trials per pack, None for automatic ones;
     elsewhere: The packs are for another machine.

@@ -350,9 +350,9 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
     account.run = lambda job: None
     account.there(line(there, A).job_name(1))
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
-    while not there.budget.reserved:
+    while not there.planner.budget.reserved:
         next(steps)
-    assert there.budget.reserved == {line(there, A).job_name(1): pytest.approx(0.204)}
+    assert there.planner.budget.reserved == {line(there, A).job_name(1): pytest.approx(0.204)}
     steps.close()
 
 

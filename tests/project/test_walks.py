@@ -153,15 +153,15 @@ def test_a_trial_passes_twelve_files() -> None:
 def test_a_step_that_nothing_leads_to_is_noticed() -> None:
     """The rules above see a wrong file, an unknown function, and one that is not called from there."""
     text = (
-        "1. [psa/engine/loop.py](../psa/engine/loop.py) `run_loops`, `_one_loop`: a loop.\n"
+        "1. [psa/engine/loop.py](../psa/engine/loop.py) `run_loops`, `_train_one`: a loop.\n"
         "   - [psa/engine/policies.py](../psa/engine/policies.py) `RatchetPolicy.begin_epoch`: begins it.\n"
         "2. [psa/engine/train_step.py](../psa/engine/train_step.py) `train_epoch`: trains it.\n"
     )
     follow(text)
     for wrong in (
-        text.replace("`train_epoch`", "`padded`").replace("`run_loops`, `_one_loop`", "`row_of`"),
+        text.replace("`train_epoch`", "`padded`").replace("`run_loops`, `_train_one`", "`row_of`"),
         text.replace("RatchetPolicy.begin_epoch", "RatchetPolicy.start"),
-        text.replace("`train_epoch`", "`batch_sizes`").replace(", `_one_loop`", ""),
+        text.replace("`train_epoch`", "`batch_sizes`").replace(", `_train_one`", ""),
     ):
         with pytest.raises(AssertionError):
             follow(wrong)
