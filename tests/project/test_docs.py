@@ -591,13 +591,13 @@ def test_the_page_on_gradients_shows_the_purities_of_the_committed_pages() -> No
     """Over the seeds; delta alone does as well as the gradient, and the image alone does not."""
     page = (ROOT / "docs/gradients.md").read_text()
     views = {
-        "gradient of the output layer": ("output layer, at length 1", "digits"),
-        "gradient of the hidden layer": ("hidden layer, at length 1", "digits"),
-        "its delta alone": ("hidden layer, delta alone", "digits"),
-        "its input, the image, alone": ("hidden layer, input alone", "digits"),
+        "gradient of the output layer": ("output layer, at length 1", "classes"),
+        "gradient of the hidden layer": ("hidden layer, at length 1", "classes"),
+        "its delta alone": ("hidden layer, delta alone", "classes"),
+        "its input, the image, alone": ("hidden layer, input alone", "classes"),
         "gradient of the hidden layer, digits permuted": (
             "hidden layer, at length 1",
-            "permuted digits",
+            "permuted classes",
         ),
     }
     shown = re.findall(r"^\| (.+) \| ([\d.]+ to [\d.]+) \| ([\d.]+ to [\d.]+) \|$", page, re.MULTILINE)
