@@ -147,17 +147,6 @@ def _named(file: Path, folder: Path) -> list[Path]:
     return []
 
 
-def _check_idle(folder: Path) -> None:
-    """Raise UserError where a sweep or a worker is training into the folder: its states must stay.
-
-    Workers of Slurm, and those that outlive their sweep, are in no list of sweeps, but hold leases.
-    """
-    for sweep in active_sweeps(folder):
-        raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
-    if any_leased(folder):
-        raise UserError(f"a worker is training trials of {folder}", "Wait for it, or stop it")
-
-
 def _remove(chosen: Sequence[Path], folder: Path, question: str, *, dry_run: bool) -> int:
     """Remove files, after the answer to a question if there is one."""
     out = console()
@@ -167,8 +156,11 @@ def _remove(chosen: Sequence[Path], folder: Path, question: str, *, dry_run: boo
     if dry_run:
         out.print(_table((path, "would be removed") for path in chosen))
         return 0
-    _check_idle(folder)
+    for sweep in active_sweeps(folder):
+        raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
     with lock_folder(folder):
+        if any_leased(folder):  # by a task of Slurm, or by a worker that has outlived its sweep
+            raise UserError(f"a worker is training trials of {folder}", "Wait for it, or stop it")
         if question:
             out.print(_table((path, "to be removed") for path in chosen))
             if not _agreed(question):
