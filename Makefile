@@ -9,7 +9,7 @@
 
 # What the tests need beyond the plain installation.
 TEST_GROUPS = dev
-TEST_EXTRAS = search rehearse tensorboard mlflow pdf fast
+TEST_EXTRAS = search rehearse tensorboard mlflow wandb pdf fast onnx
 
 # The Python to make environments with: the one that is active, if it will do, else the newest that will;
 # looked for once, and only by targets that need it.
