@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -164,11 +165,12 @@ class JobRunner(threading.Thread):
             command = [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
             isolated = site.faults.no_network or job.get("EnableNetworkIsolation")
             flags = [*site.flags, *([NO_NETWORK] if isolated else [])]
+            mirror: AbstractContextManager[object] = nullcontext()
+            if where := job.get("CheckpointConfig"):  # it must look before the container writes
+                mirror = s3_sync.S3Mirror(site.storage, self._checkpoints(), where["S3Uri"])
             container = Container(job.folder, command, self._environment(), say, flags)
             try:
-                if not job.get("CheckpointConfig"):
-                    return self._watch(container)
-                with s3_sync.S3Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
+                with mirror:
                     return self._watch(container)
             finally:
                 container.kill()

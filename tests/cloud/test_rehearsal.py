@@ -186,6 +186,19 @@ def test_checkpoints_go_up_while_the_job_runs(aws: Aws) -> None:
     assert [key for key in aws.keys(prefix) if key] == ["a/x", "b"]
 
 
+def test_what_a_job_writes_at_once_goes_up(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the machine is slow to look at the folder for the first time."""
+
+    class Quick(Container):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            time.sleep(1)
+
+    monkeypatch.setattr("cloud.emulator.job_runner.Container", Quick)
+    aws.run("early", "echo 1 > /opt/ml/checkpoints/x")
+    assert aws.keys("checkpoints/early/") == ["x"]
+
+
 def touch(name: str) -> None:
     """A file that jobs see as well, in the folder that they share with the machine."""
     Path("/tmp", name).touch()  # noqa: S108 -- removed by the fixture below
