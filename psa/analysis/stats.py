@@ -262,7 +262,8 @@ def blocked_f_test(table: ArrayLike) -> float:
     """Return p of the F test that several arms have one mean, with the seeds as blocks.
 
     Source: R. A. Fisher, The Design of Experiments (1935), on randomized blocks. For two arms it is the
-    paired t test.
+    paired t test. SciPy has no parametric test of several arms with blocks; statsmodels has one, and is
+    installed for tests only.
 
     Args:
         table: Values of shape (seeds, arms); a seed that lacks an arm is left out.

@@ -135,7 +135,7 @@ class TrainingRun:
 
     @contextmanager
     def end_of_loop(self) -> Iterator[None]:
-        """Enter where weights, histories and observations take over a loop: all of it, or nothing is stored.
+        """Return a context in which the states take over a loop: weights, histories and observations.
 
         After an error in the block some have the loop and others lack it. The states are then no longer
         stored, and training resumes from the last stored loop.

@@ -31,7 +31,7 @@ def check_versions(trials: Sequence[Trial], store: Store) -> None:
     not looked up, and neither are those that are stored themselves.
     """
     _warn_of_other_data([trial for trial in trials if trial.data.content is not None], store)
-    mended = []
+    mended = set[str]()
     for trial in trials:
         for other in _of_other_plugins(trial, store):
             if store.failure(other) is None or store.read(other) is not None:
@@ -39,7 +39,7 @@ def check_versions(trials: Sequence[Trial], store: Store) -> None:
                     pair for pair in zip(trial.plugins, other.plugins, strict=True) if pair[0] != pair[1]
                 )
                 raise changed_plugin(f"{other.id}: {mine.kind} {mine.name!r}", theirs.id, mine.id)
-            mended.append(trial)
+            mended.add(trial.id)  # once, however many earlier versions failed
     if mended:
         logger.warning(
             "%s of this grid failed with another version of a plugin, and %s trained from the start",

@@ -106,7 +106,7 @@ class Disk:
 def test_a_loop_whose_observation_fails_is_not_stored_in_part(
     small: Splits, loop: int, refused: str, interval: float
 ) -> None:
-    """Whether a probe fails or its array cannot be written, and however often states are saved."""
+    """A probe raises, or its array cannot be written, with each save interval."""
     trials = arms("1*4", [0, 1], modes=("none", "output"))
     expected, disk = Disk(), Disk()
     tested = expected.train(trials, small, Norm(), AT_THE_END)

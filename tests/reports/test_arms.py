@@ -525,7 +525,7 @@ def grid_rows(folder: Path, **declared: Any) -> pd.DataFrame:
 
 
 def test_each_value_of_a_rate_is_an_arm(tmp_path: Path) -> None:
-    """Of a mode that has several. That of the published study is the mode, with which others are compared."""
+    """The published value keeps the name of the mode, and the other values are compared with it."""
     variants = {
         "none": {"mode": "none"},
         "decay": {"mode": "decay"},

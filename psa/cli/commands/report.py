@@ -106,14 +106,13 @@ def report(  # noqa: PLR0913  # each is an option
     out = console(quiet=as_json)
     check_writable(_existing(output_dir))
     with activity(out, "loading libraries") as show:
-        from psa.reports.rendering.pdf import check_typst
-
-        if pdf:
-            check_typst()  # before libraries are loaded, which takes seconds
         from psa.analysis.records_frame import load_frames
         from psa.reports.contract import RUNS, report_of, save_run_folders
+        from psa.reports.rendering.pdf import check_typst
         from psa.reports.rendering.trials import selections
 
+        if pdf:
+            check_typst()
         store = Store(model_dir, results_dir)
         declared = declared_grid(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))

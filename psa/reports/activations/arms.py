@@ -47,7 +47,7 @@ class Arm:
         return int((self.rows["status"] == "done").sum())
 
     def values(self, column: str) -> Values:
-        """Return one number per seed, in the order of `seeds`; NaN where there is no finished trial."""
+        """Return one number per seed, in the order of `seeds`; NaN for a seed without a finished trial."""
         if column not in self.rows:
             return np.full(len(self.seeds), np.nan)
         numbers = self.rows[column].where(self.rows["status"] == "done").astype("float64").to_numpy()

@@ -82,11 +82,14 @@ def test_a_failing_mode_fails_its_own_trials(
 
 
 def test_a_plugin_may_be_mended(tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What failed is trained with the mended file, from the start; what is finished refuses another one."""
+    """Failed trials are trained again with the mended file; finished ones refuse another version."""
     plugin_file(tmp_path, FAILS)
     (tmp_path / "small.toml").write_text(GRID)
     trees = ["--results-dir", str(tmp_path / "results"), "--model-dir", str(tmp_path / "models")]
     words = ["sweep", str(tmp_path / "small.toml"), *trees, "--data-dir", str(data_dir), "--workers", "1"]
+    assert run(PSA, words) == 1
+    capfd.readouterr()
+    plugin_file(tmp_path, FAILS.replace("no neuron", "still none"))
     assert run(PSA, words) == 1
     capfd.readouterr()
     plugin_file(tmp_path, FAILS.replace('raise RuntimeError("no neuron")', "return None"))
