@@ -76,12 +76,11 @@ for bundle in "$here"/../results/published/*.parquet; do
     [ "$code" -eq 0 ] || exit "$code"
 done
 
-for group in "${groups[@]}"; do
-    sweep simplemlp.toml "arch=$group seed=0,1" "$@"
-done
-for group in "${groups[@]}"; do
-    sweep simplemlp.toml "arch=$group seed=2..9" "$@"
-done
-for group in "${groups[@]}"; do
-    sweep resmlp.toml "arch=$group seed=0" "$@"
+# Two seeds of both families come before more seeds of either.
+for seeds in 0,1 2..9; do
+    for grid in simplemlp.toml resmlp.toml; do
+        for group in "${groups[@]}"; do
+            sweep "$grid" "arch=$group seed=$seeds" "$@"
+        done
+    done
 done

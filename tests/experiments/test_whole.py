@@ -29,6 +29,7 @@ from psa.storage.store import Store
 SCRIPT = ROOT / "reproduction/whole.sh"
 Start = Callable[..., "subprocess.Popen[bytes]"]
 GROUPS = re.findall(r"^ {4}'(.+)'$", SCRIPT.read_text(), re.MULTILINE)
+SWEEPS = len(GROUPS) * 2 * 2  # two families, two parts of the seeds
 
 
 @pytest.fixture
@@ -99,10 +100,10 @@ def test_groups_rise_in_cost(tmp_path: Path) -> None:
 
 
 def test_the_lines_are_sweeps_of_parts_of_the_grids(folder: Path, start: Start) -> None:
-    """Seeds 0 and 1 of all, then the others, then residual networks; each line can be typed by hand."""
+    """Seeds 0 and 1 of plain and residual networks, then the other seeds; each line can be typed by hand."""
     assert start("--workers", "2").wait(PATIENCE_SECONDS) == 0
     made = calls(folder)
-    assert len(made) == 3 * len(GROUPS)
+    assert len(made) == SWEEPS
     trained = []
     for words in made:
         assert words[:1] == ["sweep"]
@@ -111,9 +112,11 @@ def test_the_lines_are_sweeps_of_parts_of_the_grids(folder: Path, start: Start) 
         arch, seeds = (clause.partition("=")[2] for clause in words[3].split(" "))
         parts = ([Path(words[1]).stem], arch.split(","), map(int, parse_seeds(seeds, ROOT, "")))
         trained += itertools.product(*parts)
-    # 98 architectures: ten seeds of plain networks, one of residual ones
-    assert len(trained) == len(set(trained)) == 98 * (10 + 1)
-    assert {seed for _, _, seed in trained[: 98 * 2]} == {0, 1}
+    # 98 architectures with ten seeds, plain and residual
+    assert len(trained) == len(set(trained)) == 98 * 10 * 2
+    assert {(grid, seed) for grid, _, seed in trained[: 98 * 4]} == {
+        (grid, seed) for grid in ("simplemlp", "resmlp") for seed in (0, 1)
+    }
     assert len(load_grid(Path(made[0][1]), (), made[0][3]).trials) == len(GROUPS[0].split(",")) * 6 * 2
 
 
@@ -130,7 +133,7 @@ def test_exit_codes(code: int, ends: bool, folder: Path, start: Start) -> None:
     """Failed trials are left for the next start; a mistake or a stop ends the script with its code."""
     (folder / "behaviour").write_text(f"exit {code}\n")
     assert start().wait(PATIENCE_SECONDS) == (code if ends else 0)
-    assert len(calls(folder)) == (1 if ends else 3 * len(GROUPS))
+    assert len(calls(folder)) == (1 if ends else SWEEPS)
 
 
 @pytest.mark.slow
