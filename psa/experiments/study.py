@@ -115,11 +115,13 @@ class DataSettings(Spec):
         Field(description=f"Digits to classify: 0,1,7 or {', '.join(PRESETS)}. [default: all]"),
     ] = None
     val_size: ValidationSize = 10_000
-    split_seed: Annotated[Seed, Field(description="Seed of the split and of the subsets of images.")] = 1337
+    split_seed: Annotated[Seed, Field(description="Seed of the split and of the subsets of samples.")] = 1337
     train_size: Annotated[
-        SubsetSize | None, Field(description="Number of training images. [default: all]")
+        SubsetSize | None, Field(description="Number of training samples. [default: all]")
     ] = None
-    test_size: Annotated[SubsetSize | None, Field(description="Number of test images. [default: all]")] = None
+    test_size: Annotated[SubsetSize | None, Field(description="Number of test samples. [default: all]")] = (
+        None
+    )
     stratified: Annotated[
         bool, Field(description="Draw splits that all have the same shares of the classes.")
     ] = False

@@ -20,7 +20,7 @@ from psa.storage.trial_state import Observation
 
 BINS: Final = 60
 _ZERO: Final = 1e-8  # smaller numbers count as zero
-_SAMPLES: Final = 1_000  # images of the validation split whose activations are observed
+_SAMPLES: Final = 1_000  # samples of the validation split whose activations are observed
 _MOMENTS: Final = ("mean", "std", "min", "max", "sparsity", "negative")
 
 
@@ -56,7 +56,7 @@ class _Values:
 class Distributions(LkgProbe):
     """Moments (mean, std, min, max, share of zeros, share below zero), L2 norm and histogram counts of every
     parameter tensor, and of every hidden layer before and after its activation, over the first 1,000
-    validation images. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
+    validation samples. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
 
     Quantities read `weights.NAME.moments`, `before.LAYER.counts`, `after.LAYER.moments`; a histogram has 60
     equal bins between the min and the max of its moments. A memory does not act.

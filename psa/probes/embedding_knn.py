@@ -20,7 +20,7 @@ NEIGHBOURS: Final = 8
 
 
 class EmbeddingKnn(LkgProbe):
-    """Samples of validation and test answered correctly by the majority of the 8 training images whose
+    """Samples of validation and test answered correctly by the majority of the 8 training samples whose
     outputs of the last hidden layer are nearest (euclidean), each with one vote; ties go to the lowest class.
 
     correct, total. The layer's outputs are as the network makes them, without any memory.

@@ -59,7 +59,7 @@ class LayerUsage(NetworkProbe):
 
 
 class EarlyExit(LkgProbe):
-    """The number of validation images that the network classifies correctly when its head reads only the
+    """The number of validation samples that the network classifies correctly when its head reads only the
     first k hidden layers: their sum if the network sums them, else the k-th layer. It is null for layers
     whose width differs from the input of the head.
 

@@ -9,7 +9,7 @@ from psa.storage.trial_state import Observation
 
 
 class TrainAccuracy(NetworkProbe):
-    """The number of training images that the weights after the epoch classify correctly: correct, total.
+    """The number of training samples that the weights after the epoch classify correctly: correct, total.
 
     A memory does not act. A pass over the training split; about a third of an epoch's time.
     """

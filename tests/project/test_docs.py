@@ -534,7 +534,7 @@ def committed_rows(name: str, table: str) -> Iterator[list[str]]:
     """The arms of the second stage with their test accuracy, or the compared arms with their difference."""
     for line in (ROOT / f"results/reports/memory/{name}/{table}.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if table == "consolidated" and cells[0].startswith("12,000 images"):
+        if table == "consolidated" and cells[0].startswith("12,000 samples"):
             yield [cells[1].partition(":")[0], cells[5]]
         elif table == "comparisons" and len(cells) > 7:
             yield [cells[1].partition(":")[0], cells[2].partition(":")[0], cells[6]]

@@ -66,7 +66,7 @@ def runs(accuracy: Mapping[str, Sequence[float]], **columns: Any) -> pd.DataFram
             row: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan)
             row |= {
                 "id": f"memory/{method}/s{seed}", "arm": f"{plain} {network}", "method": plain,
-                "network": network, "changed": "", "same": "one", "stage": "12,000 images, 5 epochs",
+                "network": network, "changed": "", "same": "one", "stage": "12,000 samples, 5 epochs",
                 "images": 12_000, "loops": 5, "seed": seed, "test": value, "validation": value,
                 "parameters": 535_818 if large else 235_146,
             }  # fmt: skip
@@ -176,7 +176,7 @@ def test_the_range_over_a_setting_names_what_is_compared() -> None:
     made = runs(BASE)
     other = runs({"hybrid": (94.2, 94.3, 94.1)}, arm="hybrid middle", changed="site")
     (found,) = (each for each in answered(pd.concat([made, other])) if each.claim.startswith("Where the"))
-    assert found.evidence.startswith("mean test accuracy of 2 arms in the stage of 12,000 images")
+    assert found.evidence.startswith("mean test accuracy of 2 arms in the stage of 12,000 samples")
 
 
 @pytest.mark.parametrize(
@@ -352,9 +352,9 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
 
 def test_the_final_stage_is_the_one_with_the_most_seeds() -> None:
     """And of several the one with the most images."""
-    short = runs({"nn": (99.0,)}, stage="8,000 images, 3 epochs", images=8_000, loops=3)
+    short = runs({"nn": (99.0,)}, stage="8,000 samples, 3 epochs", images=8_000, loops=3)
     both = pd.concat([short, runs(BASE)])
-    assert set(final_stage(both)["stage"]) == {"12,000 images, 5 epochs"}
+    assert set(final_stage(both)["stage"]) == {"12,000 samples, 5 epochs"}
 
 
 def made(folder: Path, *settings: Mapping[str, Any]) -> Store:

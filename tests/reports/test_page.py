@@ -166,7 +166,7 @@ def test_a_short_text_of_a_trial_takes_one_line(tmp_path: Path) -> None:
     frame = build_frame([row("2*8", "none", seed) for seed in range(4)])
     long = "g12: hybrid growing 2*48, gate_temperature=0.25, uncertainty=True"
     arms = {
-        str(name): {"Stage": f"{8 + at},000 images, 5 epochs", "Arm": long, "Same": f"of {at}"}
+        str(name): {"Stage": f"{8 + at},000 samples, 5 epochs", "Arm": long, "Same": f"of {at}"}
         for at, name in enumerate(frame["id"].unique())
     }
     page = replace(page_of(tmp_path), trials=index_trials(frame, {}, arms))

@@ -81,7 +81,7 @@ class TrainOptions:
         ),
     ] = 100
     lr: Annotated[NumberOption, option(TRAINING, "Learning rate of AdamW.")] = 1e-4
-    batch_size: Annotated[WholeOption, option(TRAINING, "Images per training step.")] = 256
+    batch_size: Annotated[WholeOption, option(TRAINING, "Samples per training step.")] = 256
     weight_decay: Annotated[
         NumberOption | None, option(TRAINING, f"Weight decay, used in mode decay only. [default: {DECAY:g}]")
     ] = None
@@ -156,7 +156,7 @@ def train(
     """Train one network; run the same command again to continue.
 
     Each meta-loop copies the last known good (LKG) weights, perturbs the copy as --ablation-mode specifies,
-    trains it for one epoch, and keeps it as the new LKG only if it classifies more validation images
+    trains it for one epoch, and keeps it as the new LKG only if it classifies more validation samples
     correctly. The best score so far is the bounty. Press Ctrl-C to stop.
 
     Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10

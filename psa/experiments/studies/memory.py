@@ -262,12 +262,12 @@ def warnings(trials: Sequence[Trial]) -> list[str]:
         memory = trial.memory
         if memory is None or memory.forgetting.policy == "none":
             continue
-        images = train_samples(trial)
-        if memory.capacity > images:
-            epochs = memory.capacity / images
+        samples = train_samples(trial)
+        if memory.capacity > samples:
+            epochs = memory.capacity / samples
             found.append(
-                f"a memory of {memory.capacity:,} entries is full after {epochs:.1f} epochs of {images:,} "
-                "images at the earliest; policies of forgetting differ only from then on"
+                f"a memory of {memory.capacity:,} entries is full after {epochs:.1f} epochs of {samples:,} "
+                "samples at the earliest; policies of forgetting differ only from then on"
             )
     blind = {probe for trial in trials if trial.memory is not None for probe in trial.probes}
     found += [

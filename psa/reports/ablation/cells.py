@@ -37,8 +37,8 @@ _PUBLISHED_TRIALS: Final = 10  # of a published cell
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one cell. correct: validation images that the bounty stands for, one per seed in the
-    order of Cells.seeds, NaN where there is none; samples: number of validation images; statuses: number of
+    """The trials of one cell. correct: validation samples that the bounty stands for, one per seed in the
+    order of Cells.seeds, NaN where there is none; samples: number of validation samples; statuses: number of
     trials by status (done, failed, damaged, missing); published: True for trials of the published study.
 
     Counts are stored because equal differences of percentages are not always equal in floating point.

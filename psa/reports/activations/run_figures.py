@@ -24,7 +24,7 @@ _WEIGHT: Final = "#56B4E9"
 _DASHED: Final = (0, (3, 1.2))
 _LAYERS: Final = 12  # drawn at most: the first ones of a deep network
 _OVER: Final = (
-    "Over the first 1,000 validation images with the weights of the best epoch; counts on logarithmic axes."
+    "Over the first 1,000 validation samples with the weights of the best epoch; counts on logarithmic axes."
 )
 _SAME: Final = 1e-3  # relative; float32 sums of a layer differ by less
 
@@ -97,7 +97,7 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
 
 
 def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
-    """Plot each hidden layer before (blue) and after (green) activation, over the first validation images."""
+    """Plot each hidden layer before (blue) and after (green) activation, of some validation samples."""
     seen = record["probes"]["distributions"]["last"]
     linears = [each for each in trial.shape.linears if each.role != "output"]
     with plot_style():

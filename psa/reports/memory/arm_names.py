@@ -22,12 +22,12 @@ _METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
 def _without_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of data without the numbers of images, which belong to the stage."""
+    """Return the settings of data without the numbers of samples, which belong to the stage."""
     return {key: value for key, value in data.items() if key not in ("train_size", "val_size", "test_size")}
 
 
 def arm_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings that the trials of an arm share: no seed, no observation, no number of images."""
+    """Return all settings that the trials of an arm share: no seed, no observation, no number of samples."""
     data = _without_sizes(spec["data"])
     kept = {key: value for key, value in spec.items() if key not in ("seed", "probes")}
     return kept | {"data": data, "votes": KNN in spec.get("probes", ())}

@@ -21,7 +21,7 @@ _SHOWN: Final = (
     ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
     ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
     ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
-    ("growth_delta", _GREW, 2), ("throughput", "Images/s", 0),
+    ("growth_delta", _GREW, 2), ("throughput", "Samples/s", 0),
 )  # fmt: skip
 _KEYS: Final = ("Arm", "Stage", "Seeds")
 # The headings that describe what a memory does to a network, not the network.

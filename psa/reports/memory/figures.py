@@ -156,7 +156,7 @@ def _helped(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-_COSTS: Final = {"footprint": "memory (MB)", "throughput": "training (images/s), evaluation included"}
+_COSTS: Final = {"footprint": "memory (MB)", "throughput": "training (samples/s), evaluation included"}
 
 
 def _cost(runs: pd.DataFrame) -> Figure:
@@ -209,7 +209,7 @@ def _share_accuracies(axes: Sequence[Axes]) -> None:
 def _widen(ax: Axes, values: np.ndarray[Any, Any]) -> None:
     """Begin the x axis at 0, so that values that differ by rounding do not seem far apart."""
     ax.set_xlim(0, 1.08 * float(values.max()) or 1.0)
-    ax.xaxis.set_major_locator(MaxNLocator(5))  # five labels of images per second do not touch
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # five labels of samples per second do not touch
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
 
 

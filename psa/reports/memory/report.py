@@ -38,7 +38,7 @@ _CAPTIONS: Final = {
     "test_accuracy": "Test accuracy of every arm of the final stage.",
     "first_stage_validation": "Validation accuracy in the first stage, by which arms went on.",
     "helped_and_harmed": "Test samples whose loss is lower or higher with the memory than without it.",
-    "cost_of_the_memory": "Bytes held and images trained a second, beside test accuracy.",
+    "cost_of_the_memory": "Bytes held and samples trained a second, beside test accuracy.",
     "size_of_the_effect": "By how much the memory moves hidden vectors, as a share of their length.",
     "loss_changes": "Changes of loss by the memory, and how they depend on the distance of what it found.",
 }

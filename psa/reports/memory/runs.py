@@ -1,8 +1,8 @@
 """One row per trial of the study of memory and growth: its settings, its results, its probe results.
 
-An arm is a set of trials that differ only in seed and number of images; network: the network and its
+An arm is a set of trials that differ only in seed and number of samples; network: the network and its
 training, where that is not the usual one; changed: the settings in which its memory is not the usual one. A
-stage is an amount of training: images and epochs.
+stage is an amount of training: samples and epochs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from psa.storage.store import Store
 
 # In percent: validation, test, ece, and the shares of test samples a memory helped, harmed, left alone.
 # delta: nats. magnitude, distance: lengths of hidden vectors. footprint: MB. growth_delta: points of
-# validation from the epoch of a growth to the next, mean. throughput: images a second, evaluation included.
+# validation from the epoch of a growth to the next, mean. throughput: samples a second, evaluation included.
 NUMBERS: Final = (
     "validation", "test", "test_loss", "ece", "helped", "harmed", "neutral", "strong_help", "strong_harm",
     "delta", "delta_sd", "with_memory", "without_memory", "acted", "purity", "top1", "distance", "gate",
@@ -85,7 +85,7 @@ def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
 
 
 def _name_stages(rows: Sequence[dict[str, Any]], samples: Sequence[Mapping[str, int]]) -> None:
-    """Add the numbers of validation and test images to stages of one name that differ in them."""
+    """Add the numbers of validation and test samples to stages of one name that differ in them."""
     evaluated = [(found["validation"], found["test"]) for found in samples]
     names = [row["stage"] for row in rows]
     kinds = Counter(name for name, _ in {*zip(names, evaluated, strict=True)})
@@ -117,7 +117,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "network": memory_network(spec, usual),
         "changed": " ".join(changed_in(spec.get("memory"), usual.memory)),
         "same": canonical_json(without_control(spec)),
-        "stage": f"{samples['train']:,} images, {record['loops']} epochs",
+        "stage": f"{samples['train']:,} samples, {record['loops']} epochs",
         "images": samples["train"],
         "loops": record["loops"],
         "seed": spec["seed"],

@@ -73,7 +73,7 @@ WeightDecay = Annotated[
     AfterValidator(_positive_zero),
 ]
 DropoutRate = Annotated[Probability, Field(description="Dropout rate of the hidden layers.")]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES, description="Images per training step.")]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES, description="Samples per training step.")]
 OptimizerName = Annotated[Literal["adam", "adamw", "sgd"], Field(description="Optimizer.")]
 
 # What each optimiser remembers of every parameter.
