@@ -7,6 +7,7 @@ out of that comparison and of its counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -166,7 +167,7 @@ def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
     """Compare the means of two independent samples (Welch 1947); of each only n, mean and sd are used.
 
     All but the difference is NaN below LEAST_N values of either. Where neither varies the interval is a
-    point, and p is 1 for means not further apart than `alike`, else 0.
+    point, and p is 1 for means not further apart than `alike`, else the least p of a permutation test.
     """
     value = one.mean - other.mean
     if min(one.n, other.n) < LEAST_N:
@@ -174,7 +175,8 @@ def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
     parts = np.array([one.sd**2 / one.n, other.sd**2 / other.n])
     error = float(np.sqrt(parts.sum()))
     if error == 0:
-        return Difference(value, value, value, float(abs(value) <= alike))
+        p = 1.0 if abs(value) <= alike else 2 / math.comb(one.n + other.n, one.n)
+        return Difference(value, value, value, p)
     freedom = float(parts.sum() ** 2 / (parts**2 / (one.n - 1, other.n - 1)).sum())
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p = 2 * float(scipy_stats.t.sf(abs(value) / error, freedom))
@@ -214,9 +216,10 @@ def benjamini_hochberg(p_values: ArrayLike) -> Values:
 
 @dataclass(frozen=True)
 class Winners:
-    """The arms with the greatest mean: those within a tolerance of it, and those that a paired test with
-    Holm's correction cannot tell from it (none where no other arm has LEAST_N pairs with the best). In the
-    order in which the arms were given.
+    """The arms with the greatest mean: those within a tolerance of it, and those that a paired test cannot
+    tell from it, corrected by Bonferroni's method for all pairs of arms, since the best is known only from
+    the same values (none where no other arm has LEAST_N pairs with the best). In the order in which the arms
+    were given.
     """
 
     best: tuple[str, ...]
@@ -235,7 +238,7 @@ def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float 
     top = max(means.values())
     best = next(arm for arm, mean in means.items() if mean == top)
     rivals = [arm for arm in means if arm != best]
-    p_values = holm([paired(arms[best], arms[arm]).p for arm in rivals])
+    p_values = np.array([paired(arms[best], arms[arm]).p for arm in rivals]) * math.comb(len(means), 2)
     tested = bool(rivals) and not np.isnan(p_values).all()
     indistinct = {arm for arm, p in zip(rivals, p_values, strict=True) if not p < alpha} | {best}
     return Winners(
@@ -248,14 +251,22 @@ def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float 
 def t_test(one: ArrayLike, other: ArrayLike) -> float:
     """Return the two-sided p of the paired t test of two arms with values in the order of the same seeds.
 
-    1 without any difference, 0 where all differences are one and the same; NaN below LEAST_N pairs.
+    1 without any difference; NaN below LEAST_N pairs. Counts of samples are whole numbers, so that a few
+    differences may be one and the same by chance; p is then that of the sign-flip test, where a t test
+    would give 0.
     """
     differences = present(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
     if len(differences) < LEAST_N:
         return float("nan")
     if all_equal(differences):
-        return float(abs(differences[0]) <= _ROUNDING)
+        return 1.0 if abs(differences[0]) <= _ROUNDING else least_sign_flip_p(len(differences))
     return float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _orders(values: Values) -> int:
+    """Return in how many orders the values can stand, equal ones exchanged counted once."""
+    counts = np.unique(np.round(values, 6), return_counts=True)[1]
+    return math.factorial(len(values)) // math.prod(map(math.factorial, counts.tolist()))
 
 
 def blocked_f_test(table: ArrayLike) -> float:
@@ -269,8 +280,8 @@ def blocked_f_test(table: ArrayLike) -> float:
         table: Values of shape (seeds, arms); a seed that lacks an arm is left out.
 
     Returns:
-        1 without any difference, 0 where the differences are those of every seed; NaN below LEAST_N seeds
-        or two arms.
+        1 without any difference; NaN below LEAST_N seeds or two arms. Where the arms differ by the same
+        amounts with every seed, the least p of a permutation test in place of 0 (see `t_test`).
 
     """
     values = np.asarray(table, dtype=np.float64)
@@ -281,6 +292,6 @@ def blocked_f_test(table: ArrayLike) -> float:
     of_arms = values.mean(axis=0) - values.mean()
     rest = values - values.mean(axis=1, keepdims=True) - of_arms
     if np.abs(rest).max() <= _ROUNDING:
-        return float(np.abs(of_arms).max() <= _ROUNDING)
+        return 1.0 if np.abs(of_arms).max() <= _ROUNDING else float(_orders(of_arms)) ** (1 - seeds)
     ratio = seeds * (of_arms**2).sum() * (seeds - 1) / (rest**2).sum()
     return float(scipy_stats.f.sf(ratio, arms - 1, (arms - 1) * (seeds - 1)))

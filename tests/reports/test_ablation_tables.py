@@ -22,10 +22,9 @@ from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import Values, holm, paired
 from psa.core.errors import UserError
-from psa.reports.ablation import aggregates, report
-from psa.reports.ablation.aggregates import aggregate_table
+from psa.reports.ablation import effects, report
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
-from psa.reports.ablation.effects import paired_table
+from psa.reports.ablation.effects import aggregate_table, paired_table
 from psa.reports.ablation.figures.figure_set import comparison
 from psa.reports.ablation.markdown import (
     convergence_markdown,
@@ -36,7 +35,7 @@ from psa.reports.ablation.markdown import (
     trials_markdown,
 )
 from psa.reports.ablation.matching import parameters_of, partners
-from psa.reports.ablation.numbers import cells_note
+from psa.reports.ablation.numbers import cells_note, effect
 from psa.reports.ablation.published import (
     PublishedAgreement,
     comparable_reference,
@@ -311,6 +310,26 @@ def test_a_page_without_a_finished_trial_states_no_number_of_another_study() -> 
     assert [name for name, table in tables.items() if "11.02" in table.note] == []
     facts = {fact.name: fact.detail for fact in report.page(made, context, tables, {}).facts}
     assert facts["Trials"] == "3 expected per architecture and mode"
+
+
+def test_a_page_of_residual_networks_says_what_holds_for_them() -> None:
+    """No budget of parameters, no published difference; ablation of mode hidden is not that of plain ones."""
+    modes = {(arch, mode): [90.0, 91.0] for arch in ("1*8", "4*4") for mode in MODES}
+    pages = {}
+    for family in ("simplemlp", "resmlp"):
+        made = frame(modes, family=family)
+        context = ReportContext(Path("unused"), order=("1*8", "4*4", "9*9"), asymmetric=("4*4",))
+        tables = report.tables(made, context)
+        page = report.page(made, context, tables, {})
+        texts = " ".join(text for section in page.sections for text in section.text)
+        pages[family] = tables["architectures"], texts, {fact.name: fact.detail for fact in page.facts}
+    assert len(pages["simplemlp"][0].columns) > 2
+    assert [column.name for column in pages["resmlp"][0].columns] == ["Architecture", "Parameters"]
+    assert "skip connection" in pages["resmlp"][1]
+    assert "skip connection" not in pages["simplemlp"][1]
+    for _, text, facts in pages.values():
+        assert "ublished" not in text
+        assert facts["Trials"].endswith("; 2 of the 3 listed architectures")
 
 
 def test_the_best_mean_names_every_cell_that_has_it() -> None:
@@ -632,23 +651,46 @@ def test_a_difference_without_spread_has_no_effect_size() -> None:
     assert np.isnan(float(str(row[7])))
 
 
+def test_networks_that_learn_nothing_show_no_effect() -> None:
+    """Ablating an output neuron changes which class is always predicted: more constants, a higher maximum."""
+    dead = {("16*1", "none"): [9.7, 9.8, 9.9, 10.0], ("16*1", "output"): [10.2, 10.4, 10.3, 10.6]}
+    live = {("1*8", "none"): [90.0, 91.0, 92.0, 93.0], ("1*8", "output"): [88.0, 89.5, 90.0, 91.5]}
+    made = frame(dead | live)
+    cells = cells_of(made)
+    assert effect(cells, "16*1", "output").verdict == "below ZeroR"
+    assert effect(cells, "1*8", "output").verdict == "loss"
+    rows = {str(row[0]): row for row in paired_table(made).rows}
+    assert np.isnan(float(str(rows["16*1"][4])))
+    assert rows["1*8"][4] == rows["1*8"][5]  # corrected for one test
+    assert (
+        "1 comparison of architectures without any trial above ZeroR: not tested." in paired_table(made).note
+    )
+    assert aggregate_table(made).caption == "1 of 2 architectures together"
+    assert effect(cells_of(frame(dead)), "16*1", "output").verdict == "below ZeroR"
+    assert "nothing to take the mean of" in aggregate_table(frame(dead)).note
+
+
 def test_the_note_says_what_so_few_pairs_can_show() -> None:
     """With four pairs no p is below 1/8."""
     assert "with 4 pairs at least 0.125" in paired_table(STUDY).note
+    assert "so that none can be significant" in paired_table(STUDY).note
 
 
 def test_all_architectures_together() -> None:
-    """Only complete ones take part; the intervals hold the value, and the draws are the same each time."""
+    """Only complete ones that learn take part; the intervals hold the value, and the draws are the same each
+    time.
+    """
     table = aggregate_table(STUDY)
-    assert table.note.startswith("Over 2 of 5 architectures")
-    assert table.caption == "2 of 5 architectures together"
+    assert {"1*64", "2*1"} == set(cells_of(STUDY).complete())
+    assert not cells_of(STUDY).above_zero_r("2*1")
+    assert table.note.startswith("Over 1 of 5 architectures")
+    assert table.caption == "1 of 5 architectures together"
     complete = cells_of(STUDY)
     assert table.note.endswith("none is missing.")
     figure = dict(comparison(STUDY, None))["aggregate"]
-    assert "(2 architectures, 6 modes)" in " ".join(notes_in(figure))
+    assert "(1 architecture, 6 modes)" in " ".join(notes_in(figure))
     scores = {
-        mode: np.stack([complete.cell(arch, mode).bounties for arch in ("1*64", "2*1")], axis=1)
-        for mode in MODES
+        mode: np.stack([complete.cell(arch, mode).bounties for arch in ("1*64",)], axis=1) for mode in MODES
     }
     for mode, mean, chance in table.rows[1:]:
         assert isinstance(mean, Interval)
@@ -666,7 +708,7 @@ def test_a_table_and_a_figure_share_the_draws_of_one_bootstrap(monkeypatch: pyte
         calls.append(len(scores))
         return stratified_interval(scores, *others, **options)
 
-    monkeypatch.setattr(aggregates, "stratified_interval", counted)
+    monkeypatch.setattr(effects, "stratified_interval", counted)
     made = STUDY.copy()
     aggregate_table(made)
     shown = dict(comparison(made, None))

@@ -25,8 +25,9 @@ from psa.experiments.grid import load_grid
 from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
+from psa.reports.ablation.arm_comparisons import arm_figures, arm_tables, bounties_after
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.effects import arm_figures, arm_tables, bounties_after, paired_table
+from psa.reports.ablation.effects import paired_table
 from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.numbers import unequal_arms_note
 from psa.reports.activations.arms import Arm
@@ -351,9 +352,11 @@ def test_a_note_explains_rows_of_too_few_pairs_beside_others() -> None:
     many, two, none = (paired([1.0 + at for at in range(n)], [0.0] * n) for n in (15, 2, 0))
     three, few = paired([1.0, 2.0, 3.0], [0.0] * 3), "Below 3 architectures there is a difference alone."
     assert sign_flip_test_note([three, two], "architectures").endswith(
-        f"would make that 0.25. {CORRECTIONS} {few}"
+        f"for 1 test at least 0.25, so that none can be significant. {CORRECTIONS} {few}"
     )
-    assert "with 3 architectures at least 0.25;" in sign_flip_test_note([three, two], "architectures")
+    assert "with 3 architectures at least 0.25, and" in sign_flip_test_note([three, two], "architectures")
+    six = paired([1.0 + at for at in range(6)], [0.0] * 6)
+    assert "for 1 test at least 0.031. Corrected" in sign_flip_test_note([six], "pairs")
     assert sign_flip_test_note([many, two], "architectures") == (
         f"p: two-sided sign-flip test. {CORRECTIONS} {few}"
     )

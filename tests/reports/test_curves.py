@@ -263,6 +263,8 @@ def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
     """
     four = frame(("18*18", "10*10", "17*17", "4*2", "1*16"))
     assert "Shown: the 4 architectures of the published figure." in texts(next(breakthroughs(four))[1])
+    residual = four.assign(family="resmlp")
+    assert "published figure" not in texts(next(breakthroughs(residual))[1])
     late = [row("8*8", "none", seed, [1500, *[4000] * 3, 6000, 6000]) for seed in (0, 1)]
     early = [row("10*10", "none", seed, [1500, *[4000] * 5]) for seed in (0, 1)]
     rows = build_frame([*early, *late])
@@ -342,6 +344,10 @@ def test_a_figure_of_some_architectures_says_why_these() -> None:
     chosen, why = curve_choice(cells_of(rows))
     assert all(arch in why for arch in chosen)
     assert why in notes_in(next(convergence(rows, chosen, why=why))[1])
+    both = frame(("1*1024", "18*18", "1*8"))
+    assert curve_choice(cells_of(both))[1] == "Shown: 1*1024 and 18*18, as in the published figure."
+    for others in (both.assign(family="resmlp"), both[both["arch"] != "18*18"]):
+        assert "published" not in curve_choice(cells_of(others))[1]
 
 
 def test_curves_are_not_chosen_by_the_spread_of_two_trials() -> None:

@@ -160,7 +160,7 @@ def test_every_shape_is_counted_in_the_legend() -> None:
     shapes = [spot.shape for spot in spots(ARCHS).values()]
     assert [shapes.count(shape) for shape in SHAPES] == [30, 38, 30, 0]
     texts = {text.get_text() for text in design_space_figure(ARCHS).findobj(Text)}
-    assert {"wide: at most 4 layers (30)", "square: as deep as wide (38)"} <= texts
+    assert {"wide: depth of at most 4 (30)", "square: as deep as wide (38)"} <= texts
 
 
 @pytest.mark.slow

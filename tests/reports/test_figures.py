@@ -25,8 +25,8 @@ from psa.analysis.published import read_reference
 from psa.cli import app
 from psa.cli.named import figures as commands
 from psa.core.errors import UserError
-from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.effects import aggregate
 from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.figures.dots import dot_figure

@@ -21,7 +21,8 @@ from psa.analysis.pooling import budget_note, comparable_parts, equal_budgets
 from psa.core.errors import UserError
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.reports.ablation import report as ablation
-from psa.reports.ablation.effects import arm_tables, bounties_after, holds_arms, paired_table
+from psa.reports.ablation.arm_comparisons import arm_tables, bounties_after, holds_arms
+from psa.reports.ablation.effects import paired_table
 from psa.reports.ablation.published import regime_table
 from psa.reports.ablation.tables import accuracy_table
 from psa.reports.activations import report as activations

@@ -33,7 +33,7 @@ from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation import report as ablation
-from psa.reports.ablation.report import identical_arms
+from psa.reports.ablation.effects import identical_arms
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.tables import Table
 from psa.specs.trial import Trial

@@ -162,6 +162,12 @@ class Cells:
         """
         return any(0 < len(self.cell(arch, mode).found) < LEAST_N for mode in MODES)
 
+    def decay_is_none(self, arch: str) -> bool:
+        """Return whether the trials of modes decay and none have the same bounties, seed by seed."""
+        none, decay = (self.cell(arch, mode) for mode in ("none", "decay"))
+        same = np.array_equal(none.correct, decay.correct, equal_nan=True)
+        return self.paired and bool(none.found) and same
+
     def complete(self) -> tuple[str, ...]:
         """Return the architectures without missing trials."""
         return tuple(arch for arch in self.archs if not any(self.missing(arch, mode) for mode in self.modes))

@@ -16,6 +16,7 @@ from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import regimes
 from psa.specs.training import MODES, mode_rank
 
+PUBLISHED_CURVES: Final = ("1*1024", "18*18")
 NOTICEABLE: Final = 1.0  # the least rise in one loop, in points, that counts as a breakthrough
 
 
@@ -189,12 +190,11 @@ def latest_jumps(frame: pd.DataFrame, cells: Cells, count: int = 4) -> list[Jump
 
 
 def curve_choice(cells: Cells) -> tuple[list[str], str]:
-    """Return the architectures whose curves are shown, and why: those of the study if present, else the most
-    accurate one and the one with the widest spread.
+    """Return the architectures whose curves are shown, and why: those of the study's figure of plain networks
+    if both have trials, else the most accurate one and the one with the widest spread.
     """
-    study: list[str] = [arch for arch in ("1*1024", "18*18") if arch in cells.archs]
-    if study:
-        return study, f"Shown: {' and '.join(study)}, as in the published figure."
+    if cells.family == "simplemlp" and all(map(cells.numbers, PUBLISHED_CURVES)):
+        return list(PUBLISHED_CURVES), f"Shown: {' and '.join(PUBLISHED_CURVES)}, as in the published figure."
     numbers = {arch: cells.numbers(arch).values() for arch in cells.archs if cells.numbers(arch)}
     if not numbers:
         return list(cells.archs[:1]), ""

@@ -1,43 +1,149 @@
-"""The effects of ablation: each mode against mode none, and the tables, figures and page of further arms."""
+"""The modes compared: over all architectures (interquartile means, probabilities of improvement), and each
+ablative mode with mode none on each architecture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from psa.analysis.frame_schema import trials_of
-from psa.analysis.pooling import differing_settings, with_known_settings
-from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import ALPHA, LEAST_N, Paired, Values, paired
-from psa.core.errors import UserError
-from psa.core.formatting import join_names, pluralize
-from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of, mode_order
-from psa.reports.ablation.figures.aggregate import arms_figure
-from psa.reports.ablation.figures.design_space import by_size
-from psa.reports.ablation.numbers import cells_note, unequal_arms_note
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import (
-    arm_findings,
-    paired_cells,
-    paired_columns,
-    paired_notes,
-    paired_trials,
-    sign_flip_test_note,
-    with_marks,
+from psa.analysis.aggregate_stats import (
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_interval,
 )
-from psa.reports.rendering.tables import Column, Table
-from psa.reports.rendering.trials import CellTrials
-from psa.reports.wording import apart_text
-from psa.specs.training import MODES
-from psa.specs.training.settings import AblationSettings, RatchetSettings
+from psa.analysis.regimes import ABLATIVE
+from psa.analysis.stats import LEAST_N, Interval, Paired, Values, paired, present
+from psa.core.formatting import pluralize
+from psa.reports.ablation.cells import Cells, cells_of, mode_order
+from psa.reports.ablation.numbers import cells_note
+from psa.reports.rendering.paired import paired_cells, paired_columns, paired_test_note
+from psa.reports.rendering.tables import Cell, Column, Table
 
+BOOTSTRAP_RESAMPLES: Final = 1_000
 _NONE: Final = "none"
 _ONE_PAGE: Final = 40  # rows
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The modes compared over the architectures without missing trials of which any trial beats ZeroR.
+
+    trials: number of trials per mode and architecture; means: interquartile mean (IQM) of the bounty in
+    percent; improvements: probability that a trial of a mode beats one of mode `against`, on an architecture
+    drawn at random. The intervals are 95 % stratified bootstrap intervals, NaN below LEAST_N trials per mode.
+    """
+
+    archs: tuple[str, ...]
+    trials: int
+    means: dict[str, Interval]
+    improvements: dict[str, Interval]
+
+
+def aggregate(
+    cells: Cells, against: str = "none", seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
+) -> Aggregate:
+    """Compare the modes that have trials; `seed` fixes the draws of the bootstrap.
+
+    Architectures with missing trials are excluded, since a mean over others would be another quantity.
+    So are those that learn nothing: their bounties are those of constant predictions.
+    """
+    return _aggregate(cells, against, seed, resamples)
+
+
+@functools.lru_cache(maxsize=1)  # a table and a figure show the same
+def _aggregate(cells: Cells, against: str, seed: int, resamples: int) -> Aggregate:
+    archs = tuple(filter(cells.above_zero_r, cells.complete()))
+    if not archs:
+        return Aggregate((), cells.expected, {}, {})
+    scores = {mode: _scores(cells, archs, mode) for mode in cells.modes}
+    draws = (seed, resamples)
+    means = {mode: _interval(interquartile_mean, [scores[mode]], *draws) for mode in scores}
+    improvements = {
+        mode: _interval(probability_of_improvement, [scores[mode], scores[against]], *draws)
+        for mode in scores
+        if against in scores and mode != against
+    }
+    return Aggregate(archs, cells.expected, means, improvements)
+
+
+def _scores(cells: Cells, archs: Sequence[str], mode: str) -> Values:
+    """Return the bounties [trials, architectures]."""
+    return np.stack([present(cells.cell(arch, mode).bounties) for arch in archs], axis=1)
+
+
+def _interval(
+    statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
+) -> Interval:
+    value = float(np.asarray(statistic(*scores)))
+    if len(scores[0]) < LEAST_N:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = stratified_interval(scores, statistic, seed, resamples=resamples)
+    return Interval(value, min(low, value), max(high, value))  # percentiles of resamples may exclude it
+
+
+def aggregate_table(
+    frame: pd.DataFrame,
+    *,
+    caption: str | None = None,
+    label: str = "tab:aggregate",
+    seed: int = 0,
+) -> Table:
+    """Return the interquartile mean of each mode over all trials and architectures, and the probability that
+    one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
+    intervals (95 %, seeded by `seed`). Architectures with missing trials, or without a trial above ZeroR, are
+    excluded; a mode without a requested trial has no row. caption: without one, how many architectures are
+    taken.
+    """
+    cells = cells_of(frame)
+    found = aggregate(cells, "none", seed)
+    rows: list[tuple[Cell, ...]] = [
+        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in cells.modes
+    ]
+    columns = (
+        Column("Mode"),
+        Column("Interquartile mean (%)", "interval"),
+        Column("P(better than none)", "interval", 3),
+    )
+    note = f"{_taken(found, len(cells.archs))} {cells_note(cells_taken(frame, found))}"
+    return Table(caption or aggregate_title(found, cells), label, columns, tuple(rows), note)
+
+
+def aggregate_title(found: Aggregate, cells: Cells) -> str:
+    """Return a title that says how many of the architectures are taken."""
+    taken, count = len(found.archs), len(cells.archs)
+    return f"{f'{taken:,} of ' * (0 < taken < count)}{pluralize(count, 'architecture')} together"
+
+
+def cells_taken(frame: pd.DataFrame, found: Aggregate) -> Cells:
+    """Return the cells of the architectures that are taken, or all where none is."""
+    return cells_of(frame[frame["arch"].isin(found.archs)] if found.archs else frame)
+
+
+def _taken(found: Aggregate, count: int) -> str:
+    """Return a note on the architectures that are taken, of `count`, and on the intervals."""
+    if not found.archs:
+        return (
+            "No architecture has all trials of every mode shown and one above ZeroR, so there is nothing to "
+            "take the mean of."
+        )
+    how = (
+        "Intervals: 95% stratified bootstrap, each arm drawn on its own."
+        if found.trials >= LEAST_N
+        else f"No intervals: they need at least {LEAST_N} seeds."
+    )
+    taken = (
+        f"Over {len(found.archs):,} of {count:,} architectures, those with all trials of every mode shown "
+        "and at least one above ZeroR."
+    )
+    return f"{taken} {how} P: the probability that a trial is better, plus half that of a tie."
 
 
 def paired_table(
@@ -55,10 +161,11 @@ def paired_table(
     cells = cells_of(frame)
     modes = [mode for mode in ABLATIVE if mode in cells.modes]
     places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in modes]
-    found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
+    found = [_compared(cells, *place) for place in places]
     rows = [(*place, *each) for place, each in zip(places, paired_cells(found), strict=True)]
     columns = (Column("Architecture"), Column("Mode"), *paired_columns())
-    note = f"{_on_tests(found)} {cells_note(cells)}" if cells.paired else f"{_UNPAIRED} {cells_note(cells)}"
+    tests = f"{paired_test_note(found)}{_untested(found)}" if cells.paired else _UNPAIRED
+    note = f"{tests} {cells_note(cells)}".strip()
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
@@ -71,229 +178,77 @@ def _both(cells: Cells, arch: str, mode: str) -> tuple[Values, Values]:
     return (arm, none) if cells.paired else (arm[:0], none[:0])
 
 
-def _in_percent(found: Paired, samples: int) -> Paired:
-    """Convert a comparison of counts to percentage points."""
+def _compared(cells: Cells, arch: str, mode: str) -> Paired:
+    """Compare a mode with mode none, in percentage points; without p where no trial beats ZeroR, since two
+    numbers of constant predictions say nothing about ablation.
+    """
+    samples, found = cells.samples, paired(*_both(cells, arch, mode))
     return replace(
         found,
+        p=found.p if cells.above_zero_r(arch) else math.nan,
         difference=100 * found.difference / samples,
         low=100 * found.low / samples,
         high=100 * found.high / samples,
     )
 
 
-def _on_tests(found: Sequence[Paired], pairs: str = "pairs") -> str:
-    """Return a note on the tests of a table, on its intervals and on its effects."""
-    return sign_flip_test_note(found, pairs) + paired_notes(found, sign_flip=True)
-
-
-# Settings in which arms may differ; the learning rate by a rule, of which an architecture has one.
-_RATES: Final = ("lr", "weight_decay", "dropout")
-_ONE_PER_ARM: Final = (*_RATES, *AblationSettings.model_fields, *RatchetSettings.model_fields)
-COMPARED_ARMS: Final = (*COMPARED_CELLS, "plugins", *_ONE_PER_ARM)
-
-
-def holds_arms(frame: pd.DataFrame) -> bool:
-    """Return True for rows with other arms than those of the built-in modes."""
-    return not frame["arm"].astype(str).isin(MODES).all()
-
-
-_QUESTION: Final = (
-    "Persistent Stochastic Ablation keeps the last known good state (LKG) of a network, and the bounty of a "
-    "trial is the best validation accuracy that its LKG reached. Does any of these settings raise the "
-    "bounty, and on which architectures?"
-)
-
-
-def arm_page(
-    frame: pd.DataFrame,
-    made: Mapping[str, Table],
-    stored: Mapping[str, Path],
-    sources: tuple[str, ...],
-    warnings: tuple[str, ...],
-) -> Page:
-    """Return the page that compares the arms of a study, a section for each length of its trials."""
-    rows = trials_of(frame)
-    done = int((rows["status"] == "done").sum())
-    counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
-    return Page(
-        f"{rows['study'].iloc[0]}{apart_text(frame)}: {rows['family'].iloc[0]}, arms",
-        _QUESTION,
-        (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
-        tuple(_arm_section(loops, made, stored) for loops in _lengths(rows)),
-        sources,
-        (*warnings, *_few_seeds(rows)),
-        {table.label: _arm_trials(name, table, rows) for name, table in made.items()},
-        _trial_names(frame, rows),
+def _untested(found: Sequence[Paired]) -> str:
+    """Return a note, after a space, on comparisons that have enough pairs but no test; "" without any."""
+    count = sum(each.n >= LEAST_N and math.isnan(each.p) for each in found)
+    return (
+        f" {pluralize(count, 'comparison')} of architectures without any trial above ZeroR: not tested."
+        if count
+        else ""
     )
 
 
-def _arm_trials(name: str, table: Table, rows: pd.DataFrame) -> CellTrials:
-    """Return the trials of the cells of a table of arms minus mode none, or minus their mode as published."""
-    modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
-    minus_none = name.startswith("arms_minus_none_")
-    found = paired_trials(
-        table,
-        {"Architecture": "arch", "Arm": "arm"},
-        lambda row: {"arm": _NONE if minus_none else modes[row["Arm"]]},
-    )
-    return replace(found, needs=_after(int(name.rpartition("_")[2])))
-
-
-def _after(loops: int) -> str:
-    return f"After {pluralize(loops, 'loop')} (%)"
-
-
-def _trial_names(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return by id the arm of each trial and its bounty after each length of the page, None if shorter."""
-    names: dict[str, dict[str, Any]] = {str(each.id): {"arm": str(each.arm)} for each in rows.itertuples()}
-    for loops in _lengths(rows):
-        scores = bounties_after(frame, loops)
-        for each in rows.itertuples():
-            score = scores.get((each.arm, each.arch, each.seed))
-            names[str(each.id)][_after(loops)] = None if score is None else round(float(score), 4)
-    return names
-
-
-def _few_seeds(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield why single architectures have no interval, where that is so."""
-    seeds = rows[rows["status"] == "done"].groupby(["arm", "arch"], observed=True).size()
-    if len(seeds) and seeds.max() < LEAST_N:
-        yield (
-            f"No arm has more than {pluralize(int(seeds.max()), 'seed')} of an architecture: differences on "
-            "single architectures have no interval and no test. Intervals and tests are over architectures."
-        )
-
-
-def _arm_section(loops: int, made: Mapping[str, Table], stored: Mapping[str, Path]) -> Section:
-    """Return the section of the trials after so many loops."""
-    caption = f"Bounty of each arm after {pluralize(loops, 'loop')} minus that of mode none."
-    pictures = {name: Picture(path, caption) for name, path in stored.items()}
-    names = [name for name in made if name.endswith(f"_{loops}")]
-    text = arm_findings(made[f"arms_minus_none_{loops}"])
-    return Section(
-        f"After {pluralize(loops, 'loop')}", text, pick(pictures, f"arms_{loops}"), pick(made, *names)
-    )
-
-
-def arm_figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Yield for every length of a finished trial the figure of all arms minus mode none, if it has pairs."""
-    rows = trials_of(frame).dropna(subset=["parameters"])
-    parameters = {str(arch): int(count) for arch, count in zip(rows["arch"], rows["parameters"], strict=True)}
-    for loops in _lengths(trials_of(frame)):
-        scores = bounties_after(frame, loops)
-        arms = [str(arm) for arm in scores.index.unique("arm") if arm != _NONE]
-        found = {arm: pairs for arm in arms if len(pairs := _pairs(scores, arm, _NONE))}
-        if found:
-            yield f"arms_{loops}", arms_figure(found, parameters, loops)
-
-
-def _lengths(rows: pd.DataFrame) -> list[int]:
-    """Return the numbers of loops of finished trials that did not stop early, in rising order."""
-    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
-    return sorted(set(map(int, done["loops"])))
-
-
-def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
-    """Return tables that compare arms, of a frame of one family that holds more arms than the modes.
-
-    For every length of a finished trial, since a staged grid trains some of its arms longer: each arm minus
-    mode none, and minus the published arm of its own mode, over architectures and for each of them. Raises
-    UserError where trials of one arm differ in anything but architecture and seed, or data differ.
+def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return for each mode but none: the number of pairs whose loops all equal those of mode none, and the
+    number of pairs. An arm whose pairs are all equal duplicates mode none.
     """
-    rows = trials_of(frame)
-    for column, names in differing_settings(rows, COMPARED_ARMS).items():
-        raise UserError(
-            f"the rows hold more than one {column}: {join_names(names)}", "Name one grid with --grid"
-        )
-    _check_arms(rows)
+    loops = frame[frame["loop"].notna()]
+    keys = ["arch", "seed", "loop"]
+    columns = ["accuracy", "loss", "train_loss"]
+    base = loops[loops["mode"] == "none"].set_index(keys)[columns]
     found = {}
-    for loops in _lengths(rows):
-        scores = bounties_after(frame, loops)
-        modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
-        none = {arm: _NONE for arm in modes if arm != _NONE}
-        own = {arm: mode for arm, mode in modes.items() if arm != mode}
-        found[f"arms_minus_none_{loops}"] = _arm_table(scores, none, loops, "mode none")
-        found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "its mode as published")
-        found[f"arms_by_architecture_{loops}"] = _arms_by_architecture(scores, own, loops)
-    return {name: table for name, table in found.items() if table.rows or "minus_none" in name}
+    for mode in loops["mode"].cat.remove_unused_categories().cat.categories:
+        other = loops[loops["mode"] == mode].set_index(keys)[columns]
+        both = other.merge(base, left_index=True, right_index=True, suffixes=("", " of none"))
+        if mode == "none" or both.empty:
+            continue
+        same = pd.concat([_same(both[name], both[f"{name} of none"]) for name in columns], axis=1).all(axis=1)
+        pairs = same.groupby(["arch", "seed"], observed=True).all()
+        found[str(mode)] = (int(pairs.sum()), len(pairs))
+    return found
 
 
-def _check_arms(rows: pd.DataFrame) -> None:
-    """Raise UserError for an arm whose trials of one architecture differ in more than their seeds."""
-    arms = with_known_settings(rows).groupby(["arm", "arch"], observed=True)
-    for column in _ONE_PER_ARM:  # a label rounds numbers, and leaves out settings of policy keep
-        several = arms[column].nunique(dropna=False) > 1
-        for arm, arch in several.index[several]:
-            raise UserError(
-                f"the rows hold arm {arm!r} of {arch} with more than one {column}",
-                "Name one grid with --grid",
+def _same(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Return where two columns are equal; two losses that are not numbers are, too."""
+    return one.eq(other) | (one.isna() & other.isna())
+
+
+def identical_arms_sentences(frame: pd.DataFrame, *, published: bool) -> Iterator[str]:
+    """Yield sentences on modes with the results of mode none. published: published results are shown, too."""
+    differ = " Published differences between the two are differences between seeds." * published
+    for mode, (same, pairs) in identical_arms(frame).items():
+        if same == pairs:
+            yield (
+                f"Mode {mode} has the numbers of mode none in all {pairs:,} pairs: as set here it is the "
+                f"same experiment under another name.{differ}{_why_equal(frame, mode)}"
             )
-    twice = rows[rows.duplicated(["arm", "arch", "seed"])]
-    if len(twice):
-        row = twice.iloc[0]
-        raise UserError(
-            f"the rows hold arm {row['arm']!r} of {row['arch']} seed {row['seed']} more than once",
-            "Name one grid with --grid",
-        )
+        elif same:
+            yield f"In {same:,} of {pairs:,} pairs mode {mode} has the numbers of mode none in every loop."
 
 
-def bounties_after(frame: pd.DataFrame, loops: int) -> pd.Series:
-    """Return the bounty in percent after so many loops, by arm, architecture and seed. A trial that is
-    shorter is left out, unless it stopped early.
-    """
-    stopped = frame["stopped_early"].fillna(value=False).astype(bool)
-    there = frame["loop"].notna() & ((frame["loops"] >= loops) | stopped)
-    kept = frame[there & (frame["loop"] <= loops) & frame["kept"].fillna(value=False).astype(bool)]
-    return kept.groupby(["arm", "arch", "seed"], observed=True)["accuracy"].max()
-
-
-def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: str) -> Table:
-    """Return the table of arms minus their base, by the means of architectures over the seeds of both."""
-    names, found, trials = [], [], list[pd.MultiIndex]()
-    for arm, other in base.items():
-        pairs = _pairs(scores, arm, other)
-        if len(pairs):
-            means = pairs.groupby("arch", observed=True).mean()
-            names.append(arm)
-            trials.append(pairs.index)
-            found.append(paired(means["arm"], means["base"]))
-    columns = (
-        Column("Arm", breaks=7),
-        *paired_columns("Difference (points)", pairs="Architectures"),
+def _why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision. psa may therefore train one trial of a pair and store its results for both."
     )
-    rows = [(name, *with_marks(cells)) for name, cells in zip(names, paired_cells(found), strict=True)]
-    note = (
-        f"Bold: p < {ALPHA:g} after Holm's correction over this table. Of each architecture the mean "
-        "difference over the seeds that both arms have; interval and p over architectures. "
-        f"{_on_tests(found, 'architectures')} {unequal_arms_note(trials)}".rstrip()
-    )
-    kind = beside.split()[1] if beside.startswith("mode") else "own"
-    return Table(
-        f"Bounty of each arm after {pluralize(loops, 'loop')} minus that of {beside}",
-        f"tab:arms_{kind}_{loops}", columns, tuple(rows), note, len(rows) > _ONE_PAGE,
-    )  # fmt: skip
-
-
-def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int) -> Table:
-    """Return the table of arms minus the published arm of their mode, seed by seed for each architecture."""
-    names, found = [], []
-    for arm, other in base.items():
-        parts = {
-            str(arch): pairs for arch, pairs in _pairs(scores, arm, other).groupby("arch", observed=True)
-        }
-        for arch in by_size(parts):
-            names.append((arch, arm))
-            found.append(paired(parts[arch]["arm"], parts[arch]["base"]))
-    columns = (Column("Architecture"), Column("Arm", breaks=6), *paired_columns("Difference (points)"))
-    rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
-    return Table(
-        f"Bounty of each arm after {pluralize(loops, 'loop')} minus its mode as published, seed by seed",
-        f"tab:arms_by_architecture_{loops}", columns, tuple(rows), _on_tests(found), len(rows) > _ONE_PAGE,
-    )  # fmt: skip
-
-
-def _pairs(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
-    """Return the scores of two arms side by side, of the architectures and seeds that both have."""
-    arms = scores.index.get_level_values("arm")
-    parts = {name: scores[arms == each].droplevel("arm") for name, each in (("arm", arm), ("base", base))}
-    return pd.DataFrame(parts).dropna()

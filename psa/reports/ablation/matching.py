@@ -41,6 +41,13 @@ class Match:
         return True if self.role == "budget" else None
 
 
+def has_budgets(family: str) -> bool:
+    """Return whether the study chose the widths of a family for equal numbers of parameters: those of plain
+    networks. Residual networks have the same depths and widths, and other numbers of parameters.
+    """
+    return family == "simplemlp"
+
+
 def parameters_of(family: str, arch: str, classes: int = 10, sample: tuple[int, ...] = IMAGE) -> int:
     """Return the number of weights and biases of an architecture. Raises UserError for an invalid one."""
     model = PublishedModelSpec.model_validate({"family": family, "arch": arch})

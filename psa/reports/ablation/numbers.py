@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.regimes import Regime, regime_of
-from psa.analysis.stats import ALPHA, LEAST_N, TIE, holm, present, summary, welch, winners
+from psa.analysis.stats import ALPHA, LEAST_N, TIE, present, summary, welch, winners
 from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.ablation.cells import ABSENT, Cells
 from psa.reports.wording import interval_text, judged_text, missing_trials
@@ -134,23 +135,33 @@ def baseline(cells: Cells, arch: str) -> Level:
     return Level(len(values), mean, cells.above_zero_r(arch))
 
 
-EffectVerdict = Literal["gain", "loss", "unclear", "equal", "unknown"]
+EffectVerdict = Literal["gain", "loss", "unclear", "equal", "unknown", "below ZeroR"]
 
 
 @dataclass(frozen=True)
 class ModeEffect:
-    """One mode minus another: mean difference in points with its 95 % interval, over n pairs or trials."""
+    """One mode minus another: mean difference in points with its 95 % interval, over n pairs or trials.
+
+    above_zero_r: whether any trial of any mode of the architecture beats ZeroR.
+    """
 
     n: int
     difference: float
     low: float
     high: float
+    above_zero_r: bool = True
 
     @property
     def verdict(self) -> EffectVerdict:
-        """The verdict: equal (no pair differs), gain or loss (interval excludes 0), unknown (n < LEAST_N)."""
+        """The verdict: equal (no pair differs), gain or loss (interval excludes 0), unknown (n < LEAST_N).
+
+        A network that learns nothing has none: its bounty is the best of many constant predictions, and an
+        ablated output neuron changes which class is predicted, so that there are more of them.
+        """
         if self.n < LEAST_N:
             return "unknown"
+        if not self.above_zero_r:
+            return "below ZeroR"
         if self.low == self.high == 0:
             return "equal"
         if self.low <= 0 <= self.high:
@@ -160,13 +171,15 @@ class ModeEffect:
 
 def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> ModeEffect:
     """Return the effect of a mode on the bounty: paired by seed (t interval), or by Welch if not paired."""
-    one, other = cells.cell(arch, mode), cells.cell(arch, against)
+    one, other, above = cells.cell(arch, mode), cells.cell(arch, against), cells.above_zero_r(arch)
     if not cells.paired:
         n, found = min(len(one.found), len(other.found)), welch(one.summary, other.summary)
-        return ModeEffect(n, found.value, found.low, found.high)
+        return ModeEffect(n, found.value, found.low, found.high, above)
     differences = summary(one.correct - other.correct)
-    points = (100 * each / cells.samples for each in (differences.mean, differences.low, differences.high))
-    return ModeEffect(differences.n, *points)
+    mean, low, high = (
+        100 * each / cells.samples for each in (differences.mean, differences.low, differences.high)
+    )
+    return ModeEffect(differences.n, mean, low, high, above)
 
 
 @dataclass(frozen=True)
@@ -177,9 +190,10 @@ class Spread:
     mode: str
 
 
-def best_mean(cells: Cells) -> tuple[str, str] | None:
+def best_mean(cells: Cells, trials: pd.DataFrame) -> tuple[str, str] | None:
     """Return the greatest mean of the cells with LEAST_N trials as text, and which of them have it, with n
-    and interval. None without such a cell.
+    and interval, and the test accuracy of its trials, by which nothing was selected. None without such a
+    cell.
 
     Equal cells are all named: mode decay often equals mode none, and networks that learn nothing each other.
     """
@@ -192,6 +206,9 @@ def best_mean(cells: Cells) -> tuple[str, str] | None:
     modes = [mode for of, mode in equal if of == arch]
     detail = f"{arch}, mode{'s' * (len(modes) > 1)} {join_names(modes)}"
     detail += f"; {interval_text(cells.cell(arch, modes[0]).summary)}"
+    of = trials[(trials["arch"] == arch) & (trials["mode"] == modes[0]) & (trials["status"] == "done")]
+    if math.isfinite(mean := of["test"].mean()):
+        detail += f"; test accuracy {mean:.2f} %"
     if others := len(equal) - len(modes):
         detail += f"; equal: {pluralize(others, 'cell')} of other architectures"
     detail += judged_text(len(means), sum(len(cells.numbers(arch)) for arch in cells.archs), "cell")
@@ -217,8 +234,8 @@ WinnerBy = Literal["mean", "maximum"]
 @dataclass(frozen=True)
 class ModeStrategy:
     """The modes whose mean (or maximum) is within a tolerance of the greatest, in the order of MODES (see
-    winning_modes). clear: a test with Holm's correction separates a sole winner from every other mode; there
-    is none for maxima. open: why there is no winner, "" if there is one.
+    winning_modes). clear: a test separates a sole winner from every other mode; there is none for maxima.
+    open: why there is no winner, "" if there is one.
     """
 
     best: tuple[str, ...]
@@ -257,7 +274,7 @@ def _stands_out(cells: Cells, arch: str, best: str) -> bool:
     if cells.paired:
         return winners({mode: arm.correct for mode, arm in arms.items()}).by_test == (best,)
     rivals = [welch(arms[best].summary, arm.summary).p for mode, arm in arms.items() if mode != best]
-    return bool((holm(rivals) < ALPHA).all())
+    return bool((math.comb(len(arms), 2) * np.array(rivals) < ALPHA).all())
 
 
 def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
@@ -267,17 +284,3 @@ def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
     return {
         arch: "unknown" if cells.few(arch) else regime_of(cells.numbers(arch), cells.zero_r) for arch in archs
     }
-
-
-def why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
-    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
-    if mode != "decay" or not len(rows):
-        return ""
-    share = float((rows["lr"] * rows["weight_decay"]).max())
-    if np.float32(1 - share) != 1:
-        return ""
-    return (
-        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
-        "precision. psa may therefore train one trial of a pair and store its results for both."
-    )

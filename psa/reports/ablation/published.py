@@ -121,11 +121,19 @@ def regime_table(
     )
     zero_r = f"; ZeroR is {cells.zero_r:.2f}%" if cells.any_finished else ""
     undecided = " Unknown: no rule applies, or a mode has no trial." if counts["unknown"] else ""
+    if counts["unknown"] < len(rows) and all(map(cells.decay_is_none, cells.archs)):
+        undecided += _TWICE
     note = (
         f"{regimes_text}{zero_r}.{agreed} n: of the modes, least and greatest."
         f"{undecided}{few_seeds(cells)} {cells_note(cells)}"
     )
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+_TWICE: Final = (
+    " Mode decay has the results of mode none, so the rules compare the best trial of two different modes "
+    "without ablation with that of three with it."
+)
 
 
 def few_seeds(cells: Cells) -> str:

@@ -19,11 +19,16 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
-from psa.reports.ablation import effects
-from psa.reports.ablation.aggregates import aggregate_table
+from psa.reports.ablation.arm_comparisons import (
+    COMPARED_ARMS,
+    arm_figures,
+    arm_page,
+    arm_tables,
+    holds_arms,
+)
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.curves import curve_choice
-from psa.reports.ablation.effects import COMPARED_ARMS, arm_tables, holds_arms, paired_table
+from psa.reports.ablation.effects import aggregate_table, identical_arms_sentences, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -33,7 +38,8 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.numbers import best_mean, regimes, why_equal
+from psa.reports.ablation.matching import has_budgets
+from psa.reports.ablation.numbers import best_mean, regimes
 from psa.reports.ablation.published import (
     WITHIN,
     comparable_reference,
@@ -79,8 +85,9 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     if holds_arms(frame):
         return arm_tables(frame)
     order, reference = context.order, comparable_reference(frame, context.reference)
+    budgets = (order, context.asymmetric) if has_budgets(cells_of(frame).family) else ((), ())
     found = {
-        "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
+        "architectures": architecture_table(frame, order=budgets[0], asymmetric=budgets[1]),
         "accuracies": accuracy_table(frame, order=order, modes=cells_of(frame).modes),
         "test_accuracies": final_test_table(frame, order=order, modes=cells_of(frame).modes),
         "paired": paired_table(frame, order=order),
@@ -103,7 +110,7 @@ def _by_size(table: Table) -> Table:
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a frame of one family by name."""
     if holds_arms(frame):
-        yield from effects.arm_figures(frame)
+        yield from arm_figures(frame)
         return
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
@@ -150,15 +157,15 @@ def page(
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
     if holds_arms(frame):
-        return effects.arm_page(frame, made, stored, tuple(_sources(frame)), tuple(_warnings(frame)))
+        return arm_page(frame, made, stored, tuple(_sources(frame)), tuple(_warnings(frame)))
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
         f"{study}{wording.apart_text(frame)}: {cells.family}, {pluralize(len(cells.archs), 'architecture')}",
         QUESTION,
-        tuple(_facts(frame, cells, comparable_reference(frame, context.reference))),
-        tuple(_sections(pictures, made, frame, context.reference)),
+        tuple(_facts(frame, cells, context)),
+        tuple(_sections(pictures, made, frame, cells, context.reference)),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),
         _cells(made),
@@ -180,14 +187,15 @@ def _caption(name: str) -> str:
     return _CAPTIONS[name]
 
 
-def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> Iterator[Fact]:
-    rows = trials_of(frame)
+def _facts(frame: pd.DataFrame, cells: Cells, context: ReportContext) -> Iterator[Fact]:
+    rows, reference = trials_of(frame), comparable_reference(frame, context.reference)
     done = int((rows["status"] == "done").sum())
     expected = "" if done == len(rows) else "expected "
-    yield Fact(
-        "Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} {expected}per architecture and mode"
-    )
-    if (best := best_mean(cells)) is not None:
+    counted = f"{cells.expected} {expected}per architecture and mode"
+    if listed := len(set(context.order) & set(cells.archs)):
+        counted += f"; {listed} of the {len(context.order)} listed architectures"
+    yield Fact("Trials", f"{done:,} of {len(rows):,}", counted)
+    if (best := best_mean(cells, rows)) is not None:
         yield Fact("Best mean bounty", *best)
     if cells.any_finished:
         yield Fact(
@@ -211,6 +219,7 @@ def _sections(
     pictures: Mapping[str, Picture],
     made: Mapping[str, Table],
     frame: pd.DataFrame,
+    cells: Cells,
     reference: Reference | None,
 ) -> Iterator[Section]:
     shown = partial(pick, pictures)
@@ -226,7 +235,8 @@ def _sections(
         "What ablation does",
         (
             "The arms of a seed share initial weights and batches, so they are compared in pairs.",
-            *_equal(frame),
+            *identical_arms_sentences(frame, published="published" in made),
+            *_of_residual(cells),
         ),
         shown("heatmaps", *effects, "winning_strategy", "aggregate"),
         (made["paired"], made["aggregate"]),
@@ -241,36 +251,13 @@ def _sections(
         yield Section(compared, (why,))
 
 
-def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return for each mode but none: the number of pairs whose loops all equal those of mode none, and the
-    number of pairs. An arm whose pairs are all equal duplicates mode none.
-    """
-    loops = frame[frame["loop"].notna()]
-    keys = ["arch", "seed", "loop"]
-    columns = ["accuracy", "loss", "train_loss"]
-    base = loops[loops["mode"] == "none"].set_index(keys)[columns]
-    found = {}
-    for mode in loops["mode"].cat.remove_unused_categories().cat.categories:
-        other = loops[loops["mode"] == mode].set_index(keys)[columns]
-        both = other.merge(base, left_index=True, right_index=True, suffixes=("", " of none"))
-        if mode == "none" or both.empty:
-            continue
-        same = pd.concat([both[name].eq(both[f"{name} of none"]) for name in columns], axis=1).all(axis=1)
-        pairs = same.groupby(["arch", "seed"], observed=True).all()
-        found[str(mode)] = (int(pairs.sum()), len(pairs))
-    return found
-
-
-def _equal(frame: pd.DataFrame) -> Iterator[str]:
-    for mode, (same, pairs) in identical_arms(frame).items():
-        if same == pairs:
-            yield (
-                f"Mode {mode} has the numbers of mode none in all {pairs:,} pairs: as set here it is the "
-                "same experiment under another name, and published differences between the two are "
-                f"differences between seeds.{why_equal(frame, mode)}"
-            )
-        elif same:
-            yield f"In {same:,} of {pairs:,} pairs mode {mode} has the numbers of mode none in every loop."
+def _of_residual(cells: Cells) -> Iterator[str]:
+    if cells.family == "resmlp" and "hidden" in cells.modes:
+        yield (
+            "In these residual networks the skip connection still carries the output of a neuron that mode "
+            "hidden ablates, and the neurons of the first layer are never chosen. The effects of this mode "
+            "on plain networks are therefore not comparable."
+        )
 
 
 def _warnings(frame: pd.DataFrame) -> Iterator[str]:
@@ -292,5 +279,5 @@ def _sources(frame: pd.DataFrame) -> Iterator[str]:
         "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise, those of "
         f"percentages restricted to 0 to 100; intervals, tests and regimes need at least {LEAST_N} trials. "
         "Paired tests are sign-flip permutation tests, corrected by Holm's method over the table they stand "
-        "in, those of winners over the modes of their architecture."
+        "in, those of winners by Bonferroni's method over all pairs of modes of their architecture."
     )

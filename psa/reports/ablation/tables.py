@@ -202,7 +202,7 @@ def _how(cells: Cells, alpha: float) -> str:
     least = f", before which {pairs} pairs give at least {least_sign_flip_p(pairs):.3g}" if few else ""
     return (
         "Winner (test): the best mode and those that do not differ significantly from it (paired sign-flip "
-        f"test, p < {alpha:g} after Holm's correction over the modes of the architecture{least})."
+        f"test, p < {alpha:g} after Bonferroni's correction over all pairs of modes{least})."
     )
 
 

@@ -72,19 +72,22 @@ def results_table(
     ]
     columns += [Column("Final thresholds")] if learned else []
     note = _note(arms, keys) + (
-        " Bold: the greatest mean, whether or not the difference is significant." if best else ""
+        " Bold: the arm with the greatest mean validation accuracy, whether or not it differs significantly."
+        if best
+        else ""
     )
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, True)
 
 
 def _best_arm(arms: Sequence[Arm]) -> Arm | None:
-    """Return the arm with the greatest mean, or None for fewer than two arms or without a winner, and where
-    arms were trained for different numbers of epochs.
+    """Return the arm with the greatest mean validation accuracy, by which nothing on the test split is
+    selected. None for fewer than two arms or without a winner, and where arms were trained for different
+    numbers of epochs.
     """
     there = [arm for arm in arms if arm.n]
     if len(there) < 2 or any(arm.n < LEAST_N for arm in there) or _lengths(there) > 1:
         return None
-    best = max(there, key=lambda arm: arm.summary("test").mean)
+    best = max(there, key=lambda arm: arm.summary("bounty").mean)
     return None if best.dead() == best.n else best
 
 

@@ -173,14 +173,17 @@ def temperature_text(found: ActivationResults) -> Iterator[str]:
         # no winner among arms that learned nothing, nor of seeds too few to tell
         if arm.settings["temperature"] is None or arm in found.dead or arm.n < LEAST_N:
             continue
-        if name not in best or arm.summary("test").mean > best[name].summary("test").mean:
+        if name not in best or arm.summary("bounty").mean > best[name].summary("bounty").mean:
             best[name] = arm
     parts = [
         f"{name} at {format_setting(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
         for name, arm in best.items()
     ]
     if parts:
-        yield f"The temperature with the highest mean test accuracy: {_listed(parts)}."
+        yield (
+            "The temperature with the highest mean validation accuracy, and its mean test accuracy: "
+            f"{_listed(parts)}."
+        )
 
 
 def warnings(found: ActivationResults) -> Iterator[str]:

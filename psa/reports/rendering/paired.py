@@ -99,15 +99,22 @@ def sign_flip_test_note(found: Sequence[Paired], pairs: str) -> str:
     alone = f"Below {LEAST_N} {pairs} there is a difference alone."
     if most < LEAST_N:
         return alone
+    if not tests:
+        return ""
     few = f" {alone}" if any(0 < each.n < LEAST_N for each in found) else ""
     if most > EXACT_PAIRS:
         return f"p: two-sided sign-flip test. {CORRECTIONS}{few}"
     least = least_sign_flip_p(most)
     return (
-        f"p: two-sided sign-flip test, with {most} {pairs} at least {least:.3g}; if only one comparison of "
-        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}. "
-        f"{CORRECTIONS}{few}"
+        f"p: two-sided sign-flip test, with {most} {pairs} at least {least:.3g}, and after Holm's correction "
+        f"for {pluralize(tests, 'test')} at least {min(1.0, least * tests):.2g}"
+        f"{', so that none can be significant' * (least * tests >= ALPHA)}. {CORRECTIONS}{few}"
     )
+
+
+def paired_test_note(found: Sequence[Paired], pairs: str = "pairs") -> str:
+    """Return a note on the sign-flip tests of a table, on its intervals and on its effects."""
+    return sign_flip_test_note(found, pairs) + paired_notes(found, sign_flip=True)
 
 
 def effect_note(found: Iterable[Paired]) -> str:

@@ -113,6 +113,8 @@ def breakthrough_figure(jumps: Sequence[Jump], cells: Cells, why: str = "") -> F
         figure, axes = _panels(_name(jumps), len(jumps), 2.1, _FOOT)
         for ax, jump in zip(axes, jumps, strict=True):
             plot_jump(ax, jump)
-            panel_title(ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {max(jump.lkg):.2f} %")
+            panel_title(
+                ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {np.nanmax(jump.lkg):.2f} %"
+            )
         footnote(figure, [*notes_of(cells), why, _JUMPS])
     return figure

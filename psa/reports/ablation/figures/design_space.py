@@ -33,16 +33,18 @@ _SHORT: Final = 30  # times from end to end below which an axis has too few powe
 _GAP: Final = 0.13  # decades left free around the enlargement
 
 SHAPES: Final = {
-    "wide: at most 4 layers": LineStyle("#0072B2", "o"),
+    "wide: depth of at most 4": LineStyle("#0072B2", "o"),
     "square: as deep as wide": LineStyle("#000000", "s"),
-    "deep: at most 4 units a layer": LineStyle("#D55E00", "^"),
+    "deep: width of at most 4": LineStyle("#D55E00", "^"),
     "other": LineStyle("#009E73", "D"),
 }
 
 
 @dataclass(frozen=True)
 class Spot:
-    """The position of an architecture: its number of hidden layers, and the units of its widest one."""
+    """The position of an architecture: its number of hidden layers (of residual networks: blocks), and the
+    units of its widest one.
+    """
 
     arch: str
     depth: int
@@ -167,8 +169,8 @@ def new_map(archs: Sequence[str], name: str, foot: float = _FOOT) -> Map:
     height = _SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
     figure, ax = panel(name, _SIDE, height, LEFT, foot, _HEAD)
     _log_log(ax, (LOW, right), (LOW, top))
-    ax.set_xlabel("Depth (hidden layers)", labelpad=1)
-    ax.set_ylabel("Width (units per hidden layer)", labelpad=1)
+    ax.set_xlabel("Depth (hidden layers; of residual networks blocks)", labelpad=1)
+    ax.set_ylabel("Width (units)", labelpad=1)
     axes = (ax,) if enlarged is None else (ax, _window(ax, enlarged))
     return Map(figure, found, axes, enlarged, foot)
 

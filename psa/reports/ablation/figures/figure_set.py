@@ -12,9 +12,9 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
-from psa.reports.ablation.aggregates import aggregate, aggregate_title, cells_taken
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
+from psa.reports.ablation.effects import aggregate, aggregate_title, cells_taken
 from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.breakthroughs import breakthrough_figure
 from psa.reports.ablation.figures.curves import convergence_figure
@@ -25,11 +25,12 @@ from psa.reports.ablation.figures.maps import baseline_map, effects_map, instabi
 from psa.reports.ablation.figures.published import agreement_figure, beside, difference_figure
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
-from psa.reports.ablation.matching import sizes
+from psa.reports.ablation.matching import has_budgets, sizes
 from psa.reports.ablation.numbers import WinnerBy
 
 Named = Iterator[tuple[str, Figure]]
 MANY: Final = 20  # architectures from which the maps of the design space are drawn
+_OF_MEANS: Final = ("baseline_performance", "parameter_matching")  # maps that need no LEAST_N trials
 BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
 
 
@@ -61,7 +62,7 @@ def maps(
         yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
     yield "instability", instability_map(cells, archs)
     yield "winning_strategy", strategy_map(cells, archs, by=winner)
-    if order or asymmetric:  # of other data than the study's nothing is known but the parameters
+    if (order or asymmetric) and has_budgets(cells.family):  # else nothing is known but the parameters
         yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
     yield "regimes", regimes_map(cells, archs)
 
@@ -94,7 +95,10 @@ def overview(
     if not finished:
         return
     yield from heat_maps(frame, archs)
-    yield from maps(frame, archs, asymmetric, effects, order)
+    judged = any(map(cells.judged, archs))
+    for name, drawn in maps(frame, archs, asymmetric, effects, order):
+        if judged or name in _OF_MEANS:
+            yield name, drawn
 
 
 def convergence(
@@ -132,18 +136,19 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     for target in targets:
         chosen_target(frame, target)
     cells = cells_of(frame)
-    archs = targets or (BREAKTHROUGHS if set(BREAKTHROUGHS) <= set(cells.archs) else ())
-    jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
+    published = cells.family == "simplemlp" and all(map(cells.numbers, BREAKTHROUGHS))
+    jumps = jumps_of(frame, cells, targets or BREAKTHROUGHS) if targets or published else []
+    jumps = jumps or latest_jumps(frame, cells)
     if jumps:
         shown = [jump.arch for jump in jumps]
-        why = "" if targets else _chosen_jumps(shown, cells)
+        why = "" if targets else _chosen_jumps(shown, cells, published=published)
         counted = cells_of(chosen(frame, shown))
         yield "plot_late_breakthroughs", breakthrough_figure(jumps, counted, why)
 
 
-def _chosen_jumps(archs: Sequence[str], cells: Cells) -> str:
+def _chosen_jumps(archs: Sequence[str], cells: Cells, *, published: bool) -> str:
     """Return why these architectures are shown and no others; nothing if there are no others."""
-    if set(archs) == set(BREAKTHROUGHS):
+    if published and set(archs) == set(BREAKTHROUGHS):
         return f"Shown: the {len(BREAKTHROUGHS)} architectures of the published figure."
     above = sum(map(cells.above_zero_r, cells.archs))
     if len(archs) < above:

@@ -33,7 +33,8 @@ _HIGHEST: Final = (
     "or more trials and only where it is above ZeroR."
 )
 _NOT_ZERO: Final = (
-    "Minus mode none: bold are differences whose 95 % interval excludes 0 (not corrected for their number)."
+    "Minus mode none: bold are differences whose 95 % interval excludes 0 (not corrected for their number), "
+    "of architectures with a trial above ZeroR."
 )
 _OF_SAMPLES: Final = "Standard deviations are sample standard deviations over seeds."
 

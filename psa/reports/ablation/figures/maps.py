@@ -91,6 +91,7 @@ def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, ModeEffect], scal
         size = MARK if verdict != "unclear" else 0.75 * MARK
         marks(ax, spots, archs, marker, scale.rgba([effects[arch].difference for arch in archs]), s=size**2)
     dash(ax, spots, _with_verdict(effects, "equal"))
+    nothing(ax, spots, _with_verdict(effects, "below ZeroR"))
     return unknown(ax, spots, _with_verdict(effects, "unknown"))
 
 
@@ -114,6 +115,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
             size = MARK if verdict != "unclear" else 0.75 * MARK
             legend.add(handle(marker, "#C8C8C8", size=size), meaning, _with_verdict(effects, verdict))
         legend.add(SAME, "no trial differs", _with_verdict(effects, "equal"))
+        legend.add(NOTHING, "no trial of any mode above ZeroR", _with_verdict(effects, "below ZeroR"))
         legend.add(UNKNOWN, "fewer than three trials each", _with_verdict(effects, "unknown"))
         legend.draw(drawn, 3.8)
         how = "Paired by seed; 95 % t interval" if cells.paired else "Not paired; 95 % interval by Welch"

@@ -90,5 +90,5 @@ def _how(cells: Cells, tolerance: float, by: WinnerBy) -> str:
     return (
         f"Unrounded means within {tolerance:g} points tie; the table of accuracies names the modes. "
         "Hollow: some other mode does not differ significantly from it "
-        f"({test}, p < {ALPHA:g} after Holm's correction over the modes of the architecture)."
+        f"({test}, p < {ALPHA:g} after Bonferroni's correction over all pairs of modes)."
     )
