@@ -2,7 +2,7 @@
 
 The rules and their numbers are those of the study's final version. They work on percentages: of each mode the
 mean, the population standard deviation, the least and the greatest bounty of its trials, and on ZeroR, the
-score of always answering the majority class of the validation split.
+score of always predicting the majority class of the validation split.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class ClassCounts:
 
     @property
     def zero_r_percent(self) -> float:
-        """The accuracy, in percent, of always answering with the most frequent class."""
+        """The accuracy, in percent, of always predicting the most frequent class."""
         return 100 * self.counts[self.zero_r_class] / self.total
 
 

@@ -247,12 +247,12 @@ def test_resilience_is_measured() -> None:
     shallow = made("GloNet", 6, [98.0, 98.2, 98.1])
     flat = depths(shallow, made("GloNet", 200, [97.6, 97.8, 97.7]))
     falling = depths(shallow, made("GloNet", 200, [95.6, 95.8, 95.7]))
-    assert "more than 1 point, which is resilient" in next(claims.resilience(flat))
-    assert "more than 1 point, which is not resilient" in next(claims.resilience(falling))
+    assert "costs no more than 1 point" in next(claims.resilience(flat))
+    assert "costs more than 1 point" in next(claims.resilience(falling))
     deep = made("GloNet", 200, [97.6, 97.8, 97.7])
     said = next(claims.resilience(depths(made("GloNet", 6, [90.0, 90.2, 90.1]), deep)))
     assert "+7.60 points" in said
-    assert "which is resilient" in said
+    assert "costs no more than" in said
     low = [95.0, 95.2, 95.1]
     hump = depths(made("GloNet", 6, low), made("GloNet", 24, [98.0, 98.2, 98.1]), made("GloNet", 200, low))
     assert "(24 layers): −3.00 points" in next(claims.resilience(hump))
@@ -340,7 +340,7 @@ def test_the_earlier_document_is_compared_with_its_equals_alone(
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (-3.0, 1.0, "which is resilient"), (-3.0, 1.01, "spans both"), (1.01, 2.0, "which is not resilient"),
+        (-3.0, 1.0, "costs no more than"), (-3.0, 1.01, "spans both"), (1.01, 2.0, "costs more than 1 point"),
         (1.0, 2.0, "spans both"), (float("nan"), float("nan"), "fewer than 3 pairs"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`analyze-dataset`: samples per class, and the score of always answering the majority class."""
+"""`analyze-dataset`: samples per class, and the score of always predicting the majority class."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class CostDocument(Document):
     longest_job: Annotated[str | None, Field(description="Name of the job billed for the longest time.")]
     spot_saved: Annotated[
         ShareField | None,
-        Field(description="ShareField of the spot jobs' time that was not billed; null without any."),
+        Field(description="Share of the spot jobs' time that was not billed; null without any."),
     ]
     by_status: Annotated[list[GroupCost], Field(description="Cost by status, the most expensive first.")]
     by_arch: Annotated[list[GroupCost], Field(description="Cost by architecture.")]

@@ -256,7 +256,7 @@ def strategy(cells: Cells, arch: str, tolerance: float = TIE, by: WinnerBy = "me
 
 def winning_modes(cells: Cells, arch: str, tolerance: float = TIE, by: WinnerBy = "mean") -> tuple[str, ...]:
     """Return the modes whose unrounded mean (or maximum) is within a tolerance of the greatest, among those
-    with LEAST_N trials or more; none below ZeroR, which a constant answer reaches.
+    with LEAST_N trials or more; none below ZeroR, which a constant prediction reaches.
     """
     judged = cells.judged(arch).items()
     values = {mode: cell.mean if by == "mean" else cell.high for mode, cell in judged}

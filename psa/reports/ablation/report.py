@@ -199,7 +199,7 @@ def _facts(frame: pd.DataFrame, cells: Cells, context: ReportContext) -> Iterato
         yield Fact("Best mean bounty", *best)
     if cells.any_finished:
         yield Fact(
-            "ZeroR", f"{cells.zero_r:.2f} %", "always answering the majority class of the validation split"
+            "ZeroR", f"{cells.zero_r:.2f} %", "always predicting the majority class of the validation split"
         )
     counts = Counter(regimes(cells, cells.archs).values())
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]

@@ -188,7 +188,7 @@ def _no_winner(zero_r: float | None) -> str:
     """Return the conditions under which an architecture has no winner."""
     known = "" if zero_r is None else f" ({zero_r:.2f}%)"
     return (
-        f"No winner is named where no mean is above ZeroR{known}, which a constant answer "
+        f"No winner is named where no mean is above ZeroR{known}, which a constant prediction "
         f"reaches; modes with fewer than {LEAST_N} trials take no part."
     )
 

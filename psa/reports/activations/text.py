@@ -104,8 +104,8 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
         yield (
             f"{pluralize(len(found.dead), 'arm')} learned nothing: at its best epoch no seed of "
             f"{found.named(found.dead)} was more than {NEAR_ZERO_R:g} point above ZeroR, what always "
-            "answering the majority class scores on validation "
-            f"({found.zero_r:.2f} %). A constant answer does as well."
+            "predicting the majority class scores on validation "
+            f"({found.zero_r:.2f} %). A constant prediction does as well."
         )
     some = [arm for arm in found.there if 0 < arm.dead() < arm.n]
     if some:
@@ -216,6 +216,6 @@ def sources(found: ActivationResults) -> Iterator[str]:
     """Yield the origin of the numbers, and the rule that chose the tested epoch."""
     yield wording.origin(found.rows, "every epoch of every trial")
     yield (
-        "The epoch is chosen by validation loss alone; the test split is looked at once, with the weights of "
+        "The epoch is chosen by validation loss alone; the test split is evaluated once, with the weights of "
         "that epoch."
     )

@@ -68,11 +68,11 @@ COST_VERDICTS: Final[tuple[tuple[str, Callable[[float, float], bool]], ...]] = (
         lambda low, high: math.isnan(low) or math.isnan(high),
     ),
     (
-        f"depth costs no more than {RESILIENT:g} point, which is resilient",
+        f"depth costs no more than {RESILIENT:g} point",
         lambda low, high: high <= RESILIENT,
     ),
     (
-        f"depth costs more than {RESILIENT:g} point, which is not resilient",
+        f"depth costs more than {RESILIENT:g} point",
         lambda low, high: low > RESILIENT,
     ),
     (

@@ -215,7 +215,7 @@ def _facts(seen: _Seen) -> Iterator[Fact]:
     for features in results.features:
         if claims.measured(results, "MLP", features):
             yield Fact(f"MLP of width {features} at chance", *claims.chance_fact(results, "MLP", features))
-    yield Fact("ZeroR", results.zero_r_shown, "always answering the majority class of the validation split")
+    yield Fact("ZeroR", results.zero_r_shown, "always predicting the majority class of the validation split")
 
 
 def _deepest(each: Trained) -> Fact:
@@ -292,7 +292,7 @@ def _sources(seen: _Seen) -> Iterator[str]:
     layers = " layers.csv in that folder holds every layer of every network, means over all of its trials."
     yield wording.origin(trials_of(seen.frame), "every epoch of every trial") + layers * bool(seen.uses)
     yield (
-        "A validation split is kept apart from the training images; the test split is looked at once, with "
+        "A validation split is kept apart from the training images; the test split is evaluated once, with "
         "the final weights. Intervals are 95 % t intervals of the mean over seeds, restricted to 0 to 100; "
         "paired tests are sign-flip permutation tests, corrected over the table they stand in."
     )

@@ -251,7 +251,7 @@ def claims_table(results: GlonetResults) -> Table:
 
     note = (
         f"Claimed: the document of the earlier program, after {CLAIMED_EPOCHS}, about the accuracy on the "
-        "split that it also validated on. Measured: on the test split, looked at once; "
+        "split that it also validated on. Measured: on the test split, evaluated once; "
         f"width {features}. {seeds_note(results)}"
     )
     rows = (row(layers, model) for layers in CLAIMED for model in ("GloNet", "MLP"))

@@ -42,7 +42,7 @@ _OF_EFFECTS: Final = (
 _OF_VOTES: Final = (
     f"Rows of {KNN} show the vote; the table of stages and the list of trials show its network alone."
 )
-_OF_NETWORKS: Final = "Test numbers are of the last weights, seen once."
+_OF_NETWORKS: Final = "Test numbers are of the last weights, evaluated once."
 _OF_GROWTHS: Final = (
     f"{_GREW}: validation accuracy after the first epoch that a network trained since it grew, minus that "
     "before, mean over its growths, in points; the growth itself changes no answer, so this is the gain of "

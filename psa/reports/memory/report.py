@@ -98,7 +98,7 @@ def comparison_table(comparisons: list[MemoryComparison]) -> Table:
 def _hypothesis_table(answers: list[Hypothesis]) -> Table:
     columns = (Column("Claim", breaks=4), Column("Shown"), Column("Evidence", breaks=9))
     rows = tuple((each.claim, each.answer, each.evidence) for each in answers)
-    return Table("What was asked and what the runs say", "tab:memory_answers", columns, rows, wide=True)
+    return Table("Hypotheses and evidence", "tab:memory_answers", columns, rows, wide=True)
 
 
 def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:
