@@ -62,6 +62,7 @@ class CommittedPage:
 PAGES: Final = {
     "smallest": CommittedPage("ablation", "simplemlp", "smallest"),
     "all": CommittedPage("ablation", "simplemlp", folder="all"),
+    "residual": CommittedPage("ablation", "resmlp", folder="all"),
     "digits": CommittedPage("digits", "digits", "digits", folder="digits"),
     "questions": CommittedPage("questions", "questions", "questions", folder="questions"),
     "memory": CommittedPage("memory", "memory", "memory", folder="memory"),
