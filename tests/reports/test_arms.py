@@ -89,6 +89,21 @@ def scores() -> dict[tuple[str, str], list[float]]:
     }
 
 
+def test_a_mode_of_a_plugin_is_compared_with_mode_none_on_each_architecture() -> None:
+    """Over few architectures the means alone would hide on which of them it helps."""
+    told = {(arm, arch): values for (arm, arch), values in scores().items() if arm in ("none", "hidden")}
+    told |= {("input", arch): [value + 1 for value in told["none", arch]] for arch in ARCHS}
+    rows = arms_frame(told)
+    plugin = rows["arm"] == "input"
+    rows["mode"] = rows["mode"].astype(str).where(~plugin, "input").astype("category")
+    tables = arm_tables(rows)
+    table = tables["modes_by_architecture_3"]
+    assert table.caption == "Bounty of each arm after 3 loops minus mode none, seed by seed"
+    assert [row[:3] for row in table.rows] == [(arch, "input", 5) for arch in ARCHS]
+    assert all(row[3].value == pytest.approx(1) for row in table.rows)
+    assert "arms_by_architecture_3" not in tables  # neither mode has further settings
+
+
 def test_arms_are_compared_over_architectures() -> None:
     """The mean of each architecture's pairs, the interval and p over architectures, Holm over the table."""
     told = scores()

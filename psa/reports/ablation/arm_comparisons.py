@@ -80,7 +80,7 @@ def arm_page(
 def _arm_trials(name: str, table: Table, rows: pd.DataFrame) -> CellTrials:
     """Return the trials of the cells of a table of arms minus mode none, or minus their mode as published."""
     modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
-    minus_none = name.startswith("arms_minus_none_")
+    minus_none = name.startswith(("arms_minus_none_", "modes_by_architecture_"))
     found = paired_trials(
         table,
         {"Architecture": "arch", "Arm": "arm"},
@@ -147,8 +147,9 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
     """Return tables that compare arms, of a frame of one family that holds more arms than the modes.
 
     For every length of a finished trial, since a staged grid trains some of its arms longer: each arm minus
-    mode none, and minus the published arm of its own mode, over architectures and for each of them. Raises
-    UserError where trials of one arm differ in anything but architecture and seed, or data differ.
+    mode none, and minus the published arm of its own mode, over architectures and for each of them; a mode of
+    a plugin minus mode none. Raises UserError where trials of one arm differ in anything but architecture and
+    seed, or data differ.
     """
     rows = trials_of(frame)
     for column, names in differing_settings(rows, COMPARED_ARMS).items():
@@ -164,7 +165,13 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
         own = {arm: mode for arm, mode in modes.items() if arm != mode}
         found[f"arms_minus_none_{loops}"] = _arm_table(scores, none, loops, "mode none")
         found[f"arms_minus_mode_{loops}"] = _arm_table(scores, own, loops, "its mode as published")
-        found[f"arms_by_architecture_{loops}"] = _arms_by_architecture(scores, own, loops)
+        found[f"arms_by_architecture_{loops}"] = _by_architecture(
+            scores, own, loops, "its mode as published", "arms"
+        )
+        of_plugins = {arm: _NONE for arm, mode in modes.items() if arm == mode not in MODES}
+        found[f"modes_by_architecture_{loops}"] = _by_architecture(
+            scores, of_plugins, loops, "mode none", "modes"
+        )
     return {name: table for name, table in found.items() if table.rows or "minus_none" in name}
 
 
@@ -224,8 +231,8 @@ def _arm_table(scores: pd.Series, base: Mapping[str, str], loops: int, beside: s
     )  # fmt: skip
 
 
-def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int) -> Table:
-    """Return the table of arms minus the published arm of their mode, seed by seed for each architecture."""
+def _by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int, beside: str, kind: str) -> Table:
+    """Return the table of arms minus their base (`beside` names it), seed by seed for each architecture."""
     names, found = [], []
     for arm, other in base.items():
         parts = {
@@ -237,8 +244,8 @@ def _arms_by_architecture(scores: pd.Series, base: Mapping[str, str], loops: int
     columns = (Column("Architecture"), Column("Arm", breaks=6), *paired_columns("Difference (points)"))
     rows = [(*name, *cells) for name, cells in zip(names, paired_cells(found), strict=True)]
     return Table(
-        f"Bounty of each arm after {pluralize(loops, 'loop')} minus its mode as published, seed by seed",
-        f"tab:arms_by_architecture_{loops}", columns, tuple(rows), paired_test_note(found),
+        f"Bounty of each arm after {pluralize(loops, 'loop')} minus {beside}, seed by seed",
+        f"tab:{kind}_by_architecture_{loops}", columns, tuple(rows), paired_test_note(found),
         len(rows) > _ONE_PAGE,
     )  # fmt: skip
 
