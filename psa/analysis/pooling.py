@@ -201,3 +201,28 @@ def budget_note(trials: pd.DataFrame, unit: str = "meta-loops") -> str | None:
         f"{'takes' if len(others) == 1 else 'take'} part in no mean and no comparison: the others were "
         f"trained for {lengths[-1]:,} {unit}."
     )
+
+
+def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return for each mode but none: the number of pairs whose loops all equal those of mode none, and the
+    number of pairs. An arm whose pairs are all equal duplicates mode none.
+    """
+    loops = frame[frame["loop"].notna()]
+    keys = ["arch", "seed", "loop"]
+    columns = ["accuracy", "loss", "train_loss"]
+    base = loops[loops["mode"] == "none"].set_index(keys)[columns]
+    found = {}
+    for mode in loops["mode"].cat.remove_unused_categories().cat.categories:
+        other = loops[loops["mode"] == mode].set_index(keys)[columns]
+        both = other.merge(base, left_index=True, right_index=True, suffixes=("", " of none"))
+        if mode == "none" or both.empty:
+            continue
+        same = pd.concat([_same(both[name], both[f"{name} of none"]) for name in columns], axis=1).all(axis=1)
+        pairs = same.groupby(["arch", "seed"], observed=True).all()
+        found[str(mode)] = (int(pairs.sum()), len(pairs))
+    return found
+
+
+def _same(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Return where two columns are equal; two losses that are not numbers are, too."""
+    return one.eq(other) | (one.isna() & other.isna())

@@ -24,7 +24,7 @@ from psa.analysis.stats import Values, holm, paired
 from psa.core.errors import UserError
 from psa.reports.ablation import effects, report
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
-from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.effects import aggregate_table, paired_table, shape_findings, shape_table
 from psa.reports.ablation.figures.figure_set import comparison
 from psa.reports.ablation.markdown import (
     convergence_markdown,
@@ -792,3 +792,44 @@ def test_trials_unlike_the_published_ones_are_not_compared_with_them(
     found = published_difference(made, known)
     assert found is None if why is None else why in str(found)
     assert (comparable_reference(made, known) is None) == (why is not None)
+
+
+def test_effects_over_the_architectures_of_a_shape() -> None:
+    """A mode that helps a little on each square is told from chance by the squares together, and no mode from
+    fewer than three architectures; one of two seeds, or below ZeroR, takes no part.
+    """
+    draws = np.random.Generator(np.random.Philox(key=5)).normal(0, 2, (9, 10))
+    cells: dict[tuple[str, str], Sequence[Outcome]] = {}
+    for width, noise in zip(range(3, 12), draws, strict=True):
+        none = np.round(40 + noise, 2)
+        cells[f"{width}*{width}", "none"] = list(none)
+        cells[f"{width}*{width}", "output"] = list(np.round(none + 1.5 + noise[::-1] / 3, 2))
+        cells[f"{width}*{width}", "full"] = list(np.round(none + noise[::-1] / 3, 2))
+    cells |= {("1*8", mode): [90.0, 91.0, 92.0] for mode in ("none", "output")}
+    cells |= {("20*20", mode): [90.0, 91.0] for mode in ("none", "output")}
+    cells |= {("30*30", mode): [9.0, 9.5, 9.9] for mode in ("none", "output")}
+    made = frame(cells)
+    table = shape_table(made)
+    rows = {(str(row[0]).partition(":")[0], row[1]): row for row in table.rows}
+    assert [row[2] for row in rows.values()] == [1, 9, 9]
+    assert rows["square", "output"][3].value == pytest.approx(1.5, abs=0.5)
+    assert np.isnan(float(str(rows["wide", "output"][4])))
+    (found,) = shape_findings(table)
+    assert "mode output over 9 square architectures by +1." in found
+    assert "mode full" not in found
+    context = ReportContext(Path("unused"))
+    assert "effects_by_shape" in report.tables(made, context)
+    few = frame({place: values for place, values in cells.items() if place[0] in ("3*3", "4*4")})
+    assert "effects_by_shape" not in report.tables(few, context)
+    alike = frame(
+        {
+            (arch, "full" if mode == "output" else mode): v
+            for (arch, mode), v in cells.items()
+            if mode != "full"
+        }
+    )
+    assert "mode full" in next(shape_findings(shape_table(alike)))
+    equal = frame({(arch, mode): cells[arch, "none"] for arch, mode in cells if mode != "full"})
+    assert list(shape_findings(shape_table(equal))) == [
+        "Over the architectures of a shape, no mode differs significantly from mode none."
+    ]

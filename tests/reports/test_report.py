@@ -24,6 +24,7 @@ from made_up_frames import ARCHS, ASYMMETRIC, frame
 from paths import ROOT
 from pictures import undrawn
 
+from psa.analysis.pooling import identical_arms
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
@@ -33,7 +34,6 @@ from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
 from psa.reports.ablation import report as ablation
-from psa.reports.ablation.effects import identical_arms
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.tables import Table
 from psa.specs.trial import Trial

@@ -1,5 +1,5 @@
 """The modes compared: over all architectures (interquartile means, probabilities of improvement), and each
-ablative mode with mode none on each architecture.
+ablative mode with mode none, on each architecture and over those of a shape.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from psa.analysis.aggregate_stats import (
     probability_of_improvement,
     stratified_interval,
 )
+from psa.analysis.pooling import identical_arms
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import LEAST_N, Interval, Paired, Values, paired, present
+from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, Values, paired, present
 from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
+from psa.reports.ablation.figures.design_space import SHAPES, spots
 from psa.reports.ablation.numbers import cells_note
-from psa.reports.rendering.paired import paired_cells, paired_columns, paired_test_note
-from psa.reports.rendering.tables import Cell, Column, Table
+from psa.reports.rendering.paired import paired_cells, paired_columns, paired_test_note, with_marks
+from psa.reports.rendering.tables import Cell, Column, Table, value_of
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
 _NONE: Final = "none"
@@ -169,6 +171,65 @@ def paired_table(
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
+def shape_table(
+    frame: pd.DataFrame,
+    *,
+    caption: str = "Best validation accuracy of ablative modes minus mode none, over architectures (points)",
+    label: str = "tab:effects_by_shape",
+) -> Table:
+    """Return a table of each ablative mode minus none over the architectures of each shape (see SHAPES), of a
+    frame of one family: of each architecture the mean over its pairs of seeds, then the mean difference with
+    its 95 % interval, p of the sign-flip test and corrections over the table as in paired_table. An
+    architecture takes part if it has LEAST_N pairs and a trial above ZeroR. Empty where no shape has LEAST_N
+    architectures.
+    """
+    cells = cells_of(frame)
+    groups: dict[tuple[str, str], list[float]] = {}
+    for arch, spot in spots(tuple(filter(cells.above_zero_r, cells.archs))).items():
+        for mode in ABLATIVE:
+            found = _compared(cells, arch, mode)
+            if found.n >= LEAST_N:
+                groups.setdefault((spot.shape, mode), []).append(found.difference)
+    order = {shape: at for at, shape in enumerate(SHAPES)}
+    places = sorted(groups, key=lambda place: (order[place[0]], ABLATIVE.index(place[1])))
+    means = [paired(groups[place], [0.0] * len(groups[place])) for place in places]
+    if max((each.n for each in means), default=0) < LEAST_N:
+        places, means = [], []
+    rows = [(*place, *with_marks(each)) for place, each in zip(places, paired_cells(means), strict=True)]
+    columns = (
+        Column("Shape", breaks=4), Column("Mode"),
+        *paired_columns("Difference (points)", pairs="Architectures"),
+    )  # fmt: skip
+    note = (
+        f"Of each architecture with a trial above ZeroR and {LEAST_N} or more pairs of seeds the mean "
+        "difference; interval and p over architectures. Bold: p < "
+        f"{ALPHA:g} after Holm's correction. {paired_test_note(means, 'architectures')}"
+    )
+    return Table(caption, label, columns, tuple(rows), note)
+
+
+def shape_findings(table: Table) -> Iterator[str]:
+    """Yield a sentence on the modes that differ significantly from none over the architectures of a shape."""
+    names = [column.name for column in table.columns]
+    parts, tested = [], 0
+    for row in table.rows:
+        cells = dict(zip(names, map(value_of, row), strict=True))
+        p, found = cells["p (Holm)"], cells["Difference (points)"]
+        if not isinstance(p, float) or not isinstance(found, Interval) or math.isnan(p):
+            continue
+        tested += 1
+        if p < ALPHA:
+            shape = str(cells["Shape"]).partition(":")[0]
+            parts.append(
+                f"mode {cells['Mode']} over {cells['Architectures']} {shape} architectures by "
+                f"{found.value:+.2f} points ({found.low:+.2f} to {found.high:+.2f})"
+            )
+    if parts:
+        yield f"Significantly different from mode none after Holm's correction: {'; '.join(parts)}."
+    elif tested:
+        yield "Over the architectures of a shape, no mode differs significantly from mode none."
+
+
 _UNPAIRED: Final = "Nothing is compared: trials with the same number do not share a seed."
 
 
@@ -200,31 +261,6 @@ def _untested(found: Sequence[Paired]) -> str:
         if count
         else ""
     )
-
-
-def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return for each mode but none: the number of pairs whose loops all equal those of mode none, and the
-    number of pairs. An arm whose pairs are all equal duplicates mode none.
-    """
-    loops = frame[frame["loop"].notna()]
-    keys = ["arch", "seed", "loop"]
-    columns = ["accuracy", "loss", "train_loss"]
-    base = loops[loops["mode"] == "none"].set_index(keys)[columns]
-    found = {}
-    for mode in loops["mode"].cat.remove_unused_categories().cat.categories:
-        other = loops[loops["mode"] == mode].set_index(keys)[columns]
-        both = other.merge(base, left_index=True, right_index=True, suffixes=("", " of none"))
-        if mode == "none" or both.empty:
-            continue
-        same = pd.concat([_same(both[name], both[f"{name} of none"]) for name in columns], axis=1).all(axis=1)
-        pairs = same.groupby(["arch", "seed"], observed=True).all()
-        found[str(mode)] = (int(pairs.sum()), len(pairs))
-    return found
-
-
-def _same(one: pd.Series, other: pd.Series) -> pd.Series:
-    """Return where two columns are equal; two losses that are not numbers are, too."""
-    return one.eq(other) | (one.isna() & other.isna())
 
 
 def identical_arms_sentences(frame: pd.DataFrame, *, published: bool) -> Iterator[str]:

@@ -28,7 +28,13 @@ from psa.reports.ablation.arm_comparisons import (
 )
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.curves import curve_choice
-from psa.reports.ablation.effects import aggregate_table, identical_arms_sentences, paired_table
+from psa.reports.ablation.effects import (
+    aggregate_table,
+    identical_arms_sentences,
+    paired_table,
+    shape_findings,
+    shape_table,
+)
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
@@ -56,6 +62,7 @@ from psa.reports.rendering.tables import Table
 from psa.reports.rendering.trials import CellTrials
 from psa.specs.training import MODES
 
+_POOLED: Final = ("aggregate", "effects_by_shape")  # tables whose cells are of many architectures
 QUESTION: Final = (
     "Persistent Stochastic Ablation keeps the last known good state (LKG) of a network, damages one random "
     "neuron of a copy before every epoch, and keeps the copy only if validation accuracy improved. Does that "
@@ -92,11 +99,14 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
         "test_accuracies": final_test_table(frame, order=order, modes=cells_of(frame).modes),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
+        "effects_by_shape": shape_table(frame),
         "regimes": regime_table(frame, reference, order=order),
     }
     if reference is not None:
         found["published"] = published_comparison(frame, reference, order=order)
-    return {name: _by_size(table) for name, table in found.items()}
+    return {
+        name: _by_size(table) for name, table in found.items() if table.rows or name != "effects_by_shape"
+    }
 
 
 def _by_size(table: Table) -> Table:
@@ -176,7 +186,7 @@ def _cells(made: Mapping[str, Table]) -> dict[str, CellTrials]:
     """Return the trials of the cells of each table: rows are architectures, columns or cells are modes."""
     rows = {"Architecture": "arch", "Mode": "mode"}
     modes = {mode.capitalize(): {"mode": mode} for mode in MODES}
-    found = {made[name].label: CellTrials(rows, modes) for name in made if name != "aggregate"}
+    found = {made[name].label: CellTrials(rows, modes) for name in made if name not in _POOLED}
     compared = made["paired"]
     return found | {compared.label: paired_trials(compared, rows, lambda row: {"mode": "none"})}
 
@@ -237,9 +247,10 @@ def _sections(
             "The arms of a seed share initial weights and batches, so they are compared in pairs.",
             *identical_arms_sentences(frame, published="published" in made),
             *_of_residual(cells),
+            *(shape_findings(made["effects_by_shape"]) if "effects_by_shape" in made else ()),
         ),
         shown("heatmaps", *effects, "winning_strategy", "aggregate"),
-        (made["paired"], made["aggregate"]),
+        pick(made, "effects_by_shape", "paired", "aggregate"),
     )
     yield Section("Regimes", (), shown("regimes"), (made["regimes"],))
     yield Section("Learning curves", (), shown("plot_convergence", "plot_late_breakthroughs"))
