@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,23 @@ from psa.execution.worker.protocol import parse_event
 pytestmark = pytest.mark.slow
 WORDS = ("--backend", "slurm", "--pack-size", "6")
 PACKS = 4  # of the smoke grid in packs of six
+# Runs before a sweep whose tasks find that nothing can be trained on node n1.
+BROKEN_NODE = """
+from cloud.slurm import request
+request._ENTRY = request._ENTRY.replace("sys.exit", '''
+import os
+from cloud.slurm import array_task
+from psa.core.errors import UserError
+class Broken:
+    def __init__(self, *_):
+        pass
+    def launch(self, jobs):
+        raise UserError("this node is broken", "Repair it")
+        yield
+if os.environ["SLURMD_NODENAME"] == "n1":
+    array_task.LocalBackend = Broken
+sys.exit''')
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +205,78 @@ def test_tasks_outlive_a_killed_sweep(
     code, out, err = ended(sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS))
     assert (code, err) == (0, ""), out
     assert len(arrays(tmp_path)) == 1
+    assert tree(tmp_path) == trained(LONG)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_tasks_outlive_a_stopped_watch(
+    number: signal.Signals,
+    going: subprocess.Popen[str],
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """A lost connection or the reboot of a login node: one line, the signal's code, and nothing is cancelled."""
+    before = cluster.queue()
+    going.send_signal(number)
+    out, err = going.communicate(timeout=PATIENCE_SECONDS)
+    assert (going.returncode, err) == (128 + number, "")
+    assert re.fullmatch(
+        r"Stopped; [1-4] tasks? left to Slurm \(job \d+\)\. Run the same command again to resume\.",
+        out.splitlines()[-1],
+    )
+    assert len(before) == PACKS
+    code, out, err = ended(sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS))
+    assert (code, err) == (0, ""), out
+    assert len(arrays(tmp_path)) == 1
+    assert "stopped" not in kinds(tmp_path)
+    assert tree(tmp_path) == trained(LONG)
+
+
+def test_a_refused_resubmission_waits(
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    started: list[subprocess.Popen[str]],
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """A task dies while its partition takes no jobs: the others go on, and it is submitted again later."""
+    soon = "from cloud.slurm import watch; watch.RESUBMIT_SECONDS = 2.0"
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS, before=soon)
+    started.append(process)
+    until(lambda: kinds(tmp_path).count("loop") >= PACKS, process)
+    cluster.run("scontrol", "update", "partitionname=debug", "state=drain")
+    try:
+        (array,) = arrays(tmp_path)
+        cluster.kill_task(array, "0")
+        until(lambda: not any(row[0].endswith("_0") for row in cluster.queue()), process)
+        time.sleep(8)  # a few refusals
+        assert process.poll() is None
+    finally:
+        cluster.run("scontrol", "update", "partitionname=debug", "state=up")
+    code, out, err = ended(process)
+    assert (code, err) == (0, ""), out
+    assert "1 task to be submitted again later, the other tasks continue" in out
+    assert len(arrays(tmp_path)) == 2
+    assert tree(tmp_path) == trained(LONG)
+
+
+def test_a_node_without_its_gpu_is_avoided(
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    started: list[subprocess.Popen[str]],
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """Tasks that cannot train on n1 are submitted again for n2, and no other task is cancelled."""
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS, before=BROKEN_NODE)
+    started.append(process)
+    code, out, err = ended(process)
+    assert (code, err) == (0, ""), out
+    assert re.search(r"ended as FAILED on n1, exit code 2: this node is broken", out)
+    nodes = {str(event["node"]) for event in events(tmp_path) if event["event"] == "begun"}
+    assert nodes == {"n2"}
     assert tree(tmp_path) == trained(LONG)
 
 
