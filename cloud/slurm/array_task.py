@@ -119,11 +119,12 @@ def _interrupted(log: TaskLog, stop: StopRequest, idle: int, task_id: str) -> in
         )
         log.handle_event(WorkerEvent("failed", log.pack, {"error": error}))
         return EXIT_INTERRUPTED
+    client = SlurmClient(("scontrol",))
     # COMPLETING: Slurm has ended the job already, to requeue it by itself or since it was cancelled
-    if stop.signal in REQUEUED_BY and SlurmClient().describe(task_id).get("JobState") == "RUNNING":
+    if stop.signal in REQUEUED_BY and client.describe(task_id).get("JobState") == "RUNNING":
         log.close(f"{name} of Slurm (time limit or preemption): saved and put back into the queue", name)
         try:
-            SlurmClient().requeue(task_id)
+            client.requeue(task_id)
         except UserError as error:  # the watching sweep submits the pack again
             logger.warning("%s", error)
     else:

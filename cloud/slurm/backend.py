@@ -63,7 +63,7 @@ class SlurmBackend:
         self.prefix = f"psa-{workspace_id(store.models)}-"
         self.arrays = ArrayJobFolder(store)
         self._queued: dict[int, WatchedTask] = {}  # tasks of earlier sweeps, by the id of their pack object
-        self._leaves = False  # tasks running when the watch ends
+        self._leaves = False  # tasks in the queue when the watch ends
         self._stopped = "no task is left running."
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
@@ -120,6 +120,7 @@ class SlurmBackend:
         if tasks is None:
             yield WorkerEvent("taken", packs[0])
         elif self.where.detach:
+            self._stopped = left_running_message(tasks)
             yield WorkerEvent("detached", packs[0], {"message": detached_message(tasks)})
         else:
             yield from self._watched(tasks)
@@ -185,7 +186,7 @@ class SlurmBackend:
 
     def _stop(self, tasks: Sequence[WatchedTask]) -> None:
         """Cancel this user's tasks: queued ones are removed, running ones save and end. Wait for them."""
-        if self._leaves:
+        if self._leaves or self.where.detach:
             self._stopped = left_running_message(tasks)
             return
         keys, until = {task.key for task in tasks}, time.monotonic() + _STOP_SECONDS
@@ -195,7 +196,7 @@ class SlurmBackend:
             self.client.cancel((queue[key].array_id, key[1]) for key in mine)
             while set(mine) & self.client.list_tasks(self.prefix).keys() and time.monotonic() < until:
                 time.sleep(_POLL_SECONDS)
-            self._stopped = "the tasks have saved and ended."
+            self._stopped = "the tasks have saved and ended." if mine else self._stopped
         except UserError as error:
             logger.warning("%s", error.message)
             self._stopped = "tasks may still be running: `squeue --me` lists them, scancel ends them."

@@ -58,11 +58,11 @@ class TaskStatus:
 
 
 class SlurmClient:
-    """The Slurm cluster of this host. Raises UserError without Slurm's commands."""
+    """The Slurm cluster of this host. commands: those that are needed. Raises UserError if one is absent."""
 
-    def __init__(self) -> None:
+    def __init__(self, commands: Sequence[str] = _COMMANDS) -> None:
         # all of them now: a command that is missing later is a fault of its file system, and may come back
-        missing = next((name for name in _COMMANDS if shutil.which(name) is None), None)
+        missing = next((name for name in commands if shutil.which(name) is None), None)
         if missing is not None:
             raise UserError(
                 f"--backend slurm: Slurm's command {missing} must be on PATH",

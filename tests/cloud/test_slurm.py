@@ -217,7 +217,7 @@ def test_tasks_outlive_a_stopped_watch(
     data_dir: Path,
     trained: Callable[[int], dict[str, bytes]],
 ) -> None:
-    """A lost connection or the reboot of a login node: one line, the signal's code, and nothing is cancelled."""
+    """A lost connection or the reboot of a login node: one line, the signal's code, and no task ends."""
     before = cluster.queue()
     going.send_signal(number)
     out, err = going.communicate(timeout=PATIENCE_SECONDS)
