@@ -7,7 +7,6 @@ Settings of a submission are read only when something is submitted: read-only us
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -34,10 +33,10 @@ from cloud.sagemaker.jobs.messages import (
     describe_job,
     detach_message,
     startup_notices,
-    stop_message,
     with_running_jobs,
 )
 from cloud.sagemaker.jobs.reconcile import reconcile
+from cloud.sagemaker.jobs.stop import JobStop
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import check_request
 from cloud.sagemaker.results import delete_if_complete, download_results
@@ -52,8 +51,6 @@ from psa.specs.trial import Pack
 from psa.storage import locks
 from psa.storage.store import Store
 
-logger = logging.getLogger(__name__)
-
 
 class SageMakerBackend:
     """The training jobs of one account, region and bucket."""
@@ -61,8 +58,7 @@ class SageMakerBackend:
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
         self.horizons: dict[str, int] = {}  # the horizon of each requested trial, by id
-        self.asked_to_stop = 0
-        self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
+        self.job_stop = JobStop()
 
     @cached_property
     def account(self) -> accounts.Account:
@@ -99,7 +95,7 @@ class SageMakerBackend:
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing the
-        generator asks running jobs to save and stop, unless `detach` is set.
+        generator asks running jobs to save and stop, unless they are to be left running.
         """
         trials = [trial for job in jobs for trial in job.pack.trials]
         with locks.lock_trials(self.store, trials) as got:
@@ -121,7 +117,8 @@ class SageMakerBackend:
         try:
             yield from watch.events(detach=self.where.detach)
         except GeneratorExit:
-            self._stop(watch)
+            if not self.where.detach:
+                self.job_stop.end(watch.states, self.training_jobs)
             raise
         except UserError as error:
             raise with_running_jobs(error, watch) from None
@@ -131,7 +128,11 @@ class SageMakerBackend:
     @property
     def stopped(self) -> str:
         """A message about the jobs of a stopped sweep, which take a while to stop."""
-        return stop_message(self.asked_to_stop, self.not_reached)
+        return self.job_stop.message
+
+    def leave_running(self) -> None:
+        """Let the jobs continue when the generator of `launch` is closed."""
+        self.job_stop.leaves = True
 
     def fetch(self) -> None:
         """Download the results of this workspace so far; delete completed managed jobs from the bucket."""
@@ -250,7 +251,7 @@ class SageMakerBackend:
             yield tick
         attempts = last_attempts(self.list_jobs()) if reconciled.doubles else {}
         for managed in reconciled.doubles:
-            self._ask_to_stop(managed.job_name(attempts[managed.name]))
+            self.job_stop.ask(managed.job_name(attempts[managed.name]), self.training_jobs)
         return JobController(
             self,
             managed_jobs,
@@ -282,18 +283,3 @@ class SageMakerBackend:
         with locks.lock_trials(self.store, others) as leased:
             ours = {trial.id for trial in leased} | self.horizons.keys()
             return download_results(managed, self.bucket, self.store, ours)
-
-    def _stop(self, watch: JobController) -> None:
-        """Ask the jobs to save and stop; the next sweep continues from what they saved."""
-        if self.where.detach:
-            return
-        for state in watch.states:
-            if state.running:
-                self._ask_to_stop(state.job_name)
-
-    def _ask_to_stop(self, job: str) -> None:
-        try:
-            self.asked_to_stop += self.training_jobs.stop(job)
-        except UserError as error:
-            self.not_reached.append(job)
-            logger.warning("%s", error.message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -140,16 +141,21 @@ class ArrayJobFolder:
         return [self._known[name] for name in sorted(names) if name in self._known]
 
     def remove_ended(self, live: Collection[str]) -> None:
-        """Remove the arrays that have ended, but for the newest, whose logs may still be of use."""
+        """Remove this user's arrays that have ended, but for the newest, whose logs may still be of use.
+
+        Those of others stay: a Slurm that shows users only their own jobs lists none of them as live.
+        """
         if not self.path.is_dir():
             return
-        ended = [path for path in self.path.iterdir() if path.is_dir() and path.name not in live]
-        for path in sorted(ended, key=_modified, reverse=True)[ENDED_KEPT:]:
-            shutil.rmtree(path, ignore_errors=True)
+        ended = []
+        for path in self.path.iterdir():
+            with contextlib.suppress(OSError):  # another sweep has removed it
+                found = path.stat()
+                if path.is_dir() and path.name not in live and found.st_uid == os.geteuid():
+                    ended.append((found.st_mtime, path.name))
+        self.remove([name for _, name in sorted(ended, reverse=True)[ENDED_KEPT:]])
 
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+    def remove(self, names: Collection[str]) -> None:
+        """Remove the folders of arrays."""
+        for name in names:
+            shutil.rmtree(self.path / name, ignore_errors=True)

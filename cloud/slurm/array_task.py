@@ -2,7 +2,8 @@
 
 States and records are written to the shared folder under the same leases as everywhere; events go to a file
 beside the job. At SIGUSR2 (the time limit is near) and SIGTERM (preemption) workers save and the task goes
-back into the queue. Imports no torch: the worker process does.
+back into the queue. If the task cannot train on this node, it reports `unusable` and ends: the sweep submits
+its pack again, for another node. Imports no torch: the worker process does.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from psa.storage import locks
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS: Final = 1.0  # between two `loop` events on the shared folder
-REQUEUED_BY: Final = (signal.SIGUSR2, signal.SIGTERM)
-IDLE_RUNS_ALLOWED: Final = 2  # in a row that end before a meta-loop did; the next one is the last
+TIME_LIMIT_SIGNAL: Final = signal.SIGUSR2  # see --signal in cloud.slurm.request
+REQUEUED_BY: Final = (TIME_LIMIT_SIGNAL, signal.SIGTERM)
+IDLE_RUNS_ALLOWED: Final = 2  # that reach the time limit before a meta-loop ends; the next one is the last
 
 
 class TaskLog:
@@ -61,10 +63,18 @@ class TaskLog:
         logger.info("%s %s", event.kind, event.facts)
         self.log.append(event.kind, **event.facts, **(self.about if event.kind == "begun" else {}))
 
-    def close(self, error: str) -> None:
-        """Report that the attempt ends early, with everything saved."""
+    def close(self, error: str, signal_name: str) -> None:
+        """Report that a signal ends the attempt early, with everything saved."""
         self._flush()
-        self.log.append("stopped", error=error, trained=self.trained)
+        self.log.append("stopped", error=error, trained=self.trained, signal=signal_name)
+
+    def report_unusable(self, error: UserError) -> None:
+        """Report that nothing can be trained on this node, as far as its file system still allows that."""
+        with contextlib.suppress(UserError):
+            store_failures(self.store, WorkerEvent("failed", self.pack, {"error": str(error)}))
+        with contextlib.suppress(UserError):
+            node = self.about.get("node", "")
+            self.log.append("unusable", what=error.message, way_out=error.hint, node=node)
 
     def _flush(self) -> None:
         if self._loop:
@@ -95,43 +105,44 @@ def train_task(folder: Path, index: int, task_id: str) -> int:
                         break
             return 0 if ended else _interrupted(log, stop, idle, task_id)
     except UserError as error:
-        store_failures(array.store, WorkerEvent("failed", pack, {"error": str(error)}))
-        log.log.append("unusable", what=error.message, way_out=error.hint)
+        log.report_unusable(error)
         raise
 
 
 def _interrupted(log: TaskLog, stop: StopRequest, idle: int, task_id: str) -> int:
     """End an attempt that a signal has stopped; put the task back into the queue unless it was cancelled."""
     name = signal.Signals(stop.signal or signal.SIGTERM).name
-    if not log.trained and idle >= IDLE_RUNS_ALLOWED:
+    if stop.signal == TIME_LIMIT_SIGNAL and not log.trained and idle >= IDLE_RUNS_ALLOWED:
         error = (
             f"stopped by {name} {idle + 1} times before a meta-loop was finished; choose a longer --time, or "
             "a smaller --pack-size"
         )
         log.handle_event(WorkerEvent("failed", log.pack, {"error": error}))
         return EXIT_INTERRUPTED
+    client = SlurmClient(("scontrol",))
     # COMPLETING: Slurm has ended the job already, to requeue it by itself or since it was cancelled
-    if stop.signal in REQUEUED_BY and SlurmClient().describe(task_id).get("JobState") == "RUNNING":
-        log.close(f"{name} of Slurm (time limit or preemption): saved and put back into the queue")
+    if stop.signal in REQUEUED_BY and client.describe(task_id).get("JobState") == "RUNNING":
+        log.close(f"{name} of Slurm (time limit or preemption): saved and put back into the queue", name)
         try:
-            SlurmClient().requeue(task_id)
+            client.requeue(task_id)
         except UserError as error:  # the watching sweep submits the pack again
             logger.warning("%s", error)
     else:
-        log.close(f"stopped by {name} and saved")
+        log.close(f"stopped by {name} and saved", name)
     return EXIT_INTERRUPTED
 
 
 def _idle_runs(array: ArrayJob, index: int) -> int:
-    """Return how many attempts before this one, in a row, ended before a meta-loop did."""
+    """Return how many attempts since the last meta-loop reached the time limit before one ended.
+
+    Preemptions do not count, since a longer --time would not help against them.
+    """
     count = 0
-    for event in reversed(EventLogReader(array.events_path(index)).read()):
-        if event["event"] == "stopped":
-            if event.get("trained"):
-                break
+    for event in EventLogReader(array.events_path(index)).events():
+        if event["event"] == "loop" or event.get("trained"):
+            count = 0
+        elif event["event"] == "stopped" and event.get("signal") == TIME_LIMIT_SIGNAL.name:
             count += 1
-        elif event["event"] == "loop":
-            break
     return count
 
 

@@ -9,22 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from cloud.aws.errors import Unreachable
 from cloud.retry import retry_with_ticks
 from cloud.slurm.array_job import ArrayJobFolder
-from cloud.slurm.client import SlurmClient, TaskStatus
+from cloud.slurm.client import SlurmClient
 from cloud.slurm.event_log import EventLogReader
+from cloud.slurm.messages import (
+    describe_array,
+    detached_message,
+    left_running_message,
+    with_queued_tasks,
+)
 from cloud.slurm.request import batch_script, check_options, sbatch_arguments
 from cloud.slurm.submission import ArraySubmission, queued_tasks
-from cloud.slurm.watch import ArrayWatch, WatchedTask
+from cloud.slurm.watch import ArrayWatch
+from cloud.slurm.watched_task import PENDING, LocksNotSharedError, WatchedTask
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
+from psa.core.file_locks import Locked
 from psa.core.formatting import pluralize
 from psa.data.files import data_files
 from psa.execution.backend import BackendOptions, Job, describe_jobs, plan_jobs
@@ -46,11 +56,15 @@ class SlurmBackend:
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         check_options(where)
         self.client = SlurmClient()
-        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+        # fixed here: a task without a GPU of its own must not take one that it sees, nor the other way round
+        device = machine.device or ("cuda" if where.gpus_per_task else "cpu")
+        self.machine = replace(machine, device=device)
+        self.store, self.costs, self.where = store, costs, where
         self.prefix = f"psa-{workspace_id(store.models)}-"
         self.arrays = ArrayJobFolder(store)
         self._queued: dict[int, WatchedTask] = {}  # tasks of earlier sweeps, by the id of their pack object
-        self._stopped = "the jobs have saved and ended."
+        self._leaves = False  # tasks in the queue when the watch ends
+        self._stopped = "no task is left running."
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Return one job per pack, the longest first. Packs that the queue holds are taken as they are."""
@@ -101,24 +115,42 @@ class SlurmBackend:
             data_files([specs[name]], self.machine.data_dir)
             yield tick
         submission = self._submission()
-        tasks = yield from retry_with_ticks(lambda: submission.submit(packs, self._queued), tick)
+        with self._ending(lambda: list(submission.written.values())):
+            tasks = yield from retry_with_ticks(lambda: submission.submit(packs, self._queued), tick)
         if tasks is None:
             yield WorkerEvent("taken", packs[0])
         elif self.where.detach:
-            yield WorkerEvent("detached", packs[0], {"message": _detached(tasks)})
+            self._stopped = left_running_message(tasks)
+            yield WorkerEvent("detached", packs[0], {"message": detached_message(tasks)})
         else:
             yield from self._watched(tasks)
 
     def _watched(self, tasks: list[WatchedTask]) -> Generator[WorkerEvent, None, None]:
-        def resubmit(packs: Sequence[Pack]) -> Sequence[WatchedTask]:
-            return self._submission().submit_again(packs)
+        def resubmit(packs: Sequence[Pack], excluded: Collection[str]) -> Sequence[WatchedTask]:
+            return self._submission().submit_again(packs, excluded)
 
         watch = ArrayWatch(self.client, self.store, self.prefix, tasks, resubmit)
-        try:
+        with self._ending(watch.queued):
             yield from watch.events()
-        except (GeneratorExit, UserError):
-            self._stop([task for task in tasks if not task.over])
+
+    @contextlib.contextmanager
+    def _ending(self, queued: Callable[[], Sequence[WatchedTask]]) -> Iterator[None]:
+        """Decide what becomes of the tasks in the queue if the block ends early.
+
+        A stop of the user cancels them, and so do leases that protect no trial. Any other error is one of
+        this process, its host or one node: the tasks continue, and the message of the error says so.
+        """
+        try:
+            yield
+        except (GeneratorExit, LocksNotSharedError):
+            self._stop(queued())
             raise
+        except UserError as error:
+            raise with_queued_tasks(error, queued()) from None
+
+    def leave_running(self) -> None:
+        """Let the tasks continue when the generator of `launch` is closed."""
+        self._leaves = True
 
     @property
     def stopped(self) -> str:
@@ -127,7 +159,7 @@ class SlurmBackend:
 
     def fetch(self) -> None:
         """Remove the logs of earlier arrays: states and records are on the shared folder already."""
-        with contextlib.suppress(Unreachable), self.arrays.lock():
+        with contextlib.suppress(Unreachable, Locked), self.arrays.lock():
             self.arrays.remove_ended({name for name, _ in self.client.list_tasks(self.prefix)})
 
     def status(self) -> Iterator[str]:
@@ -135,9 +167,9 @@ class SlurmBackend:
         queue = self.client.list_tasks(self.prefix)
         for array in self.arrays.find({name for name, _ in queue}):
             mine = [status for key, status in sorted(queue.items()) if key[0] == array.name]
-            yield _describe_array(mine, len(array.packs))
+            yield describe_array(mine, len(array.packs))
             for each in mine:
-                if each.state != "PENDING" and each.index < len(array.packs):
+                if each.state != PENDING and each.index < len(array.packs):
                     pack = array.packs[each.index]
                     events = EventLogReader(array.events_path(each.index)).read_last_attempt()
                     loop = next((event["loop"] for event in reversed(events) if "loop" in event), None)
@@ -153,30 +185,18 @@ class SlurmBackend:
         return any(wanted.get(trial.id) == pack.horizon for trial in pack.trials)
 
     def _stop(self, tasks: Sequence[WatchedTask]) -> None:
-        """Cancel tasks: queued ones are removed, running ones save and end. Wait for them."""
+        """Cancel this user's tasks: queued ones are removed, running ones save and end. Wait for them."""
+        if self._leaves or self.where.detach:
+            self._stopped = left_running_message(tasks)
+            return
         keys, until = {task.key for task in tasks}, time.monotonic() + _STOP_SECONDS
         try:
-            self.client.cancel((task.array_id, task.index) for task in tasks)
-            while keys & self.client.list_tasks(self.prefix).keys() and time.monotonic() < until:
+            queue = self.client.list_tasks(self.prefix)
+            mine = sorted(key for key in keys & queue.keys() if queue[key].user == os.getuid())
+            self.client.cancel((queue[key].array_id, key[1]) for key in mine)
+            while set(mine) & self.client.list_tasks(self.prefix).keys() and time.monotonic() < until:
                 time.sleep(_POLL_SECONDS)
+            self._stopped = "the tasks have saved and ended." if mine else self._stopped
         except UserError as error:
             logger.warning("%s", error.message)
-            self._stopped = "jobs may still be running: `squeue --me` lists them, scancel ends them."
-
-
-def _describe_array(statuses: Sequence[TaskStatus], packs: int) -> str:
-    pending = [status for status in statuses if status.state == "PENDING"]
-    reasons = sorted({status.reason.strip("()") for status in pending} - {"None", ""})
-    why = f" ({', '.join(reasons)})" if reasons else ""
-    return (
-        f"job {statuses[0].array_id}: {len(statuses) - len(pending):,} of {pluralize(packs, 'task')} "
-        f"running, {len(pending):,} pending{why}, {packs - len(statuses):,} ended"
-    )
-
-
-def _detached(tasks: Sequence[WatchedTask]) -> str:
-    ids = ", ".join(sorted({task.array_id for task in tasks}))
-    return (
-        f"{pluralize(len(tasks), 'task')} left to Slurm (job {ids}). `psa status GRID --backend slurm` "
-        "shows them; run the same command without --detach to watch them, or again to retry what has failed."
-    )
+            self._stopped = "tasks may still be running: `squeue --me` lists them, scancel ends them."

@@ -7,7 +7,6 @@ that is cancelled or preempted is killed without saving; and it moves functions 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -23,10 +22,12 @@ from psa.core.errors import UserError, one_line
 ANSWER_SECONDS: Final = 60.0  # a busy controller answers late
 DEFAULT_ARRAY_SIZE: Final = 1001  # Slurm's MaxArraySize where it is not configured: indices up to 1000
 # The fields of squeue, in the order of TaskStatus. -r lists pending tasks of an array one by one.
-_SQUEUE: Final = ("squeue", "--noheader", "--array", "--format=%j|%F|%K|%T|%N|%r")
+_SQUEUE: Final = ("squeue", "--noheader", "--array", "--format=%j|%F|%K|%T|%N|%U|%r")
+_COMMANDS: Final = ("sbatch", "squeue", "scontrol", "scancel")
 _OUTAGE: Final = re.compile(
     r"unable to (contact|connect)|connection (refused|reset|timed out)|socket timed out|timed out|"
-    r"zero bytes were transmitted|standby mode|transport endpoint|resource temporarily|send/recv",
+    r"zero bytes were transmitted|standby mode|transport endpoint|temporarily|send/recv|munge|"
+    r"authentication (error|credential)|message receive failure|cannot allocate memory|unable to fork",
     re.IGNORECASE,
 )
 _PREFIX: Final = re.compile(r"^(sbatch|squeue|scontrol|scancel): (error: )?", re.MULTILINE)
@@ -38,13 +39,16 @@ _OPTIONS_HINT: Final = (
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """The status of one array task in the queue. state: PENDING, RUNNING, COMPLETING and so on."""
+    """The status of one array task in the queue. state: PENDING, RUNNING, COMPLETING and so on. user: the
+    numeric id of the user who submitted it.
+    """
 
     job_name: str
     array_id: str
     index: int
     state: str
     node: str
+    user: int
     reason: str
 
     @property
@@ -54,12 +58,14 @@ class TaskStatus:
 
 
 class SlurmClient:
-    """The Slurm cluster of this host. Raises UserError without Slurm's commands."""
+    """The Slurm cluster of this host. commands: those that are needed. Raises UserError if one is absent."""
 
-    def __init__(self) -> None:
-        if shutil.which("sbatch") is None:
+    def __init__(self, commands: Sequence[str] = _COMMANDS) -> None:
+        # all of them now: a command that is missing later is a fault of its file system, and may come back
+        missing = next((name for name in commands if shutil.which(name) is None), None)
+        if missing is not None:
             raise UserError(
-                "--backend slurm: Slurm's command sbatch must be on PATH",
+                f"--backend slurm: Slurm's command {missing} must be on PATH",
                 "Run psa on a login node of the cluster; some need `module load slurm` first",
             )
 
@@ -73,15 +79,23 @@ class SlurmClient:
         return one_line(_run(["sbatch", "--test-only", *arguments, str(script)], _OPTIONS_HINT, both=True))
 
     def list_tasks(self, prefix: str) -> dict[tuple[str, int], TaskStatus]:
-        """Return this user's queued and running array tasks, by the name of their job and their index.
+        """Return queued and running array tasks, by the name of their job and their index.
 
-        prefix: the beginning of the job names. Raises UserError, Unreachable.
+        Tasks of all users are listed, since the members of a group may share a folder of states.
+
+        prefix: the beginning of the job names. Raises Unreachable for any error: squeue refuses nothing.
         """
+        try:
+            answer = _run(_SQUEUE)
+        except UserError as error:
+            raise Unreachable(error.message, error.hint) from error
         found = {}
-        for line in _run([*_SQUEUE, f"--user={os.getuid()}"]).splitlines():
-            name, array_id, index, state, node, reason = [*line.split("|", 5), *[""] * 6][:6]
-            if name.startswith(prefix) and index.isdecimal():
-                found[name, int(index)] = TaskStatus(name, array_id, int(index), state, node, reason)
+        for line in answer.splitlines():
+            name, array_id, index, state, node, user, reason = [*line.split("|", 6), *[""] * 7][:7]
+            if name.startswith(prefix) and index.isdecimal() and user.isdecimal():
+                found[name, int(index)] = TaskStatus(
+                    name, array_id, int(index), state, node, int(user), reason
+                )
         return found
 
     def cancel(self, tasks: Iterable[tuple[str, int]]) -> None:
@@ -158,8 +172,10 @@ def _run(command: Sequence[str], hint: str = "", *, both: bool = False) -> str:
         raise Unreachable(
             f"{command[0]} did not answer within {ANSWER_SECONDS:g} s", "Wait for the controller"
         ) from None
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be run: {error.strerror}", "Install Slurm's client") from error
+    except OSError as error:  # the login node lacks processes or memory, or its file system hangs
+        raise Unreachable(
+            f"{command[0]} cannot be run: {error.strerror}", "Free memory and processes of this host"
+        ) from error
     said = _PREFIX.sub("", done.stderr)
     if done.returncode == 0:
         return said + done.stdout if both else done.stdout

@@ -7,6 +7,7 @@ who opens a file sees all that was written before the writer's close, and no mor
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,18 +49,33 @@ class EventLogReader:
 
     def read(self) -> list[dict[str, Any]]:
         """Return the events that have been written since the last call."""
+        return list(self.events())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the events that have been written since the last call: a long task has written very many."""
+        while content := self._block():
+            self._offset += len(content)
+            *lines, self._rest = (self._rest + content).split(b"\n")
+            yield from (event for line in lines if (event := parse_event(line)) is not None)
+
+    def read_last_attempt(self) -> list[dict[str, Any]]:
+        """Return the events since the last `begun`, all of them without one.
+
+        Loops that follow each other are merged into one event, with the sum of what they have trained.
+        """
+        events: list[dict[str, Any]] = []
+        for event in self.events():
+            if event["event"] == "begun":
+                events = []
+            if event["event"] == "loop" and events and events[-1]["event"] == "loop":
+                event["trained"] += events.pop()["trained"]
+            events.append(event)
+        return events
+
+    def _block(self) -> bytes:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
-                content = file.read(_LONGEST_READ)
+                return file.read(_LONGEST_READ)
         except OSError:  # not begun yet, or removed
-            return []
-        self._offset += len(content)
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        return [event for line in lines if (event := parse_event(line)) is not None]
-
-    def read_last_attempt(self) -> list[dict[str, Any]]:
-        """Return the events since the last `begun`, all of them without one."""
-        events = self.read()
-        starts = [at for at, event in enumerate(events) if event["event"] == "begun"]
-        return events[starts[-1] :] if starts else events
+            return b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from psa.execution.backend import BackendOptions
 SAVE_SECONDS: Final = 60  # before the time limit: workers save within 30 s, and Slurm rounds to 30 s
 # minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds
 _TIME: Final = re.compile(r"(?:(\d{1,5})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", re.ASCII)
-_GPUS: Final = re.compile(r"(?:[\w.-]+:)?[1-9]\d{0,2}", re.ASCII)
+_GPU: Final = re.compile(r"(?:[\w.-]+:)?1", re.ASCII)
 # Imports psa and cloud from the folder it is given: a task runs the code of its sweep.
 _ENTRY: Final = """
 import sys
@@ -32,10 +33,10 @@ def check_options(where: BackendOptions) -> None:
             f"--time must be a time above 0 in Slurm's form, got {where.time}",
             "Write MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS",
         )
-    if where.gpus_per_task is not None and _GPUS.fullmatch(where.gpus_per_task) is None:
+    if where.gpus_per_task is not None and _GPU.fullmatch(where.gpus_per_task) is None:
         raise UserError(
-            f"--gpus-per-task must be a number above 0 or TYPE:NUMBER, got {where.gpus_per_task}",
-            "Write 1 or, for a kind of GPU, a100:1",
+            f"--gpus-per-task must be 1 or TYPE:1, since a task trains on one GPU, got {where.gpus_per_task}",
+            "Write 1 or, for a kind of GPU, a100:1; a smaller --pack-size makes more tasks",
         )
 
 
@@ -52,7 +53,9 @@ def time_limit_seconds(text: str) -> int:
     return 60 * first + second
 
 
-def sbatch_arguments(name: str, tasks: int, folder: Path, where: BackendOptions) -> list[str]:
+def sbatch_arguments(
+    name: str, tasks: int, folder: Path, where: BackendOptions, excluded: Collection[str] = ()
+) -> list[str]:
     """Return the arguments of sbatch for a job array.
 
     Options that the user left out are not passed, so that sbatch's own variables (SBATCH_PARTITION,
@@ -63,6 +66,7 @@ def sbatch_arguments(name: str, tasks: int, folder: Path, where: BackendOptions)
         tasks: The number of tasks.
         folder: The folder of the array, on the shared file system; it receives the logs.
         where: The options of the user.
+        excluded: Names of nodes that must not be used.
 
     """
     limit = time_limit_seconds(where.time) if where.time is not None else 0
@@ -84,6 +88,7 @@ def sbatch_arguments(name: str, tasks: int, folder: Path, where: BackendOptions)
             for option in ("partition", "account", "qos", "time", "gpus_per_task")
             if (value := getattr(where, option)) is not None
         ),
+        *([f"--exclude={','.join(excluded)}"] if excluded else []),
     ]
 
 

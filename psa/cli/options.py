@@ -220,10 +220,10 @@ class SweepCommandOptions:
         ),
     ] = None
     gpus_per_task: Annotated[
-        str | None, option(SLURM, "GPUs per task: NUMBER or TYPE:NUMBER. [slurm] [default: none]")
+        str | None, option(SLURM, "GPU of a task: 1 or TYPE:1. [slurm] [default: none, tasks use the CPU]")
     ] = None
     array_parallelism: Annotated[
-        CountOption, option(SLURM, "Maximum number of tasks at once. [slurm] [default: all that fit]")
+        CountOption, option(SLURM, "Maximum tasks of an array at once. [slurm] [default: all that fit]")
     ] = None
 
     @property

@@ -9,7 +9,6 @@ import importlib
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Final, Protocol, runtime_checkable
 
 from psa.core.errors import UserError
@@ -40,7 +39,7 @@ class BackendOptions(TrainingJobOptions):
     workers: packs trained at once (sagemaker: jobs at once). address, storage, gpus_per_pack: of a Ray
     cluster. jobs: total number of training jobs; spot: use spare capacity; detach: exit after the jobs are
     submitted; max_cost: in dollars; prices: a price table. partition, account, qos, time, gpus_per_task: as
-    sbatch takes them; array_parallelism: array tasks at once. The others are those of a training job.
+    sbatch takes them; array_parallelism: tasks of an array at once. The others are those of a training job.
     """
 
     workers: int | None = None
@@ -136,7 +135,7 @@ class Backend(Protocol):
         """Train the jobs to their end and report what happens.
 
         Closing the generator stops what is running: workers save their states and exit, unless the user
-        asked to detach from them.
+        asked to detach from them, or `RemoteBackend.leave_running` was called.
 
         Args:
             jobs: The result of `plan`, at least one job.
@@ -163,8 +162,7 @@ class Backend(Protocol):
                 notices a stop and refreshes its display only between two events.
             ready: The size of the cluster is known. workers: packs that it trains at once.
             message: A message for the user. message: the line to print.
-            taken: Another process holds these trials, and no pack of these jobs will be trained. The last
-                event.
+            taken: Another process holds these trials; no pack of these jobs is trained. The last event.
             detached: The jobs continue without this process. message: the line to print. The last event.
 
         Raises:
@@ -205,6 +203,14 @@ class PricedBackend(Protocol):
 
     def estimate(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield lines with the hours, dollars and bytes of the jobs. Start nothing and write nothing."""
+
+
+@runtime_checkable
+class RemoteBackend(Protocol):
+    """A backend whose jobs do not end with the sweep, such as those of a batch system or a cloud."""
+
+    def leave_running(self) -> None:
+        """Let jobs continue when the generator of `launch` is closed, and say so in `stopped`."""
 
 
 SLURM_OPTIONS: Final = {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism"}
@@ -272,12 +278,9 @@ def backend_named(name: str, where: BackendOptions) -> type[Backend]:
     if plugin is not None:
         return plugin.make
     module, _, kind = BACKENDS[name].partition(":")
-    found: type[Backend] = getattr(_imported(module), kind)
+    load = import_cloud if module.startswith("cloud.") else importlib.import_module
+    found: type[Backend] = getattr(load(module), kind)
     return found
-
-
-def _imported(module: str) -> ModuleType:
-    return import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
 
 
 def plan_jobs(packs: Sequence[Pack], costs: CostModel) -> list[Job]:

@@ -133,7 +133,7 @@ class Experiment:
             UserError: An argument that is unknown or out of range, or data, a backend or a folder that is
                 unusable.
             KeyboardInterrupt: Ctrl-C, after all workers have saved their states.
-            SystemExit: SIGTERM, after the same.
+            SystemExit: SIGTERM, after the same; jobs of sagemaker and tasks of slurm continue.
 
         """
         if device is not None and device not in get_args(DeviceName):

@@ -11,6 +11,7 @@ from psa.experiments.grid import Grid, GridPoint, Stage
 from psa.experiments.grid_file import Promotion
 from psa.specs.trial import Trial
 from psa.storage.records.record import bounty_after, reaches
+from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 
 
@@ -186,3 +187,15 @@ def _groups(promotion: Promotion, points: Sequence[GridPoint]) -> list[set[int]]
     for point in open_to:
         groups.setdefault(tuple(point.value(key) for key in promotion.within), set()).add(point.candidate)
     return list(groups.values())
+
+
+def delete_weights(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> None:
+    """Delete the weights that are not to be kept: those of trials that are done in every stage they have
+    reached, and none while a promotion is undecided.
+    """
+    if keep == "all" or any(stage.points is None for stage in stages):
+        return
+    surveys = [store.progress(stage.trials, stage.meta_loops) for stage in stages]
+    open_still = {trial.id for survey in surveys for trial in survey.pending}
+    done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
+    delete_checkpoints(store, list(done.values()), keep)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Self
@@ -14,7 +15,7 @@ from psa.core.files import check_writable
 from psa.core.formatting import pluralize
 from psa.core.stop import StopRequest
 from psa.data.own import keep_tables
-from psa.execution.backend import Backend, BackendOptions, backend_named
+from psa.execution.backend import Backend, BackendOptions, Job, RemoteBackend, backend_named
 from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator
 from psa.execution.local import LocalBackend
@@ -23,7 +24,7 @@ from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, PlanOptions, planned_for, take_equal_results
-from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.promotion import StageStatus, delete_weights, stage_statuses
 from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
 from psa.experiments.tracking.notification import notified, parse_notify
@@ -106,7 +107,7 @@ class Sweep:
 
         At the end, whatever it is, trackers are closed and the command of `--notify` is run.
         """
-        with closing(self.trackers), notified(self.options.notify, self.declared.label) as end:
+        with contextlib.closing(self.trackers), notified(self.options.notify, self.declared.label) as end:
             end.exit_code = self._train(progress, stop, lambda line: progress.say(end.add(line)))
         return end.exit_code
 
@@ -127,7 +128,7 @@ class Sweep:
             return 0
         stages = [stage for stage in stage_statuses(self.declared, self.store) if stage.stage.points]
         complete = [_concluded(stage, work, say) for stage in stages]
-        _drop(stages, self.store, self.options.keep_weights)
+        delete_weights(stages, self.store, self.options.keep_weights)
         return 0 if all(complete) else 1
 
 
@@ -141,18 +142,6 @@ def _concluded(stage: StageStatus, work: _SweepRunner, say: Callable[[str], None
     failed = sum(trial.id in work.failed for trial in survey.pending)
     say(f"{stage.title}{survey.counts}, {failed:,} failed")
     return not survey.pending and not survey.damaged
-
-
-def _drop(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> None:
-    """Delete the weights that are not to be kept: those of trials that are done in every stage they have
-    reached, and none while a promotion is undecided.
-    """
-    if keep == "all" or any(stage.points is None for stage in stages):
-        return
-    surveys = [store.progress(stage.trials, stage.meta_loops) for stage in stages]
-    open_still = {trial.id for survey in surveys for trial in survey.pending}
-    done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
-    delete_checkpoints(store, list(done.values()), keep)
 
 
 @dataclass
@@ -249,13 +238,14 @@ class _SweepRunner:
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
         view.time_left.launch(self.sweep.costs.startup_seconds)
         view.show_training()
-        with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
+        with self._launched(jobs) as events:
             for event in events:
                 starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
-                if starting and self.sweep.is_local:
-                    self._measure_startup(view.time_left.startup_taken)
+                taken = view.time_left.startup_taken
+                if starting and taken is not None and self.sweep.is_local:
+                    self.sweep.costs.update_startup(taken)  # for the next estimate
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
@@ -264,10 +254,26 @@ class _SweepRunner:
                 if self.ends():
                     return
 
-    def _measure_startup(self, seconds: float | None) -> None:
-        """Store the time that the workers took to start, once it is known, for the next estimate."""
-        if seconds is not None:
-            self.sweep.costs.update_startup(seconds)
+    @contextlib.contextmanager
+    def _launched(self, jobs: Sequence[Job]) -> Iterator[Generator[WorkerEvent, None, None]]:
+        """Launch jobs, and stop them at the end of the block.
+
+        Jobs of a remote backend continue after an error of this process and after all signals but Ctrl-C,
+        which may be a dropped connection or the reboot of a login node.
+        """
+        backend = self.sweep.backend
+        remote = backend if isinstance(backend, RemoteBackend) else None
+        with contextlib.closing(backend.launch(jobs)) as events:
+            try:
+                yield events
+                if remote and self.stop.signal not in (None, signal.SIGINT):
+                    remote.leave_running()
+            except Exception:
+                if remote and inspect.getgeneratorstate(events) == inspect.GEN_SUSPENDED:
+                    remote.leave_running()
+                    events.close()
+                    self.progress.say(f"An error ends this sweep; {backend.stopped}")
+                raise
 
     def ends(self) -> bool:
         """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,

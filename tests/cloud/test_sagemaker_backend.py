@@ -23,7 +23,7 @@ from cloud.sagemaker.container import entry
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from psa.core.errors import UserError
-from psa.execution.backend import BackendOptions
+from psa.execution.backend import BackendOptions, RemoteBackend
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent
@@ -303,6 +303,22 @@ def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, wi
     steps.close()
     assert there.account.client("sagemaker").stopped == there.account.client("sagemaker").created
     assert there.stopped == "1 job stopping after a save, which may take two minutes."
+
+
+def test_jobs_are_left_running_after_any_signal_but_ctrl_c(tmp_path: Path, with_role: Path) -> None:
+    """No job is asked to stop, and the line of the stopped sweep names them."""
+    there = backend(tmp_path, with_role)
+    assert isinstance(there, RemoteBackend)
+    account = there.account.client("sagemaker")
+    account.run = lambda job: None
+    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
+    while not account.created:
+        next(steps)
+    next(steps)
+    there.leave_running()
+    steps.close()
+    assert account.stopped == []
+    assert there.stopped == "1 job left running, which may cause further costs."
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,23 @@ from psa.execution.worker.protocol import parse_event
 pytestmark = pytest.mark.slow
 WORDS = ("--backend", "slurm", "--pack-size", "6")
 PACKS = 4  # of the smoke grid in packs of six
+# Runs before a sweep whose tasks find that nothing can be trained on node n1.
+BROKEN_NODE = """
+from cloud.slurm import request
+request._ENTRY = request._ENTRY.replace("sys.exit", '''
+import os
+from cloud.slurm import array_task
+from psa.core.errors import UserError
+class Broken:
+    def __init__(self, *_):
+        pass
+    def launch(self, jobs):
+        raise UserError("this node is broken", "Repair it")
+        yield
+if os.environ["SLURMD_NODENAME"] == "n1":
+    array_task.LocalBackend = Broken
+sys.exit''')
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +204,79 @@ def test_tasks_outlive_a_killed_sweep(
     code, out, err = ended(sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS))
     assert (code, err) == (0, ""), out
     assert len(arrays(tmp_path)) == 1
+    assert tree(tmp_path) == trained(LONG)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_tasks_outlive_a_stopped_watch(
+    number: signal.Signals,
+    going: subprocess.Popen[str],
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """A lost connection or the reboot of a login node: one line, the signal's code, and no task ends."""
+    before = cluster.queue()
+    going.send_signal(number)
+    out, err = going.communicate(timeout=PATIENCE_SECONDS)
+    assert (going.returncode, err) == (128 + number, "")
+    assert re.fullmatch(
+        r"Stopped; [1-4] tasks? left to Slurm \(job \d+\)\. Run the same command again to resume\.",
+        out.splitlines()[-1],
+    )
+    assert len(before) == PACKS
+    code, out, err = ended(sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS))
+    assert (code, err) == (0, ""), out
+    assert len(arrays(tmp_path)) == 1
+    assert "stopped" not in kinds(tmp_path)
+    assert tree(tmp_path) == trained(LONG)
+
+
+def test_a_refused_resubmission_waits(
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    started: list[subprocess.Popen[str]],
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """A task dies while its partition takes no jobs: the others go on, and it is submitted again later."""
+    soon = "from cloud.slurm import watch; watch.RESUBMIT_SECONDS = 2.0"
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS, before=soon)
+    started.append(process)
+    until(lambda: kinds(tmp_path).count("loop") >= PACKS, process)
+    cluster.run("scontrol", "update", "partitionname=debug", "state=drain")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        (array,) = arrays(tmp_path)
+        cluster.kill_task(array, "0")
+        lines = iter(process.stdout.readline, "")
+        assert any("1 task to be submitted again later, the other tasks continue" in line for line in lines)
+    finally:
+        cluster.run("scontrol", "update", "partitionname=debug", "state=up")
+    rest, err = process.stdout.read(), process.stderr.read()
+    assert (process.wait(PATIENCE_SECONDS), err) == (0, ""), rest
+    assert rest.splitlines()[-1] == "24 of 24 trials done, 0 failed"
+    assert len(arrays(tmp_path)) == 2
+    assert tree(tmp_path) == trained(LONG)
+
+
+def test_a_node_without_its_gpu_is_avoided(
+    cluster: SlurmCluster,
+    tmp_path: Path,
+    data_dir: Path,
+    started: list[subprocess.Popen[str]],
+    trained: Callable[[int], dict[str, bytes]],
+) -> None:
+    """Tasks that cannot train on n1 are submitted again for n2, and no other task is cancelled."""
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *WORDS, before=BROKEN_NODE)
+    started.append(process)
+    code, out, err = ended(process)
+    assert (code, err) == (0, ""), out
+    assert re.search(r"ended as FAILED on n1, exit code 2: this node is broken", out)
+    nodes = {str(event["node"]) for event in events(tmp_path) if event["event"] == "begun"}
+    assert nodes == {"n2"}
     assert tree(tmp_path) == trained(LONG)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_slurm import PREFIX, FakeClient, submission, watched
 from helpers import trial
 from made_up import some_record
 from paths import ROOT
@@ -24,8 +25,6 @@ from cloud.slurm.backend import SlurmBackend
 from cloud.slurm.client import SlurmClient, TaskStatus, describe_end
 from cloud.slurm.event_log import EventLogReader, EventLogWriter
 from cloud.slurm.request import batch_script, check_options, sbatch_arguments, time_limit_seconds
-from cloud.slurm.submission import ArraySubmission
-from cloud.slurm.watch import ArrayWatch, WatchedTask
 from psa.core.errors import UserError
 from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
@@ -34,8 +33,6 @@ from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.trial import Pack
 from psa.storage import locks
 from psa.storage.store import Store
-
-PREFIX = "psa-01234567-"
 
 
 @pytest.fixture
@@ -62,7 +59,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    write("sbatch", "echo 7")
+    for name in ("sbatch", "squeue", "scontrol", "scancel"):
+        write(name, "echo 7")
     return write
 
 
@@ -123,8 +121,8 @@ def test_the_script_runs_the_code_of_the_sweep(tmp_path: Path) -> None:
 
 def test_answers_of_squeue_are_read(commands: Callable[[str, str], None]) -> None:
     """Array tasks of this workspace alone; a reason may hold the separator."""
-    rows = f"{PREFIX}a|7|0|RUNNING|n1|None\n{PREFIX}a|7|1|PENDING||(a|b)\nother|8|0|RUNNING|n1|None"
-    rows += f"\n{PREFIX}b|9|N/A|RUNNING|n1|None"
+    rows = f"{PREFIX}a|7|0|RUNNING|n1|1000|None\n{PREFIX}a|7|1|PENDING||1001|(a|b)"
+    rows += f"\nother|8|0|RUNNING|n1|1000|None\n{PREFIX}b|9|N/A|RUNNING|n1|1000|None"
     commands("squeue", f"cat <<'EOF'\n{rows}\nEOF")
     found = SlurmClient().list_tasks(PREFIX)
     assert list(found) == [(f"{PREFIX}a", 0), (f"{PREFIX}a", 1)]
@@ -212,46 +210,10 @@ def test_events_survive_torn_lines_and_attempts(tmp_path: Path) -> None:
     assert [event["event"] for event in EventLogReader(path).read_last_attempt()] == ["begun", "loop"]
 
 
-class FakeClient:
-    """A Slurm whose queue a test holds."""
-
-    def __init__(self) -> None:
-        self.queue: dict[tuple[str, int], TaskStatus] = {}
-        self.submitted: list[str] = []
-        self.cancelled: list[tuple[str, int]] = []
-        self.ends = {"JobState": "FAILED", "NodeList": "n1", "ExitCode": "1:0"}
-        self.lose_answer = False
-        self.size = 1000
-
-    def max_array_size(self) -> int:
-        return self.size
-
-    def list_tasks(self, prefix: str) -> dict[tuple[str, int], TaskStatus]:
-        return dict(self.queue)
-
-    def submit(self, arguments: Sequence[str], script: Path) -> str:
-        name, last = script.parent.name, int(next(a for a in arguments if a.startswith("--array"))[10:])
-        self.submitted.append(name)
-        for index in range(last + 1):
-            self.queue[name, index] = TaskStatus(name, str(len(self.submitted)), index, "PENDING", "", "")
-        if self.lose_answer:
-            self.lose_answer = False
-            raise Unreachable("sbatch failed: Socket timed out")
-        return str(len(self.submitted))
-
-    def describe(self, task_id: str) -> dict[str, str]:
-        return self.ends
-
-
 @pytest.fixture
 def client() -> Any:
     """Return a Slurm with an empty queue."""
     return FakeClient()
-
-
-def submission(client: Any, store: Store) -> ArraySubmission:
-    """A new submission to such a Slurm."""
-    return ArraySubmission(ArrayJobFolder(store), client, PREFIX, Machine(device="cpu"), BackendOptions())
 
 
 def test_packs_are_submitted_once(client: Any, store: Store, packs: list[Pack]) -> None:
@@ -291,17 +253,6 @@ def test_a_retry_takes_up_the_task_of_another_sweep(client: Any, store: Store, p
     second = submission(client, store).submit_again(copies)
     assert second[0].key == first[0].key
     assert len(client.submitted) == 1
-
-
-def watched(client: Any, store: Store, packs: list[Pack]) -> tuple[ArrayWatch, list[WatchedTask]]:
-    """A watch over newly submitted packs."""
-    mine = submission(client, store)
-    tasks = mine.submit(packs, {}) or []
-
-    def again(those: Sequence[Pack]) -> Sequence[WatchedTask]:
-        return submission(client, store).submit_again(those)
-
-    return ArrayWatch(client, store, PREFIX, tasks, again), tasks
 
 
 @pytest.fixture(autouse=True)
@@ -357,7 +308,7 @@ def test_events_reach_the_sweep_in_the_order_of_the_contract(
     log.append("stopped", error="saved", trained=2)
     log.append("begun", left=2)
     log.append("done", trained=2, elsewhere=0, failed={})
-    events = [event for event in view.events() if event.kind != "tick"]
+    events = [event for event in view.events() if event.kind not in ("tick", "ready")]
     kinds = [event.kind for event in events]
     assert kinds == ["begun", "loop", "died", "begun", "died", "begun", "done"]
     assert [set(event.facts) for event in events[:3]] == [{"left"}, set(facts), {"error"}]
@@ -412,7 +363,7 @@ def test_a_held_task_is_named_once(client: Any, store: Store, packs: list[Pack])
     """Nothing else would say why a sweep waits for ever."""
     view, (task,) = watched(client, store, packs[:1])
     key = task.key
-    client.queue[key] = TaskStatus(*key[:1], "1", 0, "PENDING", "", "(launch failed requeued held)")
+    client.queue[key] = TaskStatus(*key[:1], "1", 0, "PENDING", "", 0, "(launch failed requeued held)")
     events = list(itertools.islice(view.events(), 12))
     messages = [event.facts["message"] for event in events if event.kind == "message"]
     assert messages == [

@@ -126,6 +126,15 @@ class SlurmCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def kill_task(self, array: Path, index: str) -> None:
+        """Kill the program of a task, and with it its worker, which notices the end of its input."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().decode(errors="replace").split("\0")
+                variables = (path.parent / "environ").read_bytes().decode(errors="replace").split("\0")
+                if str(array) in words and f"SLURM_ARRAY_TASK_ID={index}" in variables:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
     def run(self, *command: str) -> str:
         """Run one of Slurm's commands; what it prints."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)

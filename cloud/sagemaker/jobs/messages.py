@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cloud.aws.job_names import parse_job_name
@@ -12,9 +12,8 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob
 from cloud.sagemaker.jobs.progress import parse_progress
 from cloud.sagemaker.jobs.reconcile import Reconciliation
 from psa.core.errors import UserError
-from psa.core.formatting import join_names, pluralize
+from psa.core.formatting import pluralize
 
-_SHOWN: Final = 5  # jobs named in one message
 _WHY: Final = {
     "quota": "since the quota is reached",
     "budget": "since running jobs may use all of --max-cost",
@@ -82,18 +81,3 @@ def startup_notices(reconciled: Reconciliation, region_notice: str) -> Iterator[
         yield f"{doubles} stopped, since another job trains the same trials"
     if region_notice:
         yield region_notice
-
-
-def stop_message(count: int, not_reached: Sequence[str]) -> str:
-    """Return the message of a stop: the number of jobs asked to save and stop, and those not reached."""
-    running = ""
-    if not_reached:
-        jobs = pluralize(len(not_reached), "job")
-        running = (
-            f" {jobs} could not be stopped and may cause further costs: "
-            f"{join_names(not_reached, _SHOWN)}. "
-            "Stop them with `aws sagemaker stop-training-job --training-job-name NAME`."
-        )
-    if not count:
-        return running.lstrip() or "No job was running."
-    return f"{pluralize(count, 'job')} stopping after a save, which may take two minutes.{running}"
