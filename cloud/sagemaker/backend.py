@@ -16,8 +16,7 @@ from cloud.aws import account as accounts
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
-from cloud.aws.job_queue import JobQueue
-from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
+from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
 from cloud.sagemaker.container.entry import PROGRESS_FILE
 from cloud.sagemaker.estimate import plan_remaining_jobs
 from cloud.sagemaker.jobs.controller import JobController
@@ -38,6 +37,7 @@ from cloud.sagemaker.jobs.messages import (
     with_running_jobs,
 )
 from cloud.sagemaker.jobs.reconcile import reconcile
+from cloud.sagemaker.jobs.workspace_jobs import WorkspaceJobs
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import check_request
 from cloud.sagemaker.results import delete_if_complete, download_results
@@ -75,10 +75,10 @@ class SageMakerBackend:
         return self._planner(settings.read_settings())
 
     @cached_property
-    def training_jobs(self) -> TrainingJobs | JobQueue:
-        """The jobs of the account, or those of the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
-        jobs = settings.read_partial_settings().jobs
-        return self.account.jobs_of(jobs.overridden(vars(self.where)))
+    def training_jobs(self) -> WorkspaceJobs:
+        """The jobs of this workspace; new ones go into the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
+        jobs = settings.read_partial_settings().jobs.overridden(vars(self.where))
+        return WorkspaceJobs(self.account, jobs, self.store.models, has_limit=self.where.max_cost is not None)
 
     def _planner(self, found: settings.Settings) -> RequestPlanner:
         return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
@@ -177,7 +177,7 @@ class SageMakerBackend:
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
-        return self.training_jobs.list_jobs(f"psa-{self.workspace}-")
+        return self.training_jobs.list_jobs()
 
     def describe_job(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
@@ -211,9 +211,7 @@ class SageMakerBackend:
         return workspace_id(self.store.models)
 
     def _live(self) -> set[str]:
-        """Return the names of the managed jobs that have a running job."""
-        live = (parse_job_name(name) for name, status in self.list_jobs().items() if not status.ended)
-        return {parts.managed_job for parts in live if parts}
+        return self.training_jobs.live_managed_jobs()
 
     def _prepared(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, JobController | None]:
         """Reconcile stored managed jobs with the jobs, plan new managed jobs for the rest, and upload their

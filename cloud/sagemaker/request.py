@@ -61,7 +61,11 @@ def build_request(
         "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1},
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": settings.spot,
-        "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
+        # a queue of AWS Batch changes the name that SageMaker gives to the container
+        "HyperParameters": {
+            "device": device or ("cuda" if gpu else "cpu"),
+            "job": managed.job_name(attempt),
+        },
         # on by default; it filled 14 GB of the study's bucket
         "ProfilerConfig": {"DisableProfiler": True},
         "Tags": [{"Key": "psa", "Value": managed.workspace}],

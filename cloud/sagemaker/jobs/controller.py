@@ -134,9 +134,11 @@ class JobController:
         managed, job = state.managed_job, state.job_name
         refused = self.backend.download(managed, job)
         reported = parse_failures(self.backend.read_file(managed, FAILURES_FILE), job)
-        failures = {trial: f"{error} ({log_stream_of(job)})" for trial, error in reported.items()} | refused
+        is_complete = status.status == "Completed" and not reported
+        description = {} if is_complete else self.backend.describe_job(job)
+        log = log_stream_of(job, description)
+        failures = {trial: f"{error} ({log})" for trial, error in reported.items()} | refused
         pending = self._pending(state)
-        description = {} if status.status == "Completed" else self.backend.describe_job(job)
         # last: if AWS becomes unreachable above, all of it is repeated at the next request
         state.running, self.submission.stall = False, None
         if state.last or not pending - failures.keys():
@@ -195,10 +197,15 @@ def _reason(job: str, description: Mapping[str, Any], status: TrainingJobStatus)
         text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
     is_of_container = text.startswith(_OF_CONTAINER)
     return (
-        (f"{text} ({log_stream_of(job)})" if is_of_container else text) or status.secondary or status.status
+        (f"{text} ({log_stream_of(job, description)})" if is_of_container else text)
+        or status.secondary
+        or status.status
     )
 
 
-def log_stream_of(job: str) -> str:
-    """Return the place in CloudWatch of the output of a job's container."""
-    return f"log stream {job}/algo-1-* in {LOG_GROUP}"
+def log_stream_of(job: str, description: Mapping[str, Any]) -> str:
+    """Return the place in CloudWatch of the output of a job's container. A queue of AWS Batch gives the
+    training job another name, with which its ARN ends.
+    """
+    name = str(description.get("TrainingJobArn", "")).rpartition("/")[2] or job
+    return f"log stream {name}/algo-1-* in {LOG_GROUP}"
