@@ -7,6 +7,7 @@ Settings of a submission are read only when something is submitted: read-only us
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -40,7 +41,7 @@ from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.jobs.workspace_jobs import WorkspaceJobs
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import check_request
-from cloud.sagemaker.results import delete_if_complete, download_results
+from cloud.sagemaker.results import delete_if_complete, download_results, fetch_results
 from cloud.sagemaker.upload import upload_sweep_inputs
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
@@ -135,17 +136,8 @@ class SageMakerBackend:
 
     def fetch(self) -> None:
         """Download the results of this workspace so far; delete completed managed jobs from the bucket."""
-        live: set[str] | None = None
-        for managed in list_managed_jobs(self.bucket, self.workspace):
-            pending = managed.pending(self.store)
-            with locks.lock_trials(self.store, pending) as leased:
-                if pending and len(leased) == len(pending):
-                    download_results(managed, self.bucket, self.store)
-                    pending = managed.pending(self.store)
-            if not pending:
-                live = self._live() if live is None else live
-                if managed.name not in live:
-                    delete_if_complete(managed, self.bucket, self.store)
+        stored = list_managed_jobs(self.bucket, self.workspace)
+        fetch_results(stored, self.bucket, self.store, functools.cache(self._live))
 
     def status(self) -> Iterator[str]:
         """Yield the status of the last training job of each unfinished managed job, one line each."""
@@ -182,6 +174,10 @@ class SageMakerBackend:
     def describe_job(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
         return self.training_jobs.describe(name)
+
+    def stop_job(self, name: str) -> bool:
+        """Ask a job to stop. Return False if it has already ended."""
+        return self.training_jobs.stop(name)
 
     def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""

@@ -13,7 +13,7 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 
 DATA: Final = "data"
-SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to the training time
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity; the controller stops a job that has waited for longer
 _ACCOUNT: Final = "763104351884"
 _SUFFIXES: Final = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 

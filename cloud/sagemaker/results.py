@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from cloud.aws import artifact
@@ -13,6 +13,7 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.formatting import join_names, pluralize
 from psa.specs.trial import Trial
+from psa.storage import locks
 from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,22 @@ def download_results(
             break
         refused |= import_records(found[1], found[0], store, mine)
     return refused
+
+
+def fetch_results(
+    stored: Iterable[ManagedJob], bucket: Bucket, store: Store, live: Callable[[], Collection[str]]
+) -> None:
+    """Download the results of managed jobs so far, except of locked trials; delete complete ones from the
+    bucket. live: returns the names of those with a running job. Raises UserError.
+    """
+    for managed in stored:
+        pending = managed.pending(store)
+        with locks.lock_trials(store, pending) as leased:
+            if pending and len(leased) == len(pending):
+                download_results(managed, bucket, store)
+                pending = managed.pending(store)
+        if not pending and managed.name not in live():
+            delete_if_complete(managed, bucket, store)
 
 
 def delete_if_complete(managed: ManagedJob, bucket: Bucket, store: Store) -> bool:
