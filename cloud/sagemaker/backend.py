@@ -237,8 +237,9 @@ class SageMakerBackend:
             reconciled, self.planner.estimator.region_notice if self.where.max_cost else ""
         ):
             yield WorkerEvent("message", jobs[0].pack, {"message": text})
+        inputs = [*reconciled.known, *new]
         upload = upload_sweep_inputs(
-            [*reconciled.known, *new], self.bucket, self.store, self.planner.code, self.machine.data_dir
+            inputs, live, self.bucket, self.store, self.planner.code, self.machine.data_dir
         )
         for _ in upload:
             yield tick

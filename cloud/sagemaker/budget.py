@@ -64,8 +64,9 @@ class Budget:
                 kept = pool.get("ResourceRetainedBillableTimeInSeconds", 0)
             self.spend(job, (description.get("BillableTimeInSeconds", 0) + kept) / 3600 * hourly)
             return
-        each = description["StoppingCondition"]["MaxRuntimeInSeconds"] + kept
-        seconds = description.get("BillableTimeInSeconds", 0) + description.get(ATTEMPTS_LEFT, 1) * each
+        seconds = description["StoppingCondition"]["MaxRuntimeInSeconds"] + kept
+        if ATTEMPTS_LEFT in description:  # of a queue, which may have started some
+            seconds = description.get("BillableTimeInSeconds", 0) + description[ATTEMPTS_LEFT] * seconds
         most = seconds / 3600 * hourly
         if watched:
             self.reserve(job, most)

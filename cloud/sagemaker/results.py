@@ -28,10 +28,11 @@ def download_results(
     """Download the results of a managed job's jobs: from its checkpoints, or from the artifacts if those are
     missing.
 
-    only: ids of trials, by default all of the managed job's. Returns, by trial id, why some records
-    contradict the local ones. Raises UserError.
+    only: ids of trials, by default all of the managed job's; those done here with weights are left out.
+    Returns, by trial id, why some records contradict the local ones. Raises UserError.
     """
-    mine = {trial.id for trial in managed.trials} & set(only if only is not None else _ids(managed.trials))
+    open_trials = _ids(managed.pending(store)) | _ids(missing_weights(managed, store))
+    mine = open_trials if only is None else open_trials & set(only)
     refused = sync_results(bucket, f"{managed.folder}/checkpoints", store, mine)
     artifacts = _artifacts(managed, bucket)
     while _ids(managed.pending(store)) & mine - refused.keys():

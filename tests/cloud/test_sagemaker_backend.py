@@ -24,6 +24,7 @@ from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from cloud.workspace import add_job_queue
 from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
@@ -337,6 +338,21 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
     assert there.stopped == "No job was running."
     swept(there, A)
     assert len(list(there.bucket.tree("data"))) == 4
+
+
+def test_a_running_job_gets_no_inputs_again(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """It has read them; data and code that the bucket holds are not sent again, either."""
+    there = backend(tmp_path, with_role, detach=True)
+    there.account.client("sagemaker").run = lambda job: None
+    write_atomically(there.store.state_file(A).path, trained[f"models/{A.id}/lkg.safetensors"])
+    swept(there, A, horizon=2)
+    sent = there.account.client("s3").sent
+    assert sum(A.id in key for key in sent) == 1
+    sent.clear()
+    swept(again(there, detach=True), A, horizon=2)
+    assert sent == []
 
 
 def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, with_role: Path) -> None:
