@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
-from psa.specs.trial import Trial
+from psa.specs.trial import Pack, Trial
 from psa.storage.array_file import sha256_of
 from psa.storage.checkpoint import CheckpointFile, arrays_beside, loops_in_header
 from psa.storage.layout import BESIDE
@@ -71,6 +72,23 @@ def import_records(
 ) -> dict[str, str]:
     """Import files in memory, by their names in a root folder, in the same way as sync_results."""
     return _taken(files, files.get, where, store, only)
+
+
+def pending_trials(store: Store, packs: Iterable[Pack]) -> list[Trial]:
+    """Return the trials that are not finished here. A trial with a damaged local record is logged and left
+    out: no result from elsewhere could replace it, and it may belong to another sweep.
+    """
+    surveys = [store.progress(pack.trials, pack.horizon) for pack in packs]
+    for survey in surveys:
+        for reason in survey.damaged.values():
+            _warn(reason)
+    return [trial for survey in surveys for trial in survey.pending]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn(reason: str) -> None:
+    """Log a reason once, however often the record is read."""
+    logger.warning("%s; left out", reason)
 
 
 def _taken(
