@@ -25,6 +25,7 @@ _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
 _NO_CAPACITY: Final = "CapacityError"
 _WAITED_TOO_LONG: Final = "MaxWaitTimeExceeded"
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity; the controller stops a job that has waited for longer
 _WAITING: Final = ("Starting", "Pending", "Interrupted")
 _PAGE: Final = 100
 _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")

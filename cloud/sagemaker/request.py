@@ -7,13 +7,13 @@ from typing import Any, Final
 from cloud.aws.bucket import Bucket
 from cloud.aws.request_validation import request_errors
 from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
+from cloud.aws.training_jobs import SPOT_WAIT_SECONDS
 from cloud.sagemaker.container.code import COMMAND, CodeArchive
 from cloud.sagemaker.container.images import image_table
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 
 DATA: Final = "data"
-SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity; the controller stops a job that has waited for longer
 _ACCOUNT: Final = "763104351884"
 _SUFFIXES: Final = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 

@@ -15,14 +15,18 @@ from typing import Any, Final
 
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.errors import Unreachable
-from cloud.aws.training_jobs import TrainingJobStatus, lacked_capacity, seconds_without_instance
+from cloud.aws.training_jobs import (
+    SPOT_WAIT_SECONDS,
+    TrainingJobStatus,
+    lacked_capacity,
+    seconds_without_instance,
+)
 from cloud.retry import WAIT_TICK_SECONDS, OutageTimer
 from cloud.sagemaker.container.entry import FAILURES_FILE, PROGRESS_FILE
 from cloud.sagemaker.jobs.job_state import JobBackend, JobState
 from cloud.sagemaker.jobs.managed_job import ManagedJob, last_attempts
 from cloud.sagemaker.jobs.progress import parse_failures, parse_progress
 from cloud.sagemaker.jobs.submission import Submission
-from cloud.sagemaker.request import SPOT_WAIT_SECONDS
 from psa.core.errors import one_line
 from psa.execution.eta import loops_left
 from psa.execution.worker.protocol import WorkerEvent
