@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
-
 from cloud.object_store import ObjectStore
 from cloud.retry import retry_until_reachable
 from psa.core.errors import lacks_memory
 
 NODE_RETRIES: Final = 3  # of a pack; then it is trained by halves, as the error may be that of a trial
 NODE_PAUSE_SECONDS: Final = 30.0  # before a failed pack is given back, so that other nodes take the next ones
-_DEVICE_ERROR: Final = getattr(torch, "AcceleratorError", None)
+_DEVICE_ERROR: Final = "AcceleratorError"  # of torch, which would take seconds to import here
 _OF_DEVICE: Final = ("cuda error", "hip error", "cublas_status", "cudnn_status")
 
 
 def is_node_error(error: BaseException | None) -> bool:
     """Return whether an error, or the one that caused it, may not occur on another node."""
     while error is not None:
-        is_of_device = _DEVICE_ERROR is not None and isinstance(error, _DEVICE_ERROR)
+        is_of_device = any(kind.__name__ == _DEVICE_ERROR for kind in type(error).__mro__)
         says_so = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OF_DEVICE)
         if lacks_memory(error) or isinstance(error, OSError) or is_of_device or says_so:
             return True
