@@ -155,8 +155,8 @@ def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(
         cloud = ["--backend", "sagemaker"]
         sweep = ["sweep", *grid, *cloud, "--jobs", "2", "--detach", "--data-dir", str(data_dir)]
         assert "2 jobs left running." in run(*sweep, "--job-queue", QUEUE)
-        run(*sweep)
         assert "InProgress" in run("status", *grid, *cloud)
+        run(*sweep)
         assert aws.stage.wait(600)
         assert len(aws.jobs.list_training_jobs()["TrainingJobSummaries"]) == 2
         run("fetch", *grid)
