@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from cloud.aws.bucket import ProgressCallback
@@ -111,7 +112,7 @@ class TrainingJobs:
                     jobs[item["TrainingJobName"]] = TrainingJobStatus(
                         item["TrainingJobStatus"],
                         item.get("SecondaryStatus", ""),
-                        item["CreationTime"].timestamp() if "CreationTime" in item else 0.0,
+                        _seconds(item.get("CreationTime")),
                     )
                 if progress is not None:
                     progress(f"{len(jobs):,} jobs listed")
@@ -165,4 +166,9 @@ def seconds_without_instance(description: Mapping[str, Any], now: float) -> floa
         return 0.0
     transitions = description.get("SecondaryStatusTransitions") or [{}]
     since = transitions[-1].get("StartTime") or description.get("CreationTime")
-    return now - since.timestamp() if since else 0.0
+    return now - _seconds(since) if since else 0.0
+
+
+def _seconds(time: Any) -> float:
+    """Return a time of a response in seconds since 1970, 0 for anything else."""
+    return time.timestamp() if isinstance(time, datetime) else 0.0
