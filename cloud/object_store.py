@@ -86,6 +86,16 @@ class ObjectStore:
         except (ArrowException, OSError) as error:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
 
+    def read_start(self, name: str, count: int) -> bytes | None:
+        """Return the first `count` bytes of a file, or None if it does not exist. Raises UserError."""
+        try:
+            with self.files.open_input_file(f"{self.root}/{name}") as stream:
+                return bytes(stream.read(count))
+        except FileNotFoundError:
+            return None
+        except (ArrowException, OSError) as error:
+            raise _refusal(self.uri, f"cannot be read ({name})", error) from None
+
     def _content(self, name: str) -> bytes:
         with self.files.open_input_file(f"{self.root}/{name}") as stream:
             return bytes(stream.readall())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import io
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
-from psa.specs.trial import Trial
+from psa.specs.trial import Pack, Trial
 from psa.storage.array_file import sha256_of
-from psa.storage.checkpoint import CheckpointFile, arrays_beside
+from psa.storage.checkpoint import CheckpointFile, arrays_beside, loops_in_header
 from psa.storage.layout import BESIDE
 from psa.storage.records.record import Record, decode_record
 from psa.storage.records.trial_record import decode_trial_record
@@ -24,6 +26,7 @@ from psa.storage.trial_state import TrialState, decode_state
 logger = logging.getLogger(__name__)
 
 _PREVIOUS: Final = CheckpointFile(Path(STATE_NAME)).previous.name
+START_BYTES: Final = 2**16  # read of a state before all of it: the header, unless its history is very long
 _PART: Final = re.compile(r"[a-z0-9_.+-]{1,200}")
 ReadFile = Callable[[str], bytes | None]
 
@@ -38,6 +41,9 @@ class FileTree(Protocol):
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
 
+    def read_start(self, name: str, count: int) -> bytes | None:
+        """Return the first `count` bytes of a file, or None if it does not exist."""
+
     def tree(self, name: str) -> Iterator[str]:
         """Yield every file below a folder, by its name relative to that folder."""
 
@@ -51,7 +57,14 @@ def sync_results(
     trial is trained again. Returns why some records, by trial id, contradict the local ones.
     """
     files = list(storage.tree(folder))
-    return _taken(files, lambda name: storage.read(f"{folder}/{name}"), storage.uri, store, only)
+
+    def read(name: str) -> bytes | None:
+        return storage.read(f"{folder}/{name}")
+
+    def read_start(name: str) -> bytes | None:
+        return storage.read_start(f"{folder}/{name}", START_BYTES)
+
+    return _taken(files, read, storage.uri, store, only, read_start)
 
 
 def import_records(
@@ -61,14 +74,36 @@ def import_records(
     return _taken(files, files.get, where, store, only)
 
 
+def pending_trials(store: Store, packs: Iterable[Pack]) -> list[Trial]:
+    """Return the trials that are not finished here. A trial with a damaged local record is logged and left
+    out: no result from elsewhere could replace it, and it may belong to another sweep.
+    """
+    surveys = [store.progress(pack.trials, pack.horizon) for pack in packs]
+    for survey in surveys:
+        for reason in survey.damaged.values():
+            _warn(reason)
+    return [trial for survey in surveys for trial in survey.pending]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn(reason: str) -> None:
+    """Log a reason once, however often the record is read."""
+    logger.warning("%s; left out", reason)
+
+
 def _taken(
-    names: Collection[str], read: ReadFile, where: str, store: Store, only: Collection[str] | None
+    names: Collection[str],
+    read: ReadFile,
+    where: str,
+    store: Store,
+    only: Collection[str] | None,
+    read_start: ReadFile | None = None,
 ) -> dict[str, str]:
     refused: dict[str, str] = {}
     for name in sorted(names):
         if name.startswith("models/") and name.endswith(f"/{STATE_NAME}"):
             trial = name.removeprefix("models/").removesuffix(f"/{STATE_NAME}")
-            if _is_wanted(trial, only):
+            if _is_wanted(trial, only) and not (read_start and _is_known(trial, read_start(name), store)):
                 _take_state(trial, names, read, where, store)
     for name in sorted(names):
         if name.startswith("results/") and name.endswith(".json") and not name.endswith(BESIDE):
@@ -115,6 +150,12 @@ def _take_state(trial: str, names: Collection[str], read: ReadFile, where: str, 
             _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
             file.save(state)
         return
+
+
+def _is_known(trial: str, start: bytes | None, store: Store) -> bool:
+    """Return whether the local state is as far trained as a remote one. start: the beginning of that."""
+    loops = loops_in_header(io.BytesIO(start or b""))
+    return loops is not None and loops <= _usable_loops(CheckpointFile(store.models / trial / STATE_NAME))
 
 
 def _usable_loops(file: CheckpointFile) -> int:

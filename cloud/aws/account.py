@@ -10,9 +10,8 @@ from typing import Any
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
-from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, parse_job_name
+from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, name_stem
 from cloud.aws.job_queue import JobQueue
-from cloud.aws.settings.job_settings import JobSettings
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -35,17 +34,9 @@ class Account:
         """The training jobs of the region."""
         return TrainingJobs(self.client("sagemaker"))
 
-    def jobs_of(self, settings: JobSettings) -> TrainingJobs | JobQueue:
-        """Return the jobs of the settings' queue of AWS Batch, or those of the region without a queue."""
-        if not settings.job_queue:
-            return self.jobs
-        return JobQueue(
-            self.client("batch"),
-            settings.job_queue,
-            self.jobs,
-            priority=settings.job_priority,
-            share=settings.job_share,
-        )
+    def queue(self, name: str, **place: Any) -> JobQueue:
+        """Return a queue of AWS Batch. place: priority, share and attempts of new jobs."""
+        return JobQueue(self.client("batch"), name, self.jobs, **place)
 
     def job_names(self, progress: ProgressCallback) -> list[str]:
         """Return the names of all jobs of psa or of the original study. Raises UserError."""
@@ -64,10 +55,8 @@ class Account:
         keys = [found.name for found in self.bucket.objects(progress=progress)]
         managed = {key.split("/")[1] for key in keys if key.startswith("lines/")}
         listed = self.job_names(progress) if managed else []
-        sweeps = {name: parts for name in listed if (parts := parse_job_name(name)) is not None}
-        known = {
-            name for name, parts in sweeps.items() if f"{parts.workspace}-{parts.managed_job}" in managed
-        }
+        stems = {name_stem(f"{JOB_NAME_PREFIX}{folder}") for folder in managed}
+        known = {name for name in listed if name_stem(name) in stems}
         return sorted((known | {job_name_in_key(key) for key in keys}) - {""})
 
 

@@ -22,6 +22,7 @@ from cloud.aws.errors import (
 from psa.core.errors import UserError
 
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_EMPTY: Final = "InvalidRange"  # of an object without content
 _READS: Final = 3  # attempts to read an object: botocore retries a request, but not a body that breaks off
 _AT_ONCE: Final = 1000  # keys that S3 deletes in one request
 ProgressCallback = Callable[[str], None]
@@ -57,15 +58,22 @@ class Bucket:
         with aws_errors(f"bucket {self.name} cannot be used"):
             self.client.head_bucket(Bucket=self.name)
 
+    def read_start(self, name: str, count: int) -> bytes | None:
+        """Return the first `count` bytes of a file, or None if it does not exist. Raises UserError."""
+        return self._read(name, None, Range=f"bytes=0-{count - 1}")
+
     def read(self, name: str, max_bytes: int | None = None) -> bytes | None:
         """Return the content of a file, or None if it does not exist. A body that breaks off is read again.
 
         Raises UserError, also if the file has more than `max_bytes` bytes.
         """
+        return self._read(name, max_bytes)
+
+    def _read(self, name: str, max_bytes: int | None, **part: str) -> bytes | None:
         uri = self.under(name)
         with aws_errors(f"{uri} cannot be read"):
             for left in reversed(range(_READS)):
-                response = self._get(name)
+                response = self._get(name, **part)
                 if response is None:
                     return None
                 try:
@@ -77,13 +85,13 @@ class Bucket:
                         raise
         raise MalformedResponse(uri)  # unreachable: the last attempt returns or raises
 
-    def _get(self, name: str) -> dict[str, Any] | None:
+    def _get(self, name: str, **part: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
         try:
-            response: dict[str, Any] = self.client.get_object(Bucket=self.name, Key=self._key(name))
+            response: dict[str, Any] = self.client.get_object(Bucket=self.name, Key=self._key(name), **part)
         except ClientError as error:
-            if error_code(error) in NOT_FOUND:
+            if error_code(error) in NOT_FOUND or (part and error_code(error) == _EMPTY):
                 return None
             raise
         return response

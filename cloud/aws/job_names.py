@@ -61,7 +61,12 @@ def is_valid_job_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-_JOB: Final = re.compile(r"psa-([0-9a-f]{8})-([0-9a-f]{12})-([0-9]{2,4})")
+_SWEEP_JOB: Final = r"psa-([0-9a-f]{8})-([0-9a-f]{12})-([0-9]{2,4})"
+# AWS Batch names a training job AWSBatch<name><32 hexadecimal digits> (AWS Batch User Guide, "Service job
+# state change events"). A name has at most 63 characters, which leaves 23 for the name of the service job.
+QUEUE_PREFIX: Final = "AWSBatch"
+_JOB: Final = re.compile(rf"{_SWEEP_JOB}(?:-[0-9a-z]+)?|{QUEUE_PREFIX}{_SWEEP_JOB}[0-9a-f]{{32}}")
+_STEM: Final = 23
 
 
 class SweepJobName(NamedTuple):
@@ -71,16 +76,36 @@ class SweepJobName(NamedTuple):
     managed_job: str
     attempt: int
 
+    @property
+    def name(self) -> str:
+        """The name that psa gave the job, without what a queue adds to it."""
+        return f"{JOB_NAME_PREFIX}{self.workspace}-{self.managed_job}-{self.attempt:02d}"
+
 
 def parse_job_name(name: str) -> SweepJobName | None:
-    """Parse the name of a sweep's job. Return None for any other name."""
+    """Parse the name of a sweep's job, or of a training job that a queue started for it and whose name is
+    complete. Return None for any other name.
+    """
     found = _JOB.fullmatch(name)
-    return None if found is None else SweepJobName(found[1], found[2], int(found[3]))
+    if found is None:
+        return None
+    workspace, managed_job, attempt = (part for part in found.groups() if part is not None)
+    return SweepJobName(workspace, managed_job, int(attempt))
+
+
+def started_by_queue(name: str) -> bool:
+    """Return whether AWS Batch has named a training job."""
+    return name.startswith(QUEUE_PREFIX)
+
+
+def name_stem(name: str) -> str:
+    """Return the part of a job's name that is the same for the training jobs that a queue starts for it."""
+    return name.removeprefix(QUEUE_PREFIX)[:_STEM]
 
 
 def is_psa_job(name: str) -> bool:
     """Return whether a name is that of a job of psa or of the original study."""
-    return name.startswith(JOB_NAME_PREFIX) and is_valid_job_name(name)
+    return name.removeprefix(QUEUE_PREFIX).startswith(JOB_NAME_PREFIX) and is_valid_job_name(name)
 
 
 def job_name_in_key(key: str) -> str:

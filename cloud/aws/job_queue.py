@@ -7,7 +7,7 @@ service job has the name of the training job; AWS appends a suffix to the name o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cloud.aws.bucket import ProgressCallback
@@ -21,9 +21,11 @@ from cloud.aws.errors import (
 )
 from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus, UnknownJob
 
+ATTEMPTS_LEFT: Final = "AttemptsLeft"  # in a description: training jobs that run or may still be started
 _TYPE: Final = "SAGEMAKER_TRAINING"
-_ATTEMPTS: Final = 3  # by the queue; each continues from the checkpoints of the one before
+ATTEMPTS: Final = 3  # by the queue; each continues from the checkpoints of the one before
 _MAX_TOKEN: Final = 64
+_BILLED, _RETAINED = "BillableTimeInSeconds", "ResourceRetainedBillableTimeInSeconds"
 # status of a service job -> status of a training job
 _STATUSES: Final = {
     "SUBMITTED": TrainingJobStatus("InProgress", "Pending"),
@@ -40,13 +42,21 @@ _STATUSES: Final = {
 class JobQueue:
     """The training jobs of a queue. client: boto3's, of batch; queue: its name or ARN; training: of the same
     account, which describes jobs that have started; priority: rank of new jobs, None for the queue's default;
-    share: their share identifier, which a queue with a fair-share policy requires and another one refuses.
+    share: their share identifier, which a queue with a fair-share policy requires and another one refuses;
+    attempts: how many training jobs it starts at most for each, one after another.
     """
 
     def __init__(
-        self, client: Any, queue: str, training: TrainingJobs, *, priority: int | None = None, share: str = ""
+        self,
+        client: Any,
+        queue: str,
+        training: TrainingJobs,
+        *,
+        priority: int | None = None,
+        share: str = "",
+        attempts: int = ATTEMPTS,
     ) -> None:
-        self.client, self.queue, self.training = client, queue, training
+        self.client, self.queue, self.training, self.attempts = client, queue, training, attempts
         self._place = {
             **({} if priority is None else {"schedulingPriority": priority}),
             **({"shareIdentifier": share} if share else {}),
@@ -64,7 +74,7 @@ class JobQueue:
                 jobQueue=self.queue,
                 serviceJobType=_TYPE,
                 serviceRequestPayload=json.dumps(request),
-                retryStrategy={"attempts": _ATTEMPTS},
+                retryStrategy={"attempts": self.attempts},
                 clientToken=name[:_MAX_TOKEN],
                 **self._place,
                 **({"tags": tags} if tags else {}),
@@ -92,8 +102,8 @@ class JobQueue:
             answer = self.client.describe_service_job(jobId=job["jobId"])
         request: dict[str, Any] = json.loads(answer.get("serviceRequestPayload") or "{}")
         status = _STATUSES[answer["status"]]
-        arn = answer.get("latestAttempt", {}).get("serviceResourceId", {}).get("value", "")
-        started = self.training.describe(arn.rpartition("/")[2]) if arn else {}
+        names = _training_jobs(answer)
+        started = join_attempts([self.training.describe(each) for each in names])
         reason = answer.get("statusReason", "")
         return (
             request
@@ -101,6 +111,7 @@ class JobQueue:
             | started
             | {
                 "TrainingJobName": name,
+                ATTEMPTS_LEFT: _attempts(answer) - max(0, len(names) - 1),
                 "TrainingJobStatus": status.status,
                 "SecondaryStatus": started.get("SecondaryStatus", status.secondary),
             }
@@ -133,3 +144,27 @@ class JobQueue:
                     if before is None or before.get("createdAt", 0) <= job.get("createdAt", 0):
                         found[job["jobName"]] = job
         return found
+
+
+def _training_jobs(answer: Mapping[str, Any]) -> list[str]:
+    """Return the names of the training jobs of a service job, the last one last."""
+    last = answer.get("latestAttempt")
+    attempts = [*answer.get("attempts", []), *([last] if last else [])]
+    arns = [attempt.get("serviceResourceId", {}).get("value", "") for attempt in attempts]
+    return list(dict.fromkeys(arn.rpartition("/")[2] for arn in arns if arn))
+
+
+def _attempts(answer: Mapping[str, Any]) -> int:
+    """Return how many training jobs the queue starts at most for a service job."""
+    return int(answer.get("retryStrategy", {}).get("attempts", 1))
+
+
+def join_attempts(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the description of the last of a job's training jobs, with the billed seconds of all of them and
+    of the warm pools after earlier ones. Return an empty one for none.
+    """
+    if len(descriptions) < 2:
+        return dict(descriptions[0]) if descriptions else {}
+    *earlier, last = descriptions
+    pools = sum(each.get("WarmPoolStatus", {}).get(_RETAINED, 0) for each in earlier)
+    return {**last, _BILLED: pools + sum(each.get(_BILLED, 0) for each in descriptions)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from cloud.aws.bucket import ProgressCallback
@@ -25,6 +26,8 @@ _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
 _NO_CAPACITY: Final = "CapacityError"
 _WAITED_TOO_LONG: Final = "MaxWaitTimeExceeded"
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity; the controller stops a job that has waited for longer
+_WAITING: Final = ("Starting", "Pending", "Interrupted")
 _PAGE: Final = 100
 _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 
@@ -53,15 +56,21 @@ class SubmitResult:
 
 @dataclass(frozen=True)
 class TrainingJobStatus:
-    """The status of a job in a response of ListTrainingJobs."""
+    """The status of a job in a response of ListTrainingJobs. created: in seconds since 1970, 0 if unknown."""
 
     status: str
     secondary: str
+    created: float = 0.0
 
     @property
     def ended(self) -> bool:
         """True if the job has ended, successfully or not."""
         return self.status in ENDED_STATUSES
+
+    @property
+    def waits(self) -> bool:
+        """True if the job has no instance yet, or has lost it."""
+        return self.secondary in _WAITING
 
 
 class UnknownJob(UserError):
@@ -101,7 +110,9 @@ class TrainingJobs:
             for page in paginator.paginate(NameContains=beginning, PaginationConfig={"PageSize": _PAGE}):
                 for item in require_member(page, "TrainingJobSummaries"):
                     jobs[item["TrainingJobName"]] = TrainingJobStatus(
-                        item["TrainingJobStatus"], item.get("SecondaryStatus", "")
+                        item["TrainingJobStatus"],
+                        item.get("SecondaryStatus", ""),
+                        _seconds(item.get("CreationTime")),
                     )
                 if progress is not None:
                     progress(f"{len(jobs):,} jobs listed")
@@ -144,3 +155,20 @@ def lacked_capacity(description: Mapping[str, Any]) -> bool:
         "TrainingStartTime"
     )
     return has_waited or str(description.get("FailureReason", "")).startswith(_NO_CAPACITY)
+
+
+def seconds_without_instance(description: Mapping[str, Any], now: float) -> float:
+    """Return for how long a spot job has waited for an instance by now, 0 for any other job.
+
+    AWS's MaxWaitTimeInSeconds cannot limit this time: it includes the training time.
+    """
+    if not description.get("EnableManagedSpotTraining") or description.get("SecondaryStatus") not in _WAITING:
+        return 0.0
+    transitions = description.get("SecondaryStatusTransitions") or [{}]
+    since = transitions[-1].get("StartTime") or description.get("CreationTime")
+    return now - _seconds(since) if since else 0.0
+
+
+def _seconds(time: Any) -> float:
+    """Return a time of a response in seconds since 1970, 0 for anything else."""
+    return time.timestamp() if isinstance(time, datetime) else 0.0

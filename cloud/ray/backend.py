@@ -20,7 +20,7 @@ from cloud.aws.errors import Unreachable
 from cloud.object_store import ObjectStore
 from cloud.ray.driver_process import Driver, check_socket_folder
 from cloud.ray.protocol import INPUTS_FOLDER, RayExperiment
-from cloud.results_sync import sync_results
+from cloud.results_sync import pending_trials, sync_results
 from cloud.retry import retry_with_ticks
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
@@ -65,7 +65,7 @@ class RayBackend:
         """
         stored = self._interrupted(packs)
         if stored is not None:
-            packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
+            packs = [pack for pack in stored.packs.values() if pending_trials(self.store, [pack])]
         return plan_jobs(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
@@ -122,7 +122,7 @@ class RayBackend:
 
     def _download_pending(self, experiment: RayExperiment) -> None:
         for name, pack in experiment.packs.items():
-            if self.store.pending(pack.trials, pack.horizon):
+            if pending_trials(self.store, [pack]):
                 self.download_pack(experiment.name, name)
 
     def _events(
@@ -248,8 +248,7 @@ class RayBackend:
         return len(locks.unlocked_trials(self.store, left)) == len(left)
 
     def _left(self, experiment: RayExperiment) -> list[Trial]:
-        packs = experiment.packs.values()
-        return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
+        return pending_trials(self.store, experiment.packs.values())
 
     def _interrupted(self, packs: Sequence[Pack]) -> RayExperiment | None:
         """Return the stored experiment whose unfinished trials are exactly those of these packs, or None."""

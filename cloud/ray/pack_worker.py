@@ -7,12 +7,14 @@ object store, once per node.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,19 +26,21 @@ from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.aws.settings import redact
 from cloud.cache import private_temp_folder
 from cloud.object_store import ObjectStore
+from cloud.ray.node_errors import NODE_PAUSE_SECONDS, NodeRetries, is_node_error
 from cloud.ray.protocol import FACTS_KEY, INPUTS_FOLDER, METRIC_KEY, Files, read_pack
 from cloud.retry import retry_until_reachable
-from psa.core.errors import UserError, cut, named_error, one_line
+from psa.core.errors import lacks_memory, one_line
 from psa.core.files import write_atomically
 from psa.core.plugins.carried import receive
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
+from psa.execution.worker.halving import describe_failure, train_by_halves
 from psa.execution.worker.protocol import received_pack
-from psa.execution.worker.run import RunHooks, run_unlocked
+from psa.execution.worker.run import RunHooks
 from psa.execution.worker.server import loop_facts, loops_to_train
 from psa.experiments.search import SearchTemplate
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store
 from psa.storage.trial_state import TrialState, decode_state
@@ -47,9 +51,22 @@ MODELS, RESULTS = "models", "results"
 
 
 def run_pack_trial(config: Mapping[str, Any], data: Files) -> None:
-    """Train the pack that the configuration names, in a folder of its own."""
+    """Train the pack that the configuration names, in a folder of its own. An error of the node is raised, so
+    that Tune retries the pack, and only after a pause: a node without disk space would fail pack after pack.
+    """
+    try:
+        _run_pack_trial(config, data)
+    except Exception as error:
+        if is_node_error(error):
+            logger.exception("the node failed a pack")
+            time.sleep(NODE_PAUSE_SECONDS)
+        raise
+
+
+def _run_pack_trial(config: Mapping[str, Any], data: Files) -> None:
+    retries = NodeRetries(config)
     with tempfile.TemporaryDirectory(prefix="psa-") as folder:
-        work = PackTrial(_pack_of(config), Path(folder), often=config.get("often", False))
+        work = PackTrial(_pack_of(config), Path(folder), retries, often=config.get("often", False))
         checkpoint = tune.get_checkpoint()
         try:
             if checkpoint is not None:
@@ -59,13 +76,12 @@ def run_pack_trial(config: Mapping[str, Any], data: Files) -> None:
             if "template" in config:
                 work.adopt_checkpoint()
             facts = work.train(Machine(_on_this_node(data), config["device"], threads=1))
-        except UserError as error:
-            facts = {"error": str(error)}
         except UploadFailed:  # Tune retries the pack, which first waits until the storage is reachable
             raise
         except Exception as error:  # a failing pack must not end the others
-            logger.exception("a pack failed")
-            facts = {"error": cut(named_error(error), 500)}
+            if retries.allow(error):
+                raise
+            facts = {"error": describe_failure(error)}
         work.report_end(facts)
 
 
@@ -101,8 +117,8 @@ def _diverged(state: TrialState) -> bool:
 class PackTrial:
     """A pack that is being trained in a folder of its own. often: save after every loop."""
 
-    def __init__(self, pack: Pack, folder: Path, *, often: bool) -> None:
-        self.pack, self.folder, self.often = pack, folder, often
+    def __init__(self, pack: Pack, folder: Path, retries: NodeRetries, *, often: bool) -> None:
+        self.pack, self.folder, self.retries, self.often = pack, folder, retries, often
         self.store = Store(folder / MODELS, folder / RESULTS)
         self.left = 0
         self.accuracy = 0.0  # mean over the trials of the best accuracy so far
@@ -133,24 +149,28 @@ class PackTrial:
 
     def train(self, machine: Machine) -> dict[str, Any]:
         """Train the pack. Return the facts of its last report."""
-        errors: dict[str, str] = {}
 
         def started(states: Sequence[TrialState]) -> None:
             self.left = loops_to_train(states, self.pack.horizon)
-
-        def failed(trial: Trial, error: UserError) -> None:
-            errors[trial.id] = str(error)
 
         hooks = RunHooks(
             on_start=started,
             on_loop=self._listen,
             on_save=self._saved,
-            on_failure=failed,
             save_interval=SaveInterval(failure_every=0.0, share=math.inf) if self.often else None,
         )
-        records, elsewhere = run_unlocked(self.pack, self.store, machine, hooks)
-        ids = [trial.id for trial in self.pack.trials]
-        return {"trained": len(records), "elsewhere": elsewhere, "failed": errors, "trials": ids}
+        divide = not self.retries.is_search  # the seeds of a configuration are compared together
+        outcome = train_by_halves(self.pack, self.store, machine, hooks, self._must_raise, divide=divide)
+        return {**dataclasses.asdict(outcome), "trials": [trial.id for trial in self.pack.trials]}
+
+    def _must_raise(self, error: BaseException, part: Pack) -> bool:
+        """Return whether an error ends the whole trial: one of the storage, or one of the node while Tune may
+        retry it. A smaller pack may fit into memory.
+        """
+        if isinstance(error, UploadFailed):
+            return True
+        is_divisible = lacks_memory(error) and len(part.trials) > 1
+        return not is_divisible and self.retries.allow(error)
 
     def report_end(self, facts: dict[str, Any]) -> None:
         """Report the last loop and the end of the pack, with all of its files."""

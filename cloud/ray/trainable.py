@@ -18,8 +18,8 @@ def train_pack(config: Mapping[str, Any], *, data: Files) -> None:
     (the shared settings and this configuration's). data: files by their paths in a data folder.
 
     Reports once per meta-loop, with a checkpoint whenever the engine has saved, and at the end the `done`
-    facts of the pack or its error. An error of the pack is a result: a retry would fail again. Only the loss
-    of a process or node is left to Ray's fault tolerance.
+    facts of the pack or its error. An error of the pack is a result: a retry would fail again. The loss of a
+    process or node, and errors of memory, devices and files, are left to Ray's fault tolerance.
     """
     from cloud.ray.pack_worker import run_pack_trial
 

@@ -7,6 +7,7 @@ Settings of a submission are read only when something is submitted: read-only us
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,8 +16,7 @@ from cloud.aws import account as accounts
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
-from cloud.aws.job_queue import JobQueue
-from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
+from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
 from cloud.sagemaker.container.entry import PROGRESS_FILE
 from cloud.sagemaker.estimate import plan_remaining_jobs
 from cloud.sagemaker.jobs.controller import JobController
@@ -37,9 +37,10 @@ from cloud.sagemaker.jobs.messages import (
 )
 from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.jobs.stop import JobStop
+from cloud.sagemaker.jobs.workspace_jobs import WorkspaceJobs
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import check_request
-from cloud.sagemaker.results import delete_if_complete, download_results
+from cloud.sagemaker.results import delete_if_complete, download_results, fetch_results
 from cloud.sagemaker.upload import upload_sweep_inputs
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
@@ -71,10 +72,10 @@ class SageMakerBackend:
         return self._planner(settings.read_settings())
 
     @cached_property
-    def training_jobs(self) -> TrainingJobs | JobQueue:
-        """The jobs of the account, or those of the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
-        jobs = settings.read_partial_settings().jobs
-        return self.account.jobs_of(jobs.overridden(vars(self.where)))
+    def training_jobs(self) -> WorkspaceJobs:
+        """The jobs of this workspace; new ones go into the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
+        jobs = settings.read_partial_settings().jobs.overridden(vars(self.where))
+        return WorkspaceJobs(self.account, jobs, self.store.models, has_limit=self.where.max_cost is not None)
 
     def _planner(self, found: settings.Settings) -> RequestPlanner:
         return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
@@ -136,17 +137,8 @@ class SageMakerBackend:
 
     def fetch(self) -> None:
         """Download the results of this workspace so far; delete completed managed jobs from the bucket."""
-        live: set[str] | None = None
-        for managed in list_managed_jobs(self.bucket, self.workspace):
-            pending = managed.pending(self.store)
-            with locks.lock_trials(self.store, pending) as leased:
-                if pending and len(leased) == len(pending):
-                    download_results(managed, self.bucket, self.store)
-                    pending = managed.pending(self.store)
-            if not pending:
-                live = self._live() if live is None else live
-                if managed.name not in live:
-                    delete_if_complete(managed, self.bucket, self.store)
+        stored = list_managed_jobs(self.bucket, self.workspace)
+        fetch_results(stored, self.bucket, self.store, functools.cache(self._live))
 
     def status(self) -> Iterator[str]:
         """Yield the status of the last training job of each unfinished managed job, one line each."""
@@ -178,11 +170,15 @@ class SageMakerBackend:
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
-        return self.training_jobs.list_jobs(f"psa-{self.workspace}-")
+        return self.training_jobs.list_jobs()
 
     def describe_job(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
         return self.training_jobs.describe(name)
+
+    def stop_job(self, name: str) -> bool:
+        """Ask a job to stop. Return False if it has already ended."""
+        return self.training_jobs.stop(name)
 
     def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
@@ -212,9 +208,7 @@ class SageMakerBackend:
         return workspace_id(self.store.models)
 
     def _live(self) -> set[str]:
-        """Return the names of the managed jobs that have a running job."""
-        live = (parse_job_name(name) for name, status in self.list_jobs().items() if not status.ended)
-        return {parts.managed_job for parts in live if parts}
+        return self.training_jobs.live_managed_jobs()
 
     def _prepared(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, JobController | None]:
         """Reconcile stored managed jobs with the jobs, plan new managed jobs for the rest, and upload their
@@ -244,8 +238,9 @@ class SageMakerBackend:
             reconciled, self.planner.estimator.region_notice if self.where.max_cost else ""
         ):
             yield WorkerEvent("message", jobs[0].pack, {"message": text})
+        inputs = [*reconciled.known, *new]
         upload = upload_sweep_inputs(
-            [*reconciled.known, *new], self.bucket, self.store, self.planner.code, self.machine.data_dir
+            inputs, live, self.bucket, self.store, self.planner.code, self.machine.data_dir
         )
         for _ in upload:
             yield tick

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cloud.aws.job_description import ENDED_STATUSES
+from cloud.aws.job_queue import ATTEMPTS_LEFT
 from psa.core.errors import UserError
 
 STARTUP_SECONDS: Final = 120.0  # billed before training starts: the container and the data
@@ -63,7 +64,10 @@ class Budget:
                 kept = pool.get("ResourceRetainedBillableTimeInSeconds", 0)
             self.spend(job, (description.get("BillableTimeInSeconds", 0) + kept) / 3600 * hourly)
             return
-        most = (description["StoppingCondition"]["MaxRuntimeInSeconds"] + kept) / 3600 * hourly
+        seconds = description["StoppingCondition"]["MaxRuntimeInSeconds"] + kept
+        if ATTEMPTS_LEFT in description:  # of a queue, which may have started some
+            seconds = description.get("BillableTimeInSeconds", 0) + description[ATTEMPTS_LEFT] * seconds
+        most = seconds / 3600 * hourly
         if watched:
             self.reserve(job, most)
         else:

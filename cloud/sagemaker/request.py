@@ -7,13 +7,13 @@ from typing import Any, Final
 from cloud.aws.bucket import Bucket
 from cloud.aws.request_validation import request_errors
 from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
+from cloud.aws.training_jobs import SPOT_WAIT_SECONDS
 from cloud.sagemaker.container.code import COMMAND, CodeArchive
 from cloud.sagemaker.container.images import image_table
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 
 DATA: Final = "data"
-SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to the training time
 _ACCOUNT: Final = "763104351884"
 _SUFFIXES: Final = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
@@ -61,7 +61,11 @@ def build_request(
         "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1},
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": settings.spot,
-        "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
+        # a queue of AWS Batch changes the name that SageMaker gives to the container
+        "HyperParameters": {
+            "device": device or ("cuda" if gpu else "cpu"),
+            "job": managed.job_name(attempt),
+        },
         # on by default; it filled 14 GB of the study's bucket
         "ProfilerConfig": {"DisableProfiler": True},
         "Tags": [{"Key": "psa", "Value": managed.workspace}],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from cloud.aws import artifact
@@ -13,6 +13,7 @@ from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.formatting import join_names, pluralize
 from psa.specs.trial import Trial
+from psa.storage import locks
 from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,11 @@ def download_results(
     """Download the results of a managed job's jobs: from its checkpoints, or from the artifacts if those are
     missing.
 
-    only: ids of trials, by default all of the managed job's. Returns, by trial id, why some records
-    contradict the local ones. Raises UserError.
+    only: ids of trials, by default all of the managed job's; those done here with weights are left out.
+    Returns, by trial id, why some records contradict the local ones. Raises UserError.
     """
-    mine = {trial.id for trial in managed.trials} & set(only if only is not None else _ids(managed.trials))
+    open_trials = _ids(managed.pending(store)) | _ids(missing_weights(managed, store))
+    mine = open_trials if only is None else open_trials & set(only)
     refused = sync_results(bucket, f"{managed.folder}/checkpoints", store, mine)
     artifacts = _artifacts(managed, bucket)
     while _ids(managed.pending(store)) & mine - refused.keys():
@@ -39,6 +41,22 @@ def download_results(
             break
         refused |= import_records(found[1], found[0], store, mine)
     return refused
+
+
+def fetch_results(
+    stored: Iterable[ManagedJob], bucket: Bucket, store: Store, live: Callable[[], Collection[str]]
+) -> None:
+    """Download the results of managed jobs so far, except of locked trials; delete complete ones from the
+    bucket. live: returns the names of those with a running job. Raises UserError.
+    """
+    for managed in stored:
+        pending = managed.pending(store)
+        with locks.lock_trials(store, pending) as leased:
+            if pending and len(leased) == len(pending):
+                download_results(managed, bucket, store)
+                pending = managed.pending(store)
+        if not pending and managed.name not in live():
+            delete_if_complete(managed, bucket, store)
 
 
 def delete_if_complete(managed: ManagedJob, bucket: Bucket, store: Store) -> bool:

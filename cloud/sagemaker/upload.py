@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cloud.aws.bucket import Bucket
@@ -14,22 +14,28 @@ from psa.storage.store import Store
 
 
 def upload_sweep_inputs(
-    managed_jobs: Sequence[ManagedJob], bucket: Bucket, store: Store, code: CodeArchive, data_dir: Path
+    managed_jobs: Sequence[ManagedJob],
+    live: Collection[str],
+    bucket: Bucket,
+    store: Store,
+    code: CodeArchive,
+    data_dir: Path,
 ) -> Iterator[str]:
-    """Upload the inputs of managed jobs. Yield after each file, so that the caller may stop in between.
-    Existing managed jobs are uploaded again, since local states may have been repaired or trained further.
+    """Upload the inputs of managed jobs that the bucket lacks. Yield after each file, so that the caller may
+    stop in between. Existing managed jobs are uploaded again, since local states may have been repaired or
+    trained further, but not those with a running job, which has read its inputs. live: the names of these.
 
     Raises UserError.
     """
-    if managed_jobs:
-        yield _new(bucket, f"{code.folder}/{ARCHIVE_NAME}", code.content)
     specs = [trial.data for managed in managed_jobs for trial in managed.trials]
-    for file, content in data_files(specs, data_dir).items():
-        yield _new(bucket, f"{DATA}/{file}", content)
+    files = {f"{DATA}/{file}": content for file, content in data_files(specs, data_dir).items()}
+    if managed_jobs:
+        files = {f"{code.folder}/{ARCHIVE_NAME}": code.content, **files}
+    there = {found.name for folder in (code.folder, DATA) for found in bucket.objects(f"{folder}/")}
+    for name, content in files.items():
+        if name not in there:
+            bucket.write_new(name, content)
+        yield name
     for managed in managed_jobs:
-        yield from upload_inputs(managed, bucket, store)
-
-
-def _new(bucket: Bucket, name: str, content: bytes) -> str:
-    bucket.write_new(name, content)
-    return name
+        if managed.name not in live:
+            yield from upload_inputs(managed, bucket, store)

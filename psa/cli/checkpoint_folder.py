@@ -11,10 +11,11 @@ from typing import Final
 from psa.core.file_locks import locked
 from psa.core.files import unreadable
 from psa.storage import locks
+from psa.storage.layout import QUEUES_FILE, WORKSPACE_FILE
 
 FOLDER_LOCK: Final = ".train.lock"
-# locks, and the description of the folder that comes with a clone
-_KEPT: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK, "README.md"})
+# locks, the names under which the cloud knows the folder, and its description that comes with a clone
+_KEPT: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK, WORKSPACE_FILE, QUEUES_FILE, "README.md"})
 # x.safetensors, the generations and arrays beside it, and partly written files that a killed process left
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
@@ -34,7 +35,7 @@ def lock_folder(folder: Path) -> AbstractContextManager[None]:
 def all_files(folder: Path) -> list[Path]:
     """Return every file and link below the folder, in a fixed order. Links are not followed.
 
-    Left out are its locks and its README.md.
+    Left out are its locks, its README.md, and the names under which the cloud knows it.
     """
     return _sorted(folder.rglob("*")) if folder.is_dir() else []
 
@@ -42,7 +43,7 @@ def all_files(folder: Path) -> list[Path]:
 def checkpoint_files(folder: Path) -> list[Path]:
     """Return every file and link in the folder itself, in a fixed order. Raises UserError.
 
-    Left out are its locks and its README.md.
+    Left out are its locks, its README.md, and the names under which the cloud knows it.
     """
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []

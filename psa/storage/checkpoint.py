@@ -9,7 +9,7 @@ import json
 import logging
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import file_error, leftovers, write_atomically
@@ -26,10 +26,18 @@ def trained_loops(path: Path) -> int:
     """Return the number of loops of a stored state, 0 if none can be read (the worker reports why)."""
     try:
         with open_regular(path) as file:
-            header, _ = read_header(file)
-        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
-    except (OSError, UserError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
+            return loops_in_header(file) or 0
+    except (OSError, UserError):
         return 0
+
+
+def loops_in_header(file: BinaryIO) -> int | None:
+    """Return the number of loops that the beginning of a state file names, None if it names none."""
+    try:
+        header, _ = read_header(file)
+        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError):
+        return None
 
 
 logger = logging.getLogger(__name__)

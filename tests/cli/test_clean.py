@@ -257,6 +257,33 @@ def test_all_refuses_the_folder_one_stands_in(folder: str, place: Path, run: Run
     assert outside(place)
 
 
+@pytest.mark.parametrize("command", [("clean", "--all"), ("clean-all",)])
+@pytest.mark.parametrize(
+    ("file", "question"),
+    [
+        (".home", "sweeps of this folder ran on SageMaker or Ray"),
+        (".slurm/psa-0123abcd/job.json", "1 job array of Slurm could not be watched or run any more"),
+    ],
+)
+def test_all_asks_before_it_forgets_jobs_elsewhere(
+    file: str, question: str, command: tuple[str, ...], place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detached sweep has no states here: its jobs are found by what lies beside them."""
+    put(place / "models" / file, place / "models/.machines/steps.json")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, out, _ = run(*command)
+    assert (code, question in out, "Nothing was removed" in out) == (0, True, True)
+    assert (place / "models" / file).exists()
+    assert (place / "models/.machines/steps.json").exists()
+
+
+def test_the_id_and_the_queues_of_the_folder_stay(place: Path, run: Run) -> None:
+    """Without them, paid results in the bucket would not be found again."""
+    put(place / "models/.home", place / "models/.queues", place / "models/.machines/steps.json")
+    assert run("clean", "--all", "--yes")[0] == 0
+    assert sorted(path.name for path in (place / "models").iterdir()) == [".home", ".queues", ".train.lock"]
+
+
 def test_all_refuses_the_home_folder(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for the home folder."""
     put(place / "home" / "letter.txt")

@@ -120,7 +120,7 @@ def test_a_failed_job_is_tried_again_by_the_queue(tmp_path: Path) -> None:
         assert "exit code: 3" in queue.describe("psa-a-01")["FailureReason"]
         names = [each["TrainingJobName"] for each in aws.jobs.list_training_jobs()["TrainingJobSummaries"]]
         assert len(names) == 3
-        assert all(name.startswith("psa-a-01-") for name in names)
+        assert all(name.startswith("AWSBatchpsa-a-01") for name in names)
 
 
 def test_a_queue_that_does_not_exist(tmp_path: Path) -> None:
@@ -135,12 +135,14 @@ def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(
 ) -> None:
     """With a quota of one, `--detach` submits both; `status` and `fetch` work as without a queue.
 
+    A second sweep without the option submits nothing.
+
     Records and states are those of training in this process, byte by byte.
     """
     places = ["--model-dir", str(tmp_path / "models"), "--results-dir", str(tmp_path / "results")]
     grid = [str(ROOT / "reproduction/smoke.toml"), "meta_loops=1", *places]
     with staged(tmp_path / "stage", quota=1) as aws:
-        environment = {**aws.stage.inherited(os.environ), "SAGEMAKER_JOB_QUEUE": QUEUE}
+        environment = aws.stage.inherited(os.environ)
 
         def run(*words: str) -> str:
             done = subprocess.run(
@@ -151,10 +153,12 @@ def test_a_sweep_hands_all_jobs_to_the_queue_and_leaves(
             return done.stdout
 
         cloud = ["--backend", "sagemaker"]
-        out = run("sweep", *grid, *cloud, "--jobs", "2", "--detach", "--data-dir", str(data_dir))
-        assert "2 jobs left running." in out
+        sweep = ["sweep", *grid, *cloud, "--jobs", "2", "--detach", "--data-dir", str(data_dir)]
+        assert "2 jobs left running." in run(*sweep, "--job-queue", QUEUE)
         assert "InProgress" in run("status", *grid, *cloud)
+        run(*sweep)
         assert aws.stage.wait(600)
+        assert len(aws.jobs.list_training_jobs()["TrainingJobSummaries"]) == 2
         run("fetch", *grid)
         assert tree(tmp_path) == trained(1)
         assert "24 of 24 trials done" in run("sweep", *grid, "--dry-run")

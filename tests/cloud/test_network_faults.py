@@ -440,6 +440,9 @@ def test_an_object_that_vanished_is_not_called_damaged(
         def read(self, _name: str) -> bytes | None:
             return None
 
+        def read_start(self, _name: str, _count: int) -> bytes | None:
+            return None
+
     assert sync_results(Vanishing(), "x", store(tmp_path), {A.id}) == {}
     said = [entry.getMessage() for entry in caplog.records]
     assert any(state(A) in each and "is missing" in each for each in said)

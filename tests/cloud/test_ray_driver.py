@@ -304,6 +304,24 @@ def test_a_sweep_waits_for_its_storage(
     assert faults.calls["folders"] == 6  # looked for, laid out, and brought home
 
 
+def test_a_damaged_record_of_another_sweep_stops_no_sweep(
+    ray: RayBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named once, and its trial is left out."""
+    first, second = (
+        [Pack(trials=tuple(group), horizon=1)] for group in groups_of(load_grid(GRID).trials)[:2]
+    )
+    ray._prepared(first)
+    path = ray.store.record_path(first[0].trials[0])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    ray.fetch()
+    assert ray._interrupted(second) is None
+    assert ray._prepared(second).packs["p0000"] == second[0]
+    assert caplog.text.count("left out") == 1
+    assert str(path) in caplog.text
+
+
 def test_the_driver_waits_for_its_storage(
     faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

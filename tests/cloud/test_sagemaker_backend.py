@@ -22,7 +22,9 @@ from cloud.sagemaker.backend import SageMakerBackend
 from cloud.sagemaker.container import entry
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
+from cloud.workspace import add_job_queue
 from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.execution.backend import BackendOptions, RemoteBackend
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
@@ -88,6 +90,51 @@ class FakeSageMaker:
                 self.run(job)
 
 
+class FakeBatch:
+    """A queue of AWS Batch, with every operation that psa uses; no job of it starts by itself."""
+
+    def __init__(self, sagemaker: FakeSageMaker) -> None:
+        self.sagemaker = sagemaker
+        self.submitted: dict[str, dict[str, Any]] = {}  # by queue and name
+        self.terminated: list[str] = []
+
+    def submit_service_job(self, *, jobQueue: str, jobName: str, **request: Any) -> None:
+        """Put a job into the queue."""
+        self.submitted[jobName] = {"jobId": jobName, "jobQueue": jobQueue, "status": "RUNNABLE", **request}
+
+    def start(self, name: str, training_job: str, **facts: Any) -> None:
+        """Start a training job for a job of the queue."""
+        job = self.submitted[name]
+        arn = {"serviceResourceId": {"value": f"arn:aws:sagemaker:x:1:training-job/{training_job}"}}
+        job.update(status="RUNNING", latestAttempt=arn, attempts=[*job.get("attempts", []), arn])
+        self.sagemaker.there(training_job, **facts)
+
+    def describe_service_job(self, *, jobId: str) -> dict[str, Any]:
+        """All of it."""
+        return self.submitted[jobId]
+
+    def terminate_service_job(self, *, jobId: str, **_: Any) -> None:
+        """Stop it."""
+        self.terminated.append(jobId)
+
+    def get_paginator(self, _operation: str) -> FakeBatch:
+        """Of list_service_jobs."""
+        return self
+
+    def paginate(self, *, jobQueue: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Those of the queue whose names begin so."""
+        start = filters[0]["values"][0].rstrip("*")
+        if jobQueue == "removed":
+            error = {"Code": "ClientException", "Message": "JobQueue removed does not exist"}
+            raise ClientError({"Error": error}, "ListServiceJobs")
+        jobs = (
+            {"jobName": name, **job}
+            for name, job in self.submitted.items()
+            if job["jobQueue"] == jobQueue and name.startswith(start)
+        )
+        yield {"jobSummaryList": list(jobs)}
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own, whose settings are those of the place alone; hardly any waiting."""
@@ -128,7 +175,8 @@ def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> S
     made = SageMakerBackend(
         store, Machine(data_dir), CostModel(tmp_path / "costs.json"), BackendOptions(**where)
     )
-    clients = {"s3": bucket().client, "sagemaker": FakeSageMaker()}
+    sagemaker = FakeSageMaker()
+    clients = {"s3": bucket().client, "sagemaker": sagemaker, "batch": FakeBatch(sagemaker)}
     made.account = Account("us-east-1", "a-bucket", "psa-experiment", clients.__getitem__)
     return made
 
@@ -292,6 +340,21 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
     assert len(list(there.bucket.tree("data"))) == 4
 
 
+def test_a_running_job_gets_no_inputs_again(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """It has read them; data and code that the bucket holds are not sent again, either."""
+    there = backend(tmp_path, with_role, detach=True)
+    there.account.client("sagemaker").run = lambda job: None
+    write_atomically(there.store.state_file(A).path, trained[f"models/{A.id}/lkg.safetensors"])
+    swept(there, A, horizon=2)
+    sent = there.account.client("s3").sent
+    assert sum(A.id in key for key in sent) == 1
+    sent.clear()
+    swept(again(there, detach=True), A, horizon=2)
+    assert sent == []
+
+
 def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, with_role: Path) -> None:
     """They take a while."""
     there = backend(tmp_path, with_role)
@@ -370,6 +433,122 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
         next(steps)
     assert there.planner.budget.reserved == {line(there, A).job_name(1): pytest.approx(0.204)}
     steps.close()
+
+
+def again(there: SageMakerBackend, **where: Any) -> SageMakerBackend:
+    """The backend of a later command in the same folder and account."""
+    made = SageMakerBackend(there.store, there.machine, there.costs, BackendOptions(**where))
+    made.account = there.account
+    return made
+
+
+def queued(tmp_path: Path, with_role: Path) -> tuple[SageMakerBackend, FakeBatch, str]:
+    """A sweep of A left in a queue: its backend, the queue, and the name of its job."""
+    there = backend(tmp_path, with_role, job_queue="mine", detach=True)
+    there.account.client("sagemaker").run = lambda job: None
+    swept(there, A)
+    batch = there.account.client("batch")
+    (name,) = batch.submitted
+    return there, batch, name
+
+
+def test_status_and_fetch_know_the_queue_of_an_earlier_sweep(tmp_path: Path, with_role: Path) -> None:
+    """They have no option for it."""
+    there, _, name = queued(tmp_path, with_role)
+    assert [said.split("; ")[0] for said in again(there).status()] == [f"{name}: InProgress, Pending"]
+    assert again(there)._live() == {name.split("-")[2]}
+
+
+@pytest.mark.parametrize("options", [{}, {"job_queue": "another"}, {"job_queue": "mine"}])
+def test_a_job_in_a_queue_is_not_submitted_again(
+    options: dict[str, Any], tmp_path: Path, with_role: Path
+) -> None:
+    """With the option left out or changed, the sweep watches the job that is there."""
+    there, batch, name = queued(tmp_path, with_role)
+    swept(again(there, detach=True, **options), A)
+    assert (list(batch.submitted), there.account.client("sagemaker").created) == ([name], [])
+    assert batch.submitted[name]["jobQueue"] == "mine"
+
+
+def test_a_job_without_a_queue_is_not_put_into_one(tmp_path: Path, with_role: Path) -> None:
+    """`--job-queue` added while the job runs."""
+    there = backend(tmp_path, with_role, detach=True)
+    account = there.account.client("sagemaker")
+    account.run = lambda job: None
+    swept(there, A)
+    swept(again(there, detach=True, job_queue="mine"), A)
+    assert len(account.created) == 1
+    assert there.account.client("batch").submitted == {}
+
+
+@pytest.mark.parametrize("pattern", ["{}-8f00", "AWSBatch{}" + "0a" * 16])
+def test_a_training_job_of_an_unknown_queue_is_found_by_its_name(
+    pattern: str, tmp_path: Path, with_role: Path
+) -> None:
+    """Where the folder does not know the queue: no second job is submitted, and a stop reaches it."""
+    there = backend(tmp_path, with_role, detach=True)
+    account = there.account.client("sagemaker")
+    account.run = lambda job: None
+    name = line(there, A).job_name(1)
+    account.there(pattern.format(name))
+    swept(there, A)
+    assert account.created == []
+    assert there.describe_job(name)["TrainingJobName"] == name
+    assert there.training_jobs.stop(name)
+    assert account.stopped == [pattern.format(name)]
+
+
+def test_a_running_job_of_a_queue_that_cannot_be_attributed_stops_the_sweep(
+    tmp_path: Path, with_role: Path
+) -> None:
+    """AWS cuts the name to 63 characters: the error names the job and asks for the queue."""
+    there = backend(tmp_path, with_role, detach=True)
+    account = there.account.client("sagemaker")
+    account.run = lambda job: None
+    cut = f"AWSBatch{line(there, A).job_name(1)[:23]}{'0a' * 16}"
+    account.there(cut)
+    with pytest.raises(UserError, match=rf"{cut}.*SAGEMAKER_JOB_QUEUE"):
+        swept(there, A)
+    assert account.created == []
+    account.jobs[cut]["TrainingJobStatus"] = "Stopped"
+    swept(there, A)
+    assert len(account.created) == 1
+
+
+def test_a_queue_that_was_deleted_holds_no_jobs(
+    tmp_path: Path, with_role: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """AWS deletes a queue only without its jobs."""
+    there = backend(tmp_path, with_role, detach=True)
+    add_job_queue(there.store.models, "removed")
+    there.account.client("sagemaker").run = lambda job: None
+    swept(there, A)
+    assert len(there.account.client("sagemaker").created) == 1
+    assert caplog.text.count("JobQueue removed does not exist") == 1
+
+
+def test_a_limit_counts_every_training_job_of_a_queue(tmp_path: Path, with_role: Path) -> None:
+    """Those that it has started are billed; one that it may start again counts as often as it may."""
+    there, batch, name = queued(tmp_path, with_role)
+    assert batch.submitted[name]["retryStrategy"] == {"attempts": 3}
+    first, second = (f"AWSBatch{name[:23]}{digit * 32}" for digit in "12")
+    batch.start(name, first, status="Failed", billed=3600)
+    batch.start(name, second)
+    limited = again(there, detach=True, max_cost=9.0)
+    swept(limited, A)
+    # an hour billed, and two jobs of at most an hour: the running one, and the last that may follow it
+    assert limited.planner.budget.reserved == {name: pytest.approx(3 * 0.204)}
+    batch.submitted[name]["status"] = "FAILED"
+    there.account.client("sagemaker").there(second, "Failed", billed=1800)
+    assert limited.describe_job(name)["BillableTimeInSeconds"] == 5400
+
+
+def test_with_a_limit_a_queue_makes_one_attempt(tmp_path: Path, with_role: Path) -> None:
+    """Each attempt has the full time; the sweep itself submits the next one, within the limit."""
+    there = backend(tmp_path, with_role, job_queue="mine", detach=True, max_cost=9.0)
+    swept(there, A)
+    (job,) = there.account.client("batch").submitted.values()
+    assert job["retryStrategy"] == {"attempts": 1}
 
 
 def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None:

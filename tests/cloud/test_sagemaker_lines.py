@@ -134,6 +134,26 @@ def test_all_that_a_line_left_comes_home_and_is_removed(tmp_path: Path, trained:
     assert list(there.tree("lines")) == [f"{HOME}-{line(A, B).name}/inputs/packs.json"]
 
 
+def test_what_is_here_is_not_downloaded_again(
+    tmp_path: Path, trained: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a trial that is done here with weights; of a state that is no further, only the header."""
+    monkeypatch.setattr("cloud.results_sync.START_BYTES", 8_000)
+    here, there = store(tmp_path), left(trained, line(A, B))
+    download_results(line(A, B), there, here)
+    there.client.taken.clear()
+    download_results(line(A, B), there, here)
+    assert there.client.taken == []
+    here.record_path(B).unlink()
+    download_results(line(A, B), there, here)
+    assert [size for key, size in there.client.taken if key.endswith(state(B))] == [8_000]
+    assert not any(A.id in key for key, _ in there.client.taken)
+    assert line(A, B).pending(here) == []
+    (tmp_path / state(B)).write_bytes(b"damaged")
+    download_results(line(A, B), there, here)
+    assert (tmp_path / state(B)).read_bytes() == trained[state(B)]
+
+
 def test_of_a_line_only_its_own_trials_are_accepted(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Neither records nor states of others, nor one trial under the name of another."""
     strange = {

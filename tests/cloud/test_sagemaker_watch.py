@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,48 @@ def test_spot_capacity_that_never_came_is_none(tmp_path: Path) -> None:
     backend = FakeJobBackend(tmp_path, said=waited | {"TrainingStartTime": "today"}, status="Stopped")
     watched(backend, [line()], choices=2)
     assert [choice for _, choice in backend.asked] == [0, 0, 0]
+
+
+def test_a_spot_job_without_capacity_for_six_hours_is_stopped(tmp_path: Path) -> None:
+    """AWS itself would wait for the training time as well. It counts as lack of capacity."""
+    now = datetime.now(UTC)
+    waited = {
+        "EnableManagedSpotTraining": True,
+        "SecondaryStatus": "Starting",
+        "CreationTime": now - timedelta(hours=7),
+        "SecondaryStatusTransitions": [{"Status": "Starting", "StartTime": now - timedelta(hours=7)}],
+    }
+    backend = FakeJobBackend(tmp_path, said=waited, status="InProgress", secondary="Starting")
+    events = watched(backend, [line()], choices=1)
+    assert backend.stopped == [job for job, _ in backend.asked]
+    assert [choice for _, choice in backend.asked] == [0, 1, 2, 3]
+    assert "no spot capacity within 6 hours" in next(e.facts["error"] for e in events if e.kind == "died")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"EnableManagedSpotTraining": False},
+        {"SecondaryStatus": "Training"},
+        {"SecondaryStatusTransitions": [{"Status": "Starting", "StartTime": datetime.now(UTC)}]},
+    ],
+)
+def test_other_jobs_are_not_stopped(changes: dict[str, Any], tmp_path: Path) -> None:
+    """On demand, training, or interrupted a moment ago."""
+    since = datetime.now(UTC) - timedelta(hours=7)
+    waited = {
+        "EnableManagedSpotTraining": True,
+        "SecondaryStatus": "Starting",
+        "CreationTime": since,
+        "SecondaryStatusTransitions": [{"Status": "Starting", "StartTime": since}],
+    }
+    backend = FakeJobBackend(tmp_path, said=waited | changes, status="InProgress", secondary="Starting")
+    watch = JobController(backend, [line()], WANTED)
+    for _ in watch.submission.events():
+        pass
+    for _ in watch._poll(backend.list_jobs()):
+        pass
+    assert backend.stopped == []
 
 
 def test_a_throttled_submission_is_asked_again_at_the_next_look(tmp_path: Path) -> None:

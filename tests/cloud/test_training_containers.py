@@ -174,4 +174,6 @@ def test_the_watcher_names_the_group_and_the_stream_as_they_are() -> None:
     """What its message says can be typed into CloudWatch."""
     from cloud.sagemaker.jobs.controller import log_stream_of
 
-    assert log_stream_of("a-job") == f"log stream a-job/algo-1-* in {GROUP}"
+    assert log_stream_of("a-job", {}) == f"log stream a-job/algo-1-* in {GROUP}"
+    queued = {"TrainingJobArn": "arn:aws:sagemaker:us-east-1:1:training-job/AWSBatcha-job0a"}
+    assert log_stream_of("a-job", queued) == f"log stream AWSBatcha-job0a/algo-1-* in {GROUP}"

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
-from psa.execution.worker import run, server
+from psa.execution.worker import halving, run, server
 from psa.execution.worker.__main__ import main
 from psa.execution.worker.protocol import EXIT_INTERRUPTED
 from psa.execution.worker.run import RunHooks, run_pack
@@ -421,7 +421,7 @@ def test_a_setting_that_is_wrong_for_all_trials_is_found_out_once(
         tried.append(len(pack.trials))
         return run.run_unlocked(pack, *given)
 
-    monkeypatch.setattr(server, "run_unlocked", counted)
+    monkeypatch.setattr(halving, "run_unlocked", counted)
     with pytest.raises(UserError, match="memory"):
         server._train(
             Pack(trials=trials, horizon=2),

@@ -74,7 +74,10 @@ PLANNING = ("psa.core", "psa.specs", "psa.storage", "psa.execution", "psa.experi
 # What trains, what trains again, and the listeners whose libraries bring much with them.
 TRAINING = (
     "psa.execution.replay",
-    *(f"psa.execution.worker.{name}" for name in ("__main__", "benchmark", "record", "run", "server")),
+    *(
+        f"psa.execution.worker.{name}"
+        for name in ("__main__", "benchmark", "halving", "record", "run", "server")
+    ),
     *(f"psa.experiments.tracking.{name}" for name in ("mlflow", "tensorboard", "trackio", "wandb")),
 )
 

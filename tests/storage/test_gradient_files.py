@@ -130,6 +130,11 @@ class Folder:
         path = self.root / name
         return path.read_bytes() if path.exists() else None
 
+    def read_start(self, name: str, count: int) -> bytes | None:
+        """Its beginning."""
+        content = self.read(name)
+        return None if content is None else content[:count]
+
     def tree(self, name: str) -> Iterator[str]:
         """Every file below a folder."""
         for path in sorted((self.root / name).rglob("*")):

@@ -16,18 +16,24 @@ class Memory:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.sent: list[str] = []  # keys of stored objects, whenever one arrives
+        self.taken: list[tuple[str, int]] = []  # keys of read objects, and the bytes read
 
     def put_object(self, *, Key: str, Body: bytes, **condition: str) -> None:
         """Store an object, with IfNoneMatch only where there is none."""
         if "IfNoneMatch" in condition and Key in self.files:
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
         self.files[Key] = Body
+        self.sent.append(Key)
 
-    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:
-        """Read an object."""
+    def get_object(self, *, Key: str, Range: str = "", **_: str) -> dict[str, Any]:
+        """Read an object, or its first bytes."""
         if Key not in self.files:
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
         content = self.files[Key]
+        if Range:
+            content = content[: int(Range.rpartition("-")[2]) + 1]
+        self.taken.append((Key, len(content)))
         return {"Body": io.BytesIO(content), "ContentLength": len(content)}
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: str) -> None:

@@ -61,6 +61,7 @@ class FakeJobBackend:
         self.refused: dict[str, str] = {}
         self.files: dict[str, bytes] = {}
         self.homes: list[str] = []
+        self.stopped: list[str] = []
         self.dropped_lines: list[ManagedJob] = []
         self.trouble: list[Exception] = []
 
@@ -68,7 +69,8 @@ class FakeJobBackend:
         self.asked.append((job_state.job_name, job_state.choice))
         answer = self.answers.pop(0) if self.answers else SubmitResult("submitted")
         if answer.started:
-            self.jobs[job_state.job_name] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
+            status = TrainingJobStatus(self.ends.get("status", "Failed"), self.ends.get("secondary", ""))
+            self.jobs[job_state.job_name] = status
         return answer
 
     def list_jobs(self) -> dict[str, TrainingJobStatus]:
@@ -76,6 +78,11 @@ class FakeJobBackend:
 
     def describe_job(self, name: str) -> dict[str, Any]:
         return dict(self.ends.get("said", {}))
+
+    def stop_job(self, name: str) -> bool:
+        self.stopped.append(name)
+        self.jobs[name] = TrainingJobStatus("Stopped", "Stopped")
+        return True
 
     def read_file(self, _line: ManagedJob, name: str) -> bytes | None:
         return self.files.get(name)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cloud.aws.job_names import QUEUE_PREFIX
 from cloud.emulator.jobs import ACCOUNT, EmulatedJob
 from cloud.emulator.s3_server import REGION
 from cloud.emulator.services.api import ApiError, check_api_request
@@ -24,6 +25,7 @@ FAIR_QUEUE: Final = "psa-rehearsal-shares"  # with a fair-share policy
 _ARN: Final = f"arn:aws:batch:{REGION}:{ACCOUNT}"
 _TICK: Final = 0.1
 _PAGE: Final = 100
+_LONGEST_NAME: Final = 63 - 32  # of a training job, without the digits that AWS appends
 _RUNNING: Final = ("STARTING", "RUNNING")
 _FULL: Final = "ResourceLimitExceeded"
 _OPERATIONS: Final = {
@@ -68,8 +70,7 @@ class ServiceJob:
         """Return the entry of ListServiceJobs."""
         latest = {}
         if self.training_jobs:
-            arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{self.training_jobs[-1]}"
-            latest = {"latestAttempt": {"serviceResourceId": {"name": "TrainingJobArn", "value": arn}}}
+            latest = {"latestAttempt": _resource(self.training_jobs[-1])}
         return latest | {
             "jobArn": f"{_ARN}:service-job/{self.id}",
             "jobId": self.id,
@@ -164,7 +165,12 @@ class BatchQueue:
     def _describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         job = self._found(request)
         queue = {"jobQueue": f"{_ARN}:job-queue/{job.queue}", "startedAt": job.created}
-        return job.summary() | queue | {"serviceRequestPayload": json.dumps(job.payload)}
+        more = {
+            "attempts": [_resource(name) for name in job.training_jobs],
+            "retryStrategy": {"attempts": job.attempts},
+            "serviceRequestPayload": json.dumps(job.payload),
+        }
+        return job.summary() | queue | more
 
     def _terminate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         job = self._found(request)
@@ -204,7 +210,7 @@ class BatchQueue:
             yield job
 
     def _start(self, job: ServiceJob) -> None:
-        name = f"{job.payload['TrainingJobName']}-{secrets.token_hex(4)}"
+        name = f"{QUEUE_PREFIX}{job.payload['TrainingJobName']}"[:_LONGEST_NAME] + secrets.token_hex(16)
         try:
             self._plane.create({**job.payload, "TrainingJobName": name})
         except ApiError as refusal:
@@ -228,6 +234,11 @@ class BatchQueue:
         else:
             job.status = "FAILED"
             job.reason = job.reason or training.get("FailureReason", "")
+
+
+def _resource(name: str) -> dict[str, Any]:
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}"
+    return {"serviceResourceId": {"name": "TrainingJobArn", "value": arn}}
 
 
 def _matches(name: str, wanted: str) -> bool:

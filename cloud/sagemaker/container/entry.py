@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +37,6 @@ ROOT: Final = Path("/opt/ml")
 PACKS_FILE: Final = "packs.json"
 PROGRESS_FILE: Final = "progress.json"  # pack -> facts of its last loop
 FAILURES_FILE: Final = "failures.json"  # the job, and trial id -> why it failed there
-JOB_NAME_VARIABLE: Final = "TRAINING_JOB_NAME"  # set by SageMaker in every container
 MAX_ARTIFACT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory if it is needed at all
 PROGRESS_SECONDS: Final = 2.0
 
@@ -88,7 +86,7 @@ def train_packs(root: Path) -> int:
         (folder / FAILURES_FILE).unlink()
     pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
     names = {id(pack): name for name, pack in pending.items()}
-    progress = _ProgressWriter(folder, names, os.environ.get(JOB_NAME_VARIABLE, ""))
+    progress = _ProgressWriter(folder, names, hyperparameters.get("job", ""))
     machine = Machine(root / "input/data/data", hyperparameters.get("device"))
     backend = LocalBackend(store, machine, CostModel(root / "costs.json"), BackendOptions())
     with StopRequest() as stop:

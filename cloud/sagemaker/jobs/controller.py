@@ -8,13 +8,19 @@ lost continues in a next attempt from its checkpoints; one without capacity trie
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.errors import Unreachable
-from cloud.aws.training_jobs import TrainingJobStatus, lacked_capacity
+from cloud.aws.training_jobs import (
+    SPOT_WAIT_SECONDS,
+    TrainingJobStatus,
+    lacked_capacity,
+    seconds_without_instance,
+)
 from cloud.retry import WAIT_TICK_SECONDS, OutageTimer
 from cloud.sagemaker.container.entry import FAILURES_FILE, PROGRESS_FILE
 from cloud.sagemaker.jobs.job_state import JobBackend, JobState
@@ -31,6 +37,8 @@ logger = logging.getLogger(__name__)
 JOB_ATTEMPTS: Final = 3  # attempts in a row without progress, after which a managed job counts as failed
 MIN_POLL_SECONDS: Final = 1.0  # between two requests just after an event
 MAX_POLL_SECONDS: Final = 10.0
+WAIT_CHECK_SECONDS: Final = 600.0  # between two descriptions of a job that waits for spot capacity
+_NO_SPOT: Final = f"no spot capacity within {SPOT_WAIT_SECONDS // 3600} hours"
 _OF_CONTAINER: Final = "AlgorithmError"  # prefix of the failure reason of a job whose container has run
 _LONGEST_REASON, _HEAD = 600, 60  # characters shown of a failure reason, and of its beginning
 
@@ -115,6 +123,18 @@ class JobController:
                 yield from self._ended(state, status)
             elif status.secondary == "Training":
                 yield from self._progress(state)
+            elif status.waits:
+                self._check_wait(state, status)
+
+    def _check_wait(self, state: JobState, status: TrainingJobStatus) -> None:
+        """Stop a spot job that has waited for capacity for too long, so that the next type is tried."""
+        is_early = time.time() - status.created < SPOT_WAIT_SECONDS
+        if state.gave_up or is_early or time.monotonic() - state.described < WAIT_CHECK_SECONDS:
+            return
+        state.described = time.monotonic()
+        description = self.backend.describe_job(state.job_name)
+        if seconds_without_instance(description, time.time()) >= SPOT_WAIT_SECONDS:
+            state.gave_up = self.backend.stop_job(state.job_name)
 
     def _progress(self, state: JobState) -> Iterator[WorkerEvent]:
         """Yield the progress of a running job's packs, read from the file beside its states."""
@@ -134,16 +154,19 @@ class JobController:
         managed, job = state.managed_job, state.job_name
         refused = self.backend.download(managed, job)
         reported = parse_failures(self.backend.read_file(managed, FAILURES_FILE), job)
-        failures = {trial: f"{error} ({log_stream_of(job)})" for trial, error in reported.items()} | refused
+        is_complete = status.status == "Completed" and not reported
+        description = {} if is_complete else self.backend.describe_job(job)
+        log = log_stream_of(job, description)
+        failures = {trial: f"{error} ({log})" for trial, error in reported.items()} | refused
         pending = self._pending(state)
-        description = {} if status.status == "Completed" else self.backend.describe_job(job)
         # last: if AWS becomes unreachable above, all of it is repeated at the next request
         state.running, self.submission.stall = False, None
         if state.last or not pending - failures.keys():
             yield from self._over(state, failures)
             return
-        reason = _reason(job, description, status)
-        self._count_attempt(state, lacked_capacity(description))
+        reason = _NO_SPOT if state.gave_up else _reason(job, description, status)
+        self._count_attempt(state, state.gave_up or lacked_capacity(description))
+        state.gave_up, state.described = False, -math.inf
         if state.tries >= JOB_ATTEMPTS:
             yield from self._over(state, dict.fromkeys(pending, f"{job}: {reason}") | failures)
             return
@@ -195,10 +218,15 @@ def _reason(job: str, description: Mapping[str, Any], status: TrainingJobStatus)
         text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
     is_of_container = text.startswith(_OF_CONTAINER)
     return (
-        (f"{text} ({log_stream_of(job)})" if is_of_container else text) or status.secondary or status.status
+        (f"{text} ({log_stream_of(job, description)})" if is_of_container else text)
+        or status.secondary
+        or status.status
     )
 
 
-def log_stream_of(job: str) -> str:
-    """Return the place in CloudWatch of the output of a job's container."""
-    return f"log stream {job}/algo-1-* in {LOG_GROUP}"
+def log_stream_of(job: str, description: Mapping[str, Any]) -> str:
+    """Return the place in CloudWatch of the output of a job's container. A queue of AWS Batch gives the
+    training job another name, with which its ARN ends.
+    """
+    name = str(description.get("TrainingJobArn", "")).rpartition("/")[2] or job
+    return f"log stream {name}/algo-1-* in {LOG_GROUP}"

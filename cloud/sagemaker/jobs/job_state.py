@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ class JobBackend(Protocol):
     def describe_job(self, name: str) -> dict[str, Any]:
         """Return the description of a job."""
 
+    def stop_job(self, name: str) -> bool:
+        """Ask a job to stop. Return False if it has already ended."""
+
     def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
 
@@ -39,7 +43,8 @@ class JobBackend(Protocol):
 class JobState:
     """The state of a managed job. attempt: of its present or last job, 0 before the first; last: no job
     follows it; choice: index of the instance type; tries: attempts in a row without progress; left:
-    trial-loops that were left when the job began.
+    trial-loops that were left when the job began; gave_up: its job is stopped for lack of spot capacity;
+    described: time of the last look at how long its job has waited.
     """
 
     managed_job: ManagedJob
@@ -51,6 +56,8 @@ class JobState:
     tries: int = 0
     left: int = 0
     begun: bool = False
+    gave_up: bool = False
+    described: float = -math.inf
     loops: dict[str, int] = field(default_factory=dict)
 
     @property

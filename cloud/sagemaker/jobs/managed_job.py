@@ -6,7 +6,6 @@ present states and records; output/<job>/...: the artifact of each attempt.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
 import logging
@@ -16,6 +15,7 @@ from typing import Final
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import parse_job_name
+from cloud.results_sync import pending_trials
 from cloud.sagemaker.container.entry import PACKS_FILE, parse_packs
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
@@ -61,20 +61,8 @@ class ManagedJob:
         return [trial for pack in self.packs.values() for trial in pack.trials]
 
     def pending(self, store: Store) -> list[Trial]:
-        """Return the trials that are not finished here. A trial with a damaged local record is logged and
-        left out: no result from elsewhere could replace it.
-        """
-        surveys = [store.progress(pack.trials, pack.horizon) for pack in self.packs.values()]
-        for survey in surveys:
-            for reason in survey.damaged.values():
-                _warn(reason)
-        return [trial for survey in surveys for trial in survey.pending]
-
-
-@functools.lru_cache(maxsize=10_000)
-def _warn(reason: str) -> None:
-    """Log a reason once, however often the record is read."""
-    logger.warning("%s; left out", reason)
+        """Return the trials that are not finished here, without those with a damaged local record."""
+        return pending_trials(store, self.packs.values())
 
 
 def last_attempts(jobs: Collection[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import file_error
 from psa.core.formatting import join_names, pluralize
-from psa.storage.layout import STATE_NAME, is_named_by_train
+from psa.storage.layout import SLURM_FOLDER, STATE_NAME, WORKSPACE_FILE, is_named_by_train
 from psa.storage.locks import any_leased
 from psa.storage.records.bundle import is_record_file
 from psa.storage.sweep_registry import active_sweeps
@@ -44,7 +44,9 @@ def clean(
     *,
     all: Annotated[  # noqa: A002 - the option is called --all
         bool,
-        Parameter(negative="", help="Remove everything in the folder. Asks if sweeps have states there."),
+        Parameter(
+            negative="", help="Remove everything in the folder. Asks if sweeps have states or jobs there."
+        ),
     ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -83,7 +85,8 @@ def clean_all(*, dry_run: DryRun = False, yes: Yes = False, model_dir: ModelDir 
     """Remove every checkpoint.
 
     Removes everything in the folder of checkpoints. Asks if sweeps have states in it, since their trials
-    could not be resumed or extended without them. Records are never removed.
+    could not be resumed or extended without them, or if they ran on Slurm, SageMaker or Ray. The id of the
+    folder in the names of their jobs is kept. Records are never removed.
 
     Example: clean-all --dry-run
     """
@@ -107,17 +110,22 @@ def _several(chosen: Sequence[Path], yes: bool) -> str:
 
 
 def _swept(chosen: Sequence[Path], folder: Path) -> str:
-    """Return the question about the states of sweeps, "" if there are none."""
+    """Return the question about sweeps whose states, arrays or jobs are known here, "" if there are none."""
     states = {path.parent for path in chosen if path.name == STATE_NAME and path.parent != folder}
-    if not states:
-        return ""
-    studies = sorted({state.relative_to(folder).parts[0] for state in states})
-    return (
-        f"{pluralize(len(states), 'trial')} of sweeps ({join_names(studies, _SHOWN)}) could not be resumed "
-        "or extended any more, "
-        f"and results of running cloud jobs could not be fetched. Remove {pluralize(len(chosen), 'file')}? "
-        "[y/N] "
-    )
+    arrays = [path for path in chosen if path.match(f"{SLURM_FOLDER}/*/job.json")]
+    lost = []
+    if states:
+        studies = join_names(sorted({state.relative_to(folder).parts[0] for state in states}), _SHOWN)
+        trials = f"{pluralize(len(states), 'trial')} of sweeps ({studies})"
+        lost.append(f"{trials} could not be resumed or extended any more")
+    if arrays:
+        lost.append(f"{pluralize(len(arrays), 'job array')} of Slurm could not be watched or run any more")
+    if (folder / WORKSPACE_FILE).exists():
+        lost.append(
+            "sweeps of this folder ran on SageMaker or Ray, and their jobs would lose the states stored here "
+            "(the folder keeps its id, so that `psa fetch` finds their results)"
+        )
+    return f"{'; '.join(lost)}. Remove {pluralize(len(chosen), 'file')}? [y/N] " if lost else ""
 
 
 def _named(file: Path, folder: Path) -> list[Path]:

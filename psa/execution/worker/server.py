@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from psa.core.errors import EXIT_USER_ERROR, Interrupted, UserError, cut, named_error
+from psa.core.errors import EXIT_USER_ERROR, Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.engine.loop import LoopReport
 from psa.execution.machine import Machine
 from psa.execution.worker.benchmark import measure_step_times
+from psa.execution.worker.halving import describe_failure, train_by_halves
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter, received_pack
-from psa.execution.worker.run import RunHooks, run_unlocked
+from psa.execution.worker.run import RunHooks
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState
@@ -95,62 +96,21 @@ def _worked(
         except Interrupted:
             return EXIT_INTERRUPTED
         except Exception as error:  # noqa: BLE001 - a failing pack must not end the others
-            say("failed", error=_failure(error))
+            say("failed", error=describe_failure(error))
         if stop():
             return 0
     return 0
 
 
 def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: Say) -> None:
-    """Train a pack. If training fails, train its halves, until the trials that fail are alone: the code of a
-    plugin may fail for one of them, and a smaller pack may fit into memory.
-    """
-    errors: dict[str, str] = {}
-    trained = elsewhere = 0
-    begun: list[bool] = []
-
-    def start(states: Sequence[TrialState]) -> None:
-        if not begun:
-            say("begun", left=loops_to_train(states, pack.horizon))
-        begun.append(True)
-
+    """Train a pack, by halves if training fails, and report its events."""
     hooks = RunHooks(
-        on_start=start,
+        on_start=lambda states: say("begun", left=loops_to_train(states, pack.horizon)),
         on_loop=lambda reports: say("loop", **loop_facts(reports)),
-        on_failure=lambda trial, error: errors.__setitem__(trial.id, str(error)),
         stop=stop,
     )
-    waiting = [pack]
-    while waiting:
-        part = waiting.pop(0)
-        try:
-            records, held = run_unlocked(part, store, machine, hooks)
-        except Interrupted:
-            raise
-        except Exception as error:
-            if not begun or len(pack.trials) == 1:  # no trial of the pack can be trained
-                raise
-            if len(part.trials) == 1:
-                errors[part.trials[0].id] = _failure(error)
-            waiting = [*_halves(part), *waiting]
-        else:
-            trained, elsewhere = trained + len(records), elsewhere + held
-    say("done", trained=trained, elsewhere=elsewhere, failed=errors)
-
-
-def _halves(pack: Pack) -> list[Pack]:
-    """Return the two halves of a pack, none of a single trial."""
-    middle = len(pack.trials) // 2
-    parts = (pack.trials[:middle], pack.trials[middle:]) if middle else ()
-    return [pack.model_copy(update={"trials": part}) for part in parts]
-
-
-def _failure(error: Exception) -> str:
-    """Return why a trial failed. The traceback of an error that is not the user's goes to the terminal."""
-    if isinstance(error, UserError):
-        return str(error)
-    logger.error("a pack failed", exc_info=error)
-    return cut(named_error(error), 500)
+    outcome = train_by_halves(pack, store, machine, hooks)
+    say("done", trained=outcome.trained, elsewhere=outcome.elsewhere, failed=outcome.failed)
 
 
 def loops_to_train(states: Sequence[TrialState], horizon: int) -> int:
