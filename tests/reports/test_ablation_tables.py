@@ -23,6 +23,7 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import Values, holm, paired
 from psa.core.errors import UserError
 from psa.reports.ablation import effects, report
+from psa.reports.ablation.architectures import parameters_of, partners
 from psa.reports.ablation.cells import archs_in, cells_of, one_family
 from psa.reports.ablation.effects import aggregate_table, paired_table, shape_findings, shape_table
 from psa.reports.ablation.figures.figure_set import comparison
@@ -34,7 +35,6 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.matching import parameters_of, partners
 from psa.reports.ablation.numbers import cells_note, effect
 from psa.reports.ablation.published import (
     PublishedAgreement,

@@ -20,13 +20,13 @@ from scipy import stats as scipy_stats
 from psa.analysis.frame_schema import build_frame
 from psa.analysis.stats import winners
 from psa.core.errors import UserError
+from psa.reports.ablation.architectures import SHAPES, matches, parameters_of, spots
 from psa.reports.ablation.cells import Cells, cells_of
-from psa.reports.ablation.figures.design_space import SHAPES, design_space_figure, enlargement, spots
+from psa.reports.ablation.figures.design_space import design_space_figure, enlargement
 from psa.reports.ablation.figures.figure_set import overview
 from psa.reports.ablation.figures.maps import baseline_map, effects_map, instability_map, regimes_map
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
-from psa.reports.ablation.matching import matches, parameters_of
 from psa.reports.ablation.numbers import baseline, effect, instability, regimes, strategy
 from psa.reports.plotting.style import notes_in
 from psa.specs.training import MODES

@@ -20,14 +20,13 @@ from matplotlib.text import Text
 from psa.analysis.frame_schema import build_frame
 from psa.analysis.stats import summary
 from psa.reports.ablation import report
+from psa.reports.ablation.architectures import by_size, parameters_of
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.figures.dots import dot_figure
 from psa.reports.ablation.figures.figure_set import MANY, comparison, heat_maps, overview
 from psa.reports.ablation.figures.heatmaps import heat_map_figure, heat_panels
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
-from psa.reports.ablation.matching import parameters_of
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.comparison import comparison_figure

@@ -10,7 +10,7 @@ import pandas as pd
 from paths import ROOT
 
 from psa.analysis.frame_schema import build_frame
-from psa.reports.ablation.matching import parameters_of
+from psa.reports.ablation.architectures import parameters_of
 from psa.specs.training import MODES
 
 ARCHS = tuple(

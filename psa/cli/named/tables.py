@@ -74,7 +74,7 @@ def make_architecture_table(
     Example: make-architecture-table --family resmlp
     """
     from psa.reports.ablation import tables
-    from psa.reports.ablation.matching import parameters_of
+    from psa.reports.ablation.architectures import parameters_of
 
     _check(label)
     in_range("--tolerance", tolerance, 0, 1_000)

@@ -15,9 +15,9 @@ from psa.analysis.pooling import differing_settings, with_known_settings
 from psa.analysis.stats import ALPHA, LEAST_N, paired
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
+from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.cells import COMPARED_CELLS
 from psa.reports.ablation.figures.aggregate import arms_figure
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import unequal_arms_note
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import (

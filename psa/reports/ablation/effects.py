@@ -23,8 +23,8 @@ from psa.analysis.pooling import identical_arms
 from psa.analysis.regimes import ABLATIVE
 from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, Values, paired, present
 from psa.core.formatting import pluralize
+from psa.reports.ablation.architectures import SHAPES, spots
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
-from psa.reports.ablation.figures.design_space import SHAPES, spots
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.paired import paired_cells, paired_columns, paired_test_note, with_marks
 from psa.reports.rendering.tables import Cell, Column, Table, value_of

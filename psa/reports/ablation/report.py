@@ -19,6 +19,7 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
+from psa.reports.ablation.architectures import by_size, has_budgets
 from psa.reports.ablation.arm_comparisons import (
     COMPARED_ARMS,
     arm_figures,
@@ -36,7 +37,6 @@ from psa.reports.ablation.effects import (
     shape_table,
 )
 from psa.reports.ablation.figures import figure_set
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
@@ -44,7 +44,6 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.matching import has_budgets
 from psa.reports.ablation.numbers import best_mean, regimes
 from psa.reports.ablation.published import (
     WITHIN,

@@ -12,9 +12,9 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R
 from psa.analysis.stats import ALPHA, EXACT_PAIRS, LEAST_N, TIE, least_sign_flip_p, summary, winners
+from psa.reports.ablation.architectures import MATCHED, Match, matches, sizes
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
-from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
 from psa.reports.ablation.numbers import cells_note, winning_modes
 from psa.reports.rendering.tables import Bold, Cell, Column, MeanSd, Table
 from psa.specs.training import MODES

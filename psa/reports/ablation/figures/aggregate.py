@@ -20,9 +20,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from psa.analysis.stats import LEAST_N, Interval, Summary, Values, summary
 from psa.core.formatting import pluralize
+from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.effects import BOOTSTRAP_RESAMPLES, Aggregate
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of, unequal_arms_note
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.scales import label_bar, linear_ticks, number_text

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.core.formatting import pluralize
+from psa.reports.ablation.architectures import SHAPES, Spot, spots
 from psa.reports.plotting.labels import place_label
 from psa.reports.plotting.panels import draw_legend, panel
 from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
@@ -32,48 +33,18 @@ _MARGIN: Final = (0.05, 0.1)  # decades around the crowd that are enlarged, too:
 _SHORT: Final = 30  # times from end to end below which an axis has too few powers of ten to be read
 _GAP: Final = 0.13  # decades left free around the enlargement
 
-SHAPES: Final = {
-    "wide: depth of at most 4": LineStyle("#0072B2", "o"),
-    "square: as deep as wide": LineStyle("#000000", "s"),
-    "deep: width of at most 4": LineStyle("#D55E00", "^"),
-    "other": LineStyle("#009E73", "D"),
-}
-
-
-@dataclass(frozen=True)
-class Spot:
-    """The position of an architecture: its number of hidden layers (of residual networks: blocks), and the
-    units of its widest one.
-    """
-
-    arch: str
-    depth: int
-    width: int
-
-    @property
-    def shape(self) -> str:
-        """The shape, one of SHAPES."""
-        wide, square, deep, other = SHAPES
-        if self.depth == self.width:
-            return square
-        if self.depth <= 4 < self.width or self.depth < self.width <= 4:
-            return wide
-        return deep if self.width <= 4 else other
-
-
-def spots(archs: Sequence[str]) -> dict[str, Spot]:
-    """Return the position of every architecture, in the order given."""
-    found = {}
-    for arch in archs:
-        widths = Arch.coerce(arch).widths
-        found[arch] = Spot(arch, len(widths), max(widths))
-    return found
-
-
-def by_size(archs: Iterable[str]) -> list[str]:
-    """Sort architectures by depth, then by the width of their widest layer."""
-    found = spots(tuple(archs)).values()
-    return [spot.arch for spot in sorted(found, key=lambda spot: (spot.depth, spot.width, spot.arch))]
+SHAPE_LOOKS: Final = dict(
+    zip(
+        SHAPES,
+        (
+            LineStyle("#0072B2", "o"),
+            LineStyle("#000000", "s"),
+            LineStyle("#D55E00", "^"),
+            LineStyle("#009E73", "D"),
+        ),
+        strict=True,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -220,7 +191,7 @@ def rectangles(ax: Axes, found: Sequence[Spot]) -> Axes:
     """Draw a rectangle from (1, 1) to each architecture, and a mark at its corner; squares on top."""
     ordered = sorted(found, key=lambda spot: (spot.depth == spot.width, -spot.depth * spot.width))
     for layer, spot in enumerate(ordered):
-        look = SHAPES[spot.shape]
+        look = SHAPE_LOOKS[spot.shape]
         ax.add_patch(
             Rectangle(
                 (1, 1), spot.depth - 1, spot.width - 1,
@@ -228,7 +199,7 @@ def rectangles(ax: Axes, found: Sequence[Spot]) -> Axes:
                 linewidth=0.45, zorder=1 + layer / 1000,
             )
         )  # fmt: skip
-    for shape, look in SHAPES.items():
+    for shape, look in SHAPE_LOOKS.items():
         here = [spot for spot in found if spot.shape == shape]
         ax.scatter(
             [spot.depth for spot in here], [spot.width for spot in here], s=MARK**2, c=look.colour,
@@ -254,7 +225,7 @@ def design_space_figure(archs: Sequence[str], name: str = "Testing design space"
             Patch(
                 facecolor=(*_rgb(look.colour), 0.2), edgecolor=look.colour, label=f"{shape} ({counts[shape]})"
             )
-            for shape, look in SHAPES.items()
+            for shape, look in SHAPE_LOOKS.items()
             if counts[shape]
         ]
         draw_legend(drawn.figure, handles, LEFT, drawn.below, 2)

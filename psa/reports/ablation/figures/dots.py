@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from psa.analysis.stats import LEAST_N, present
+from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of, regimes
 from psa.reports.plotting.panels import draw_legend, panel
 from psa.reports.plotting.scales import linear_ticks, number_text, within_reach

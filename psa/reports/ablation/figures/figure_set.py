@@ -12,6 +12,7 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
+from psa.reports.ablation.architectures import has_budgets, sizes
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
 from psa.reports.ablation.effects import aggregate, aggregate_title, cells_taken
@@ -25,7 +26,6 @@ from psa.reports.ablation.figures.maps import baseline_map, effects_map, instabi
 from psa.reports.ablation.figures.published import agreement_figure, beside, difference_figure
 from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
-from psa.reports.ablation.matching import has_budgets, sizes
 from psa.reports.ablation.numbers import WinnerBy
 
 Named = Iterator[tuple[str, Figure]]

@@ -13,8 +13,8 @@ from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
 from psa.analysis.stats import LEAST_N, TIE, Values
+from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import effect, notes_of, strategy
 from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.scales import label_bar

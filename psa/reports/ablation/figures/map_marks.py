@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
+from psa.reports.ablation.architectures import Spot
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, Spot, map_notes
+from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, map_notes
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import draw_legend
 from psa.reports.plotting.scales import label_bar

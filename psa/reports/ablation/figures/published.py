@@ -14,8 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from psa.analysis.published import Reference
 from psa.analysis.stats import Summary, welch
 from psa.core.formatting import pluralize
+from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.cells import Cells
-from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.scales import number_text

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from psa.reports.ablation.architectures import MATCHED, Match, matches
 from psa.reports.ablation.figures.design_space import MARK, map_notes, new_map
 from psa.reports.ablation.figures.map_marks import EDGE, Legend, Scale, Spots, colour_bar, handle, marks
-from psa.reports.ablation.matching import MATCHED, Match, matches
 from psa.reports.plotting.style import footnote, plot_style
 
 _GREY: Final = "#9A9A9A"

@@ -1,9 +1,11 @@
-"""The parameter budgets of architectures, computed beside the labels of the study."""
+"""The architectures of the study: depth and width, shape, and the parameter budgets that they were meant to
+meet, computed beside the labels of the study.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +16,48 @@ from psa.specs.shapes import IMAGE, shape_of
 
 MATCHED: Final = 0.10  # largest relative difference between parameters and budget that counts as matched
 MatchRole = Literal["budget", "partnered", "none"]
+SHAPES: Final = (
+    "wide: depth of at most 4",
+    "square: as deep as wide",
+    "deep: width of at most 4",
+    "other",
+)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """The position of an architecture: its number of hidden layers (of residual networks: blocks), and the
+    units of its widest one.
+    """
+
+    arch: str
+    depth: int
+    width: int
+
+    @property
+    def shape(self) -> str:
+        """The shape, one of SHAPES."""
+        wide, square, deep, other = SHAPES
+        if self.depth == self.width:
+            return square
+        if self.depth <= 4 < self.width or self.depth < self.width <= 4:
+            return wide
+        return deep if self.width <= 4 else other
+
+
+def spots(archs: Sequence[str]) -> dict[str, Spot]:
+    """Return the position of every architecture, in the order given."""
+    found = {}
+    for arch in archs:
+        widths = Arch.coerce(arch).widths
+        found[arch] = Spot(arch, len(widths), max(widths))
+    return found
+
+
+def by_size(archs: Iterable[str]) -> list[str]:
+    """Sort architectures by depth, then by the width of their widest layer."""
+    found = spots(tuple(archs)).values()
+    return [spot.arch for spot in sorted(found, key=lambda spot: (spot.depth, spot.width, spot.arch))]
 
 
 @dataclass(frozen=True)
