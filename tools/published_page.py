@@ -1,4 +1,5 @@
-"""Update README.md and docs/reproduction.md with the share of the published grids in the committed bundles.
+"""Update README.md and docs/reproduction.md with the share of the published grids in the committed bundles,
+and with the effects of ablation in their committed report.
 
     python tools/published_page.py [--check]
 
@@ -7,6 +8,7 @@ A test checks that the pages are up to date.
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections import Counter
@@ -24,6 +26,9 @@ PAGE: Final = ROOT / "docs/reproduction.md"
 FRONT: Final = ROOT / "README.md"
 PLACE: Final = re.compile(r"(?<=<!-- published -->\n).*?(?=<!-- /published -->)", re.DOTALL)
 GRIDS: Final = ("simplemlp", "resmlp")
+EFFECTS: Final = re.compile(r"(?<=<!-- effects -->\n).*?(?=<!-- /effects -->)", re.DOTALL)
+EFFECTS_TABLE: Final = ROOT / "results/reports/all/ablation_simplemlp/effects_by_shape.csv"
+LEAST_ARCHITECTURES: Final = 3
 # What the README says of the picture of all architectures trained so far.
 COUNTS: Final = re.compile(r"on \d+ of the (\d+) published(.*?)drew it from [\d,]+ records", re.DOTALL)
 SEEDS: Final = 2
@@ -52,6 +57,25 @@ def _line(name: str) -> str:
     )
 
 
+def effects() -> str:
+    """Return the generated table of effects, from the committed report of plain networks."""
+    lines = [
+        "| architectures | number | mode | difference from mode none (points) | p (Holm) |",
+        "|---|---|---|---|---|",
+    ]
+    with EFFECTS_TABLE.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if int(row["Architectures"]) < LEAST_ARCHITECTURES:
+                continue
+            value, low, high = (float(row[f"Difference (points){end}"]) for end in ("", " low", " high"))
+            p = float(row["p (Holm)"])
+            lines.append(
+                f"| {row['Shape']} | {row['Architectures']} | {row['Mode']} | "
+                f"{value:+.2f} [{low:+.2f}, {high:+.2f}] | {'<0.001' if p < 0.001 else f'{p:.3f}'} |"
+            )
+    return "".join(f"{line}\n" for line in lines)
+
+
 def counts(found: re.Match[str]) -> str:
     """Return the counts of the README in place of those found."""
     _, done = _finished(GRIDS[0])
@@ -61,10 +85,14 @@ def counts(found: re.Match[str]) -> str:
 
 def pages() -> dict[Path, str]:
     """Return the two pages with the generated parts in place."""
-    made = {}
-    parts = {PAGE: (PLACE, lambda _: sentence()), FRONT: (COUNTS, counts)}
-    for path, (place, new) in parts.items():
-        made[path], count = place.subn(new, path.read_text())
+    made: dict[Path, str] = {}
+    parts = [
+        (PAGE, PLACE, lambda _: sentence()),
+        (PAGE, EFFECTS, lambda _: effects()),
+        (FRONT, COUNTS, counts),
+    ]
+    for path, place, new in parts:
+        made[path], count = place.subn(new, made.get(path) or path.read_text())
         if count != 1:
             sys.exit(f"{path} must hold {place.pattern!r} once, got {count} times")
     return made

@@ -302,47 +302,6 @@ def test_the_readme_shows_a_real_result() -> None:
     assert picture.startswith("results/reports/")
 
 
-def test_the_readme_says_what_its_picture_shows() -> None:
-    """The networks that it calls less or more accurate with ablation are those of the table."""
-    table = ROOT / "results/reports/all/ablation_simplemlp/accuracies.csv"
-    with table.open() as file:
-        rows = {row["Architecture"]: row for row in csv.DictReader(file) if row["None mean"]}
-    gains = {
-        arch: [float(row[f"{way} mean"]) - float(row["None mean"]) for way in ("Full", "Hidden", "Output")]
-        for arch, row in rows.items()
-    }
-    shallow = [arch for arch in rows if arch[:2] in {"1*", "2*"} and arch[2:] != "1"]
-    assert len(shallow) >= 10
-    assert all(max(gains[arch]) < 0 for arch in shallow)
-    higher = [arch for arch, each in gains.items() if min(each) > 5]
-    said = re.search(r"that of ([^;.]+) is\s+higher\s+by more than 5 points", README)
-    assert said is not None
-    assert re.findall(r"\d+\*\d+", said[1].replace("\\", "")) == higher
-    assert {rows[arch][f"{way} n"] for arch in higher for way in ("None", "Full", "Hidden", "Output")} == {
-        "2"
-    }
-
-
-@pytest.mark.parametrize("folder", ["ablation_simplemlp", "all/ablation_simplemlp"])
-def test_the_agreement_with_the_published_numbers_is_that_of_the_reports(folder: str) -> None:
-    """The page on reproduction repeats counts of cells from the notes of two tables."""
-    text = " ".join((ROOT / "docs/reproduction.md").read_text().split())
-    table = (ROOT / "results/reports" / folder / "published.md").read_text()
-    near, cells, usual, differ = re.search(
-        r"(\d+) of (\d+) cells lie within 2 points .*?, (\d+) within two standard .*?; (\d+) of \d+ differ",
-        table,
-    ).groups()  # type: ignore[union-attr]
-    if folder.startswith("all/"):
-        assert f"In {near} of {cells} cells the mean is within 2 points of the published mean" in text
-        assert (
-            f"and in {usual} of {cells} it is within two standard deviations of the published trials" in text
-        )
-    else:
-        assert f"has {cells} cells" in text
-        assert f"In {near} of them the mean is within 2 points of the published mean" in text
-        assert (differ == "0") == ("no cell differs significantly" in text)
-
-
 def test_the_readme_is_short() -> None:
     """A reader sees what psa is for, and a first picture, without scrolling for long."""
     assert len(README.splitlines()) <= 150
