@@ -76,6 +76,30 @@ def test_the_guide_names_the_regimes_that_differ() -> None:
     assert re.findall(r"\d+\*\d+", named) == differ
 
 
+def test_the_guide_says_which_residual_networks_learn() -> None:
+    """Beside the plain networks of the same depth and width, in mode none."""
+    plain, residual = (
+        {row["Architecture"]: row for row in table_of(page, "accuracies") if row["None mean"]}
+        for page in ("ablation_simplemlp", "ablation_resmlp")
+    )
+    both = [arch for arch in residual if arch in plain]
+    low = [arch for arch in both if float(plain[arch]["None mean"]) < 30]
+    high = [arch for arch in residual if float(residual[arch]["None mean"]) > 60]
+    learn = [arch for arch in low if arch in high]
+    squares = [arch for arch in learn if len(set(arch.split("*"))) == 1]
+    falls = [float(residual[arch]["None mean"]) - float(residual[arch]["Output mean"]) for arch in high]
+    assert f"With two seeds of {len(both)} architectures" in REPRODUCTION
+    assert {row["None n"] for row in residual.values()} == {"2"}
+    assert (
+        f"of the {len(low)} architectures whose plain networks have a mean below 30 % without ablation, "
+        f"{len(learn)} exceed 60 % as residual networks, among them {len(squares)} squares" in REPRODUCTION
+    )
+    assert (
+        f"On the {len(high)} architectures above 60 %, the mean with output ablation is "
+        f"{statistics.fmean(falls):.1f} points lower on average" in REPRODUCTION
+    )
+
+
 @pytest.mark.slow
 def test_the_guide_counts_the_squares_that_learn() -> None:
     """Trials with a bounty above 20 %, by mode."""
