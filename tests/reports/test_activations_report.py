@@ -159,14 +159,16 @@ def test_an_interval_of_two_seeds_is_not_printed(store: Store) -> None:
 
 
 def test_a_bold_mean_is_explained(store: Store) -> None:
-    """The note explains a bold mean, which is not a significant difference, only where one is bold."""
+    """The note explains a bold mean, that of the arm which is best by validation, only where one is bold."""
     keys = ("activation", "dropout")
     arms = arms_of(tiny().results(model_dir=store.models, results_dir=store.results).frame, keys)
     more = [
         replace(arm, rows=pd.concat([arm.rows, arm.rows.head(1).assign(seed=2)]), seeds=(0, 1, 2))
         for arm in arms
     ]
-    said = "Bold: the greatest mean, whether or not the difference is significant."
+    said = (
+        "Bold: the arm with the greatest mean validation accuracy, whether or not it differs significantly."
+    )
     for table in (results_table(arms, keys), results_table(more, keys)):
         marked = any(isinstance(cell, Bold) for row in table.rows for cell in row)
         assert marked == (said in table.note)
