@@ -30,7 +30,7 @@ EFFECTS: Final = re.compile(r"(?<=<!-- effects -->\n).*?(?=<!-- /effects -->)", 
 EFFECTS_TABLE: Final = ROOT / "results/reports/all/ablation_simplemlp/effects_by_shape.csv"
 LEAST_ARCHITECTURES: Final = 3
 # What the README says of the picture of all architectures trained so far.
-COUNTS: Final = re.compile(r"on \d+ of the (\d+) published(.*?)drew it from [\d,]+ records", re.DOTALL)
+COUNTS: Final = re.compile(r"on \d+ of the (\d+) published(.*?)drew it\s+from [\d,]+ records", re.DOTALL)
 SEEDS: Final = 2
 
 
@@ -80,7 +80,7 @@ def counts(found: re.Match[str]) -> str:
     """Return the counts of the README in place of those found."""
     _, done = _finished(GRIDS[0])
     archs = {str(trial.model.arch) for trial in done}
-    return f"on {len(archs)} of the {found[1]} published{found[2]}drew it from {len(done):,} records"
+    return f"on {len(archs)} of the {found[1]} published{found[2]}drew it\nfrom {len(done):,} records"
 
 
 def pages() -> dict[Path, str]:
