@@ -168,9 +168,9 @@ def test_mirrors_that_do_not_answer_are_asked_once(
     """A closed port, a server that never answers and a 404 cost one try each; then it is one clear error."""
     monkeypatch.setattr(sources, "_ANSWER_SECONDS", 0.2)
     silent: dict[str, bytes | None] = dict.fromkeys(PACKED)
-    with mirror({}) as closed:
-        pass
     with mirror(silent) as hung, mirror({}) as empty:
+        with mirror({}) as closed:  # last, so that no other server gets its port
+            pass
         mirrors.extend([closed.url, hung.url, empty.url])
         with pytest.raises(UserError) as caught:
             download_dataset(TINY_SET, tmp_path)
