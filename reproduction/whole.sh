@@ -5,9 +5,10 @@
 #
 # The published bundles are first copied to FOLDER/results, so that only trials missing in them are trained. The
 # script can be stopped at any moment with Ctrl-C or SIGTERM; start it again to resume. To add the finished trials
-# to the published bundles:
+# to the published bundles of plain and residual networks:
 #
 #   psa bundle results/published/simplemlp.parquet --from FOLDER/results --grid reproduction/simplemlp.toml
+#   psa bundle results/published/resmlp.parquet --from FOLDER/results --grid reproduction/resmlp.toml
 set -euo pipefail
 
 folder=${1:?usage: reproduction/whole.sh FOLDER [options of psa sweep]}

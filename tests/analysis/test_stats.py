@@ -284,7 +284,7 @@ def test_equal_differences_of_few_counts_prove_little() -> None:
 
 
 def test_the_rivals_of_the_best_arm_are_rarely_excluded_by_chance() -> None:
-    """Of six arms with one mean; the best of them is found in the same values."""
+    """Six arms have the same mean, and the best one is selected from the values that are tested."""
     found = [
         len(stats.winners(dict(enumerate(draws(seed, 6, 10)))).by_test) < 6  # of 6 arms and 10 seeds
         for seed in range(300)

@@ -98,7 +98,7 @@ def test_a_file_error_is_retried_elsewhere_a_few_times(tmp_path: Path, fail: Any
 
 
 def test_a_pack_without_memory_is_tried_by_halves_before_another_node(tmp_path: Path, fail: Any) -> None:
-    """Of a single trial the halves are none."""
+    """A pack of a single trial cannot be halved; it is retried on another node."""
 
     def fault(pack: Pack) -> None:
         if len(pack.trials) > limit:

@@ -118,7 +118,7 @@ class FakeBatch:
         self.terminated.append(jobId)
 
     def get_paginator(self, _operation: str) -> FakeBatch:
-        """Of list_service_jobs."""
+        """Return the paginator of list_service_jobs, the only operation that has one here."""
         return self
 
     def paginate(self, *, jobQueue: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -368,16 +368,22 @@ def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, wi
     assert there.stopped == "1 job stopping after a save, which may take two minutes."
 
 
-def test_jobs_are_left_running_after_any_signal_but_ctrl_c(tmp_path: Path, with_role: Path) -> None:
-    """No job is asked to stop, and the line of the stopped sweep names them."""
-    there = backend(tmp_path, with_role)
-    assert isinstance(there, RemoteBackend)
+def running(there: SageMakerBackend) -> tuple[Any, Any]:
+    """Launch a job that does not end. Return the fake account and the generator of events."""
     account = there.account.client("sagemaker")
     account.run = lambda job: None
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
     while not account.created:
         next(steps)
     next(steps)
+    return account, steps
+
+
+def test_jobs_are_left_running_after_any_signal_but_ctrl_c(tmp_path: Path, with_role: Path) -> None:
+    """No job is asked to stop, and the line of the stopped sweep names them."""
+    there = backend(tmp_path, with_role)
+    assert isinstance(there, RemoteBackend)
+    account, steps = running(there)
     there.leave_running()
     steps.close()
     assert account.stopped == []
@@ -399,12 +405,7 @@ def test_a_job_that_was_not_reached_is_named(
 ) -> None:
     """It is not counted among those that stop; nor is one that has ended by itself."""
     there = backend(tmp_path, with_role)
-    account = there.account.client("sagemaker")
-    account.run = lambda job: None
-    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
-    while not account.created:
-        next(steps)
-    next(steps)
+    account, steps = running(there)
 
     def refuse(TrainingJobName: str) -> None:
         raise error
@@ -485,7 +486,7 @@ def test_a_job_without_a_queue_is_not_put_into_one(tmp_path: Path, with_role: Pa
 def test_a_training_job_of_an_unknown_queue_is_found_by_its_name(
     pattern: str, tmp_path: Path, with_role: Path
 ) -> None:
-    """Where the folder does not know the queue: no second job is submitted, and a stop reaches it."""
+    """If the folder does not know the queue, no second job is submitted, and the job can be stopped."""
     there = backend(tmp_path, with_role, detach=True)
     account = there.account.client("sagemaker")
     account.run = lambda job: None

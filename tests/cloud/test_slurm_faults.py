@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_slurm import PREFIX, FakeClient, submission, watched
+from fake_slurm import PREFIX, FakeClient, stopped_by, submission, watched
 from helpers import trial
 
 from cloud import retry
@@ -445,27 +445,12 @@ def test_the_queue_is_that_of_all_users(tmp_path: Path, commands: Callable[[str,
 # Attempts.
 
 
-class Interrupted:
-    """A local backend that is stopped by a signal before a loop is finished."""
-
-    number = signal.SIGTERM
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def launch(self, jobs: Sequence[Any]) -> Any:
-        """Send the signal."""
-        os.kill(os.getpid(), self.number)
-        while True:
-            yield WorkerEvent("tick", jobs[0].pack)
-
-
 def test_preemptions_are_no_fault_of_the_time_limit(
     store: Store, packs: list[Pack], monkeypatch: pytest.MonkeyPatch, commands: Callable[[str, str], None]
 ) -> None:
     """However often: a longer --time would not help."""
     commands("scontrol", 'echo "JobState=COMPLETING NodeList=n1"')
-    monkeypatch.setattr(array_task, "LocalBackend", Interrupted)
+    monkeypatch.setattr(array_task, "LocalBackend", stopped_by(signal.SIGTERM))
     array = ArrayJobFolder(store).create(PREFIX, packs, Machine())
     assert [train_task(array.folder, 0, "7_0") for _ in range(5)] == [75] * 5
     assert [event["event"] for event in EventLogReader(array.events_path(0)).read()] == ["stopped"] * 5

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_slurm import PREFIX, FakeClient, submission, watched
+from fake_slurm import PREFIX, FakeClient, stopped_by, submission, watched
 from helpers import trial
 from made_up import some_record
 from paths import ROOT
@@ -404,25 +404,12 @@ def test_loops_are_merged_and_failures_stored(
     assert store.failure(bad) == "why"
 
 
-class InTheWay:
-    """A local backend that is stopped by a signal before a loop is finished."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def launch(self, jobs: Sequence[Any]) -> Any:
-        """Send the signal that a time limit sends."""
-        os.kill(os.getpid(), signal.SIGUSR2)
-        while True:
-            yield WorkerEvent("tick", jobs[0].pack)
-
-
 def test_a_time_limit_that_no_loop_fits_into_ends_after_three_runs(
     store: Store, packs: list[Pack], monkeypatch: pytest.MonkeyPatch, commands: Callable[[str, str], None]
 ) -> None:
     """Twice the task returns to the queue; then its trials have failed with what to change."""
     commands("scontrol", 'echo "JobState=RUNNING NodeList=n1"')
-    monkeypatch.setattr(array_task, "LocalBackend", InTheWay)
+    monkeypatch.setattr(array_task, "LocalBackend", stopped_by(signal.SIGUSR2))
     array = ArrayJobFolder(store).create(PREFIX, packs, Machine())
     assert [train_task(array.folder, 0, "7_0") for _ in range(3)] == [75, 75, 75]
     events = EventLogReader(array.events_path(0)).read()

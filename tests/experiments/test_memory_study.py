@@ -220,7 +220,7 @@ def test_a_memory_costs_what_it_holds() -> None:
     ("digits", "epochs"), [("", "2.5 epochs of 8,000"), ("digits=0,1", "12.5 epochs of 1,600")]
 )
 def test_it_is_said_when_a_memory_is_full(digits: str, epochs: str) -> None:
-    """Of the samples that are really trained on: a set of digits leaves a share of them."""
+    """The remark counts the samples that are trained on, which a set of digits reduces."""
     grid = load_grid(ROOT / "reproduction/growth.toml", [digits] if digits else [])
     assert any(f"is full after {epochs} samples" in remark for remark in grid.warnings)
 

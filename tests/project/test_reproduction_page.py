@@ -64,7 +64,7 @@ def test_the_guide_compares_the_squares_with_the_published_ones() -> None:
 
 
 def test_the_guide_names_the_regimes_that_differ() -> None:
-    """Of the architectures with three seeds or more, and how many agree."""
+    """The guide counts the architectures with at least three seeds that agree, and names the others."""
     rows = table_of("ablation_simplemlp", "regimes")
     decided = [row for row in rows if row["Agree"]]
     differ = [row["Architecture"] for row in decided if row["Agree"] == "no"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cloud.slurm.watched_task import WatchedTask
 from psa.core.errors import UserError
 from psa.execution.backend import BackendOptions
 from psa.execution.machine import Machine
+from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -64,7 +66,7 @@ class FakeClient:
         return array_id
 
     def describe(self, task_id: str) -> dict[str, str]:
-        """How every task has ended."""
+        """Return the same end for every task."""
         return self.ends
 
     def cancel(self, tasks: Iterable[tuple[str, int]]) -> None:
@@ -91,3 +93,19 @@ def watched(client: Any, store: Store, packs: list[Pack]) -> tuple[ArrayWatch, l
         return submission(client, store).submit_again(those, excluded)
 
     return ArrayWatch(client, store, PREFIX, tasks, again), tasks
+
+
+def stopped_by(number: signal.Signals) -> Callable[..., Any]:
+    """Return a stand-in for the local backend of a task, which a signal stops before a loop is finished."""
+
+    class StoppedBackend:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def launch(self, jobs: Sequence[Any]) -> Iterator[WorkerEvent]:
+            """Send the signal to this process."""
+            os.kill(os.getpid(), number)
+            while True:
+                yield WorkerEvent("tick", jobs[0].pack)
+
+    return StoppedBackend
