@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import math
 import zipfile
@@ -23,6 +24,10 @@ _MOST_MEMBERS: Final = 64
 _LONGEST_COLUMN: Final = 200  # characters of a name
 _MAX_HEADER: Final = 10_000  # bytes of an array's header; NumPy's own limit
 _SPLIT_ARRAYS: Final = (("X_train", "y_train"), ("X_validation", "y_validation"), ("X_test", "y_test"))
+_OTHER_NAMES: Final = {
+    f"{array}_{short}": f"{array}_validation" for array in "Xy" for short in ("val", "valid")
+}
+_BESIDE: Final = ("classes", "columns")  # arrays that may stand beside samples and labels
 _SPLIT_NAMES: Final = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
 
 
@@ -57,11 +62,12 @@ def npz_table(content: bytes, where: str) -> SampleTable:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         _check_members(members, where)
-        arrays = {name: _member(archive, info, where) for name, info in members.items()}
+        arrays = _renamed({name: _member(archive, info, where) for name, info in members.items()}, where)
     names = _name_list(arrays.get("classes"), "classes", where)
     columns = _name_list(arrays.get("columns"), "columns", where)
     parts: npt.NDArray[np.uint8] | None
     if "X_train" in arrays:
+        _check_names(arrays, (*itertools.chain(*_SPLIT_ARRAYS), *_BESIDE), where)
         samples, labels, parts = _joined(arrays, where)
     elif missing := [name for name in ("X", "y") if name not in arrays]:
         raise UserError(
@@ -70,6 +76,7 @@ def npz_table(content: bytes, where: str) -> SampleTable:
             f"Save it with numpy.savez(path, X=..., y=...); {' and '.join(missing)} missing",
         )
     else:
+        _check_names(arrays, ("X", "y", "split", *_BESIDE), where)
         samples, labels, parts = arrays["X"], arrays["y"], split_numbers(arrays.get("split"), where)
     if columns and _columns_wrong(columns, samples):
         raise UserError(
@@ -80,6 +87,27 @@ def npz_table(content: bytes, where: str) -> SampleTable:
     return checked_table(
         samples, labels, where, names=names, columns=check_columns(columns, where), parts=parts
     )
+
+
+def _renamed(arrays: Mapping[str, AnyArray], where: str) -> dict[str, AnyArray]:
+    """Return the arrays with `X_val` and the like under the name that psa uses. Raises UserError."""
+    found: dict[str, AnyArray] = {}
+    for name, array in arrays.items():
+        usual = _OTHER_NAMES.get(name, name)
+        if usual in found:
+            raise UserError(f"{where}: {usual} must be there once, got it under two names", "Remove one")
+        found[usual] = array
+    return found
+
+
+def _check_names(arrays: Mapping[str, AnyArray], known: Sequence[str], where: str) -> None:
+    """Raise UserError for an array that would not be read."""
+    if unknown := [name for name in arrays if name not in known]:
+        raise UserError(
+            f"{where}: an NPZ file with {known[0]} must hold only {', '.join(known)}, got "
+            f"{', '.join(unknown[:8])}",
+            "Save it without other arrays",
+        )
 
 
 def _columns_wrong(columns: Sequence[str], samples: AnyArray) -> bool:

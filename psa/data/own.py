@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -103,7 +104,18 @@ def relative_to(folder: Path, text: Any) -> Any:
     if not is_file(text):
         return text
     path, question, options = text.removeprefix(FILE).partition("?")
-    return f"{FILE}{folder / Path(path).expanduser()}{question}{options}"
+    return f"{FILE}{folder / _expanded(path)}{question}{options}"
+
+
+def _expanded(path: str) -> Path:
+    """Return a path with `~` replaced by a home folder. Raises UserError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"dataset must name a file after {FILE}, got {path!r}, whose user has no home folder",
+            "Write the path of the folder",
+        ) from None
 
 
 def with_paths(body: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def content_of(text: str) -> DataContent:
         found[key] = value
     drop = tuple(unquote(name.strip()) for name in found.get("drop", "").split(",") if name.strip())
     options = ReadOptions(unquote(found.get("label", "label")), unquote(found.get("split", "")), drop)
-    place = Path(path).expanduser()
+    place = _expanded(path)
     try:
         facts = place.stat()
         stamp = (facts.st_mtime_ns, facts.st_size)
@@ -179,7 +191,7 @@ def content_of_arrays(samples: Any, labels: Any, split: Any = None, name: str = 
     where = "data"
     if not hasattr(samples, "columns"):
         parts = None if split is None else split_numbers(as_array(split, "split", where).reshape(-1), where)
-        return _known(checked_table(samples, labels, where, parts=parts), name, where)
+        return _known(_copied(checked_table(samples, labels, where, parts=parts)), name, where)
     if labels is None:
         raise UserError(
             f"{where}: y must be labels or the name of a column, got None", "Write data=(frame, NAME)"
@@ -192,7 +204,13 @@ def content_of_arrays(samples: Any, labels: Any, split: Any = None, name: str = 
         )
     label, part = (key if key in given else columns[key] or "" for key in columns)
     frame = _with_columns(samples, given, where)
-    return _known(frame_table(frame, ReadOptions(label, part, source="data frame"), where), name, where)
+    table = frame_table(frame, ReadOptions(label, part, source="data frame"), where)
+    return _known(_copied(table), name, where)
+
+
+def _copied(table: SampleTable) -> SampleTable:
+    """Return a table that does not share the caller's array, which may change before it is used."""
+    return replace(table, samples=table.samples.copy())
 
 
 def _with_columns(frame: Any, given: Mapping[str, Any], where: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -28,6 +29,7 @@ SPLIT_PARTS: Final = ("train", "validation", "test")  # numbered 0, 1, 2 in `par
 _KINDS: Final = ("|u1", "<f4", "<f8")
 _LENGTH_BYTES: Final = 8  # of a safetensors file, before its header
 _EXACT: Final = 2**53  # whole numbers up to this one are exact in float64
+_WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,18}", re.ASCII)  # as texts; below 2**63
 _MOST_NAMED: Final = 5  # columns or classes that a message names
 
 
@@ -133,7 +135,8 @@ def checked_table(
 ) -> SampleTable:
     """Return a table of checked samples and labels. Raises UserError that begins with `where`.
 
-    samples: numbers or booleans; bytes stay bytes, float32 stays float32, all others become float64. labels:
+    samples: numbers or booleans; bytes stay bytes, float32 stays float32 in either byte order, all others
+    become float64. labels:
     whole numbers, booleans or texts. Classes are the values that occur, in their order, unless `names` gives
     them: then labels are places among these.
     """
@@ -175,10 +178,8 @@ def _numbers(samples: AnyArray, columns: tuple[str, ...], where: str) -> AnyArra
             f"{where}: X must hold numbers, got values of type {samples.dtype}",
             "Encode categories as numbers, for example one column per value",
         )
-    if samples.dtype.str in _KINDS[:2]:
-        found = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
-    else:
-        found = np.ascontiguousarray(samples, np.dtype("<f8"))
+    kind = samples.dtype.newbyteorder("<")
+    found = np.ascontiguousarray(samples, kind if kind.str in _KINDS[:2] else np.dtype("<f8"))
     if found.dtype.kind == "f" and not (finite := np.isfinite(found)).all():
         raise UserError(
             f"{where}: X must be finite, got {int((~finite).sum()):,} missing or infinite values in "
@@ -217,9 +218,7 @@ def _classes(labels: AnyArray, names: tuple[str, ...], where: str) -> tuple[Clas
         )
     order = list(range(len(values)))
     found = [str(value) for value in values.tolist()]
-    if labels.dtype.kind == "U" and all(
-        text.isascii() and text.isdigit() and len(text) < 19 for text in found
-    ):
+    if labels.dtype.kind == "U" and all(map(_WHOLE_NUMBER.fullmatch, found)):
         order.sort(key=lambda at: (int(found[at]), found[at]))  # "10" comes after "9"
     place = np.argsort(np.array(order))
     return place[numbers.reshape(-1)].astype("<i8"), _check_names(tuple(found[at] for at in order), where)
@@ -228,6 +227,8 @@ def _classes(labels: AnyArray, names: tuple[str, ...], where: str) -> tuple[Clas
 def _texts(labels: AnyArray, where: str) -> AnyArray:
     """Return labels as texts; numbers and booleans in an array of objects are numbers and booleans."""
     values = labels.tolist()
+    if values and all(isinstance(value, bool) for value in values):
+        return np.array(values, bool)
     if all(isinstance(value, int) for value in values) and all(abs(value) < 2**63 for value in values):
         return np.array(values, np.int64)
     if labels.dtype.kind == "S":

@@ -225,8 +225,8 @@ class ProbeRunner:
         return self.keep is not None and any(isinstance(probe, TrainingProbe) for probe in self.probes)
 
     def on_start(self, pack: DevicePack) -> None:
-        """Run the probes before the first loop, on the trials that have not begun."""
-        rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]
+        """Run the probes before the first loop, on trials that have not begun and were not stored since."""
+        rows = [row for row, state in enumerate(pack.states) if state.loops == 0 and not state.observed]
         if rows:
             self.on_loop_end(pack, rows, pack.lkg[rows])
 
@@ -275,13 +275,12 @@ class ProbeRunner:
         for probe in self.probes if self.keep else ():
             for row, state in enumerate(pack.states):
                 if isinstance(probe, ArrayProbe) and self.keep is not None:
-                    name = f"{probe.name}-{state.loops}"
+                    # its last epoch has the name without
+                    name = f"{probe.name}-{'final-' * isinstance(probe, TrainingProbe)}{state.loops}"
                     with _code_of(probe.name):
                         arrays = probe.arrays(probe_input, row)
                     files[row][name] = self.keep(state, name, arrays)
-        return [
-            ({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(pack.states))
-        ]
+        return [({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(files))]
 
 
 def _observed(

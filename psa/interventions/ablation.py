@@ -84,7 +84,8 @@ def _checked(unit: object, shape: Shape, mode: Mode) -> Unit | None:
         and 0 <= unit.number < shape.linears[unit.layer].outputs
         and not (unit.outgoing and unit.layer == last)
     ):
-        return unit
+        # numbers of Python: histories are stored as JSON, which knows none of NumPy's
+        return Unit(int(unit.layer), int(unit.number), bool(unit.outgoing))
     raise UserError(
         f"mode {mode!r} of plugin {MODE_PLUGINS.origin(mode)} must choose a Unit of the network or None, "
         f"got {quote(unit)}",

@@ -32,6 +32,14 @@ _TYPES: Final[dict[str, np.dtype[Any]]] = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
+    "F16": np.dtype("<f2"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("bool"),
 }
 _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 _ALIGNED: Final = 8
@@ -56,6 +64,8 @@ class LazyArray:
 def lazy(array: NDArray[Any]) -> LazyArray:
     """Return an existing array as a LazyArray, in parts."""
     kind = array.dtype.newbyteorder("<")
+    if not array.ndim:
+        return LazyArray((), kind, lambda: iter((array,)))
     each = max(1, array.nbytes // max(1, len(array)))
     step = max(1, PIECE // each)
     return LazyArray(array.shape, kind, lambda: (array[at : at + step] for at in range(0, len(array), step)))
@@ -64,7 +74,16 @@ def lazy(array: NDArray[Any]) -> LazyArray:
 def write_arrays(
     path: Path, arrays: Mapping[str, NDArray[Any] | LazyArray], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the file atomically and return its `sha256` and `bytes`. Raises UserError."""
+    """Write the file atomically and return its `sha256` and `bytes`. Raises UserError, also for values that
+    are not arrays, or arrays of a type that the format does not have.
+    """
+    for name, array in arrays.items():
+        kind = getattr(array, "kind", None) or getattr(array, "dtype", type(array).__name__)
+        if not isinstance(kind, np.dtype) or kind.newbyteorder("<") not in _NAMES:
+            raise UserError(
+                f"{path.name}: {name} must be a NumPy array of numbers or booleans, got {kind}",
+                "Convert it with numpy.asarray(..., dtype=...)",
+            )
     planned = {name: array if isinstance(array, LazyArray) else lazy(array) for name, array in arrays.items()}
     digest, total = hashlib.sha256(), 0
 

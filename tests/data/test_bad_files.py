@@ -85,6 +85,18 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "half a split": (
         {"X_train": SAMPLES, "y_train": LABELS, "X_test": SAMPLES}, "y_test must be there beside X_test",
     ),
+    "array that is not read": (
+        {"X": SAMPLES, "y": LABELS, "weights": LABELS},
+        "an NPZ file with X must hold only X, y, split, classes, columns, got weights",
+    ),
+    "samples beside splits": (
+        {"X_train": SAMPLES, "y_train": LABELS, "X": SAMPLES, "y": LABELS},
+        "an NPZ file with X_train must hold only X_train, .*, columns, got X, y",
+    ),
+    "validation under two names": (
+        {"X_train": SAMPLES, "y_train": LABELS, "X_val": SAMPLES, "X_valid": SAMPLES},
+        "X_validation must be there once, got it under two names",
+    ),
     "splits of two shapes": (
         {"X_train": SAMPLES, "y_train": LABELS, "X_test": SAMPLES[:, :2], "y_test": LABELS},
         "all splits must have samples of one shape",
@@ -130,6 +142,7 @@ def test_csv_files_that_cannot_be_trained_on_are_named(text: str, tmp_path: Path
     ("notation", "said"),
     [
         ("file:", "dataset must name a file after file:"),
+        ("file:~nobody-of-this-name/x.csv", "whose user has no home folder"),
         ("file:nowhere.csv", "dataset nowhere.csv does not exist"),
         ("file:x.xlsx", r"must be a file named \*.npz, \*.csv, \*.parquet"),
         ("file:x.csv?lable=a", "unknown option 'lable'. Did you mean label?"),

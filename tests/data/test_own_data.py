@@ -262,6 +262,59 @@ def test_labels_of_every_kind_become_classes() -> None:
     assert table.labels.tolist() == [2, 1, 0, 1]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_labels_have_one_order_in_files_and_frames(seed: int, tmp_path: Path) -> None:
+    """Whole numbers of either sign, booleans and texts, through CSV, Parquet, a data frame and objects."""
+    draws = np.random.default_rng(seed)
+    kinds = [
+        draws.choice([-12, -2, -1, 0, 3, 10], 40),
+        draws.random(40) < 0.5,
+        draws.choice(["b", "a c"], 40),
+    ]
+    for labels in kinds:
+        frame = pd.DataFrame({"x": draws.random(40), "label": labels})
+        frame.to_csv(tmp_path / "x.csv", index=False)
+        frame.to_parquet(tmp_path / "x.parquet")
+        found = [content_of(f"file:{tmp_path / name}") for name in ("x.csv", "x.parquet")]
+        found.append(content_of_arrays(frame, "label"))
+        found.append(content_of_arrays(frame[["x"]], labels.astype(object)))
+        assert {each.classes for each in found} == {tuple(map(str, np.unique(labels)))}
+        assert len({each.sha256 for each in found}) == 1
+
+
+@pytest.mark.parametrize("kind", ["u1", "f4", "f8", "i4", "i8", "f2", "?"])
+@pytest.mark.parametrize("order", ["C", "F", "view"])
+def test_arrays_that_change_later_change_no_data_set(kind: str, order: str, tmp_path: Path) -> None:
+    """Whatever their type and layout; the byte order has no effect either."""
+    samples, labels = np.ones((30, 4), kind, order="F" if order == "F" else "C"), np.arange(30) % 2
+    samples[::3] = 0
+    given = samples[::-1] if order == "view" else samples
+    frame = pd.DataFrame(given, columns=list("abcd"), copy=False)
+    contents = [content_of_arrays(given, labels), content_of_arrays(frame, labels)]
+    assert content_of_arrays(given.astype(given.dtype.newbyteorder(">")), labels) == contents[0]
+    samples[:] = 0
+    labels[:] = 0
+    for content in contents:
+        trial = Trial(data=spec_of(content))
+        keep_tables([trial], tmp_path)
+        stored = (tmp_path / "own" / own.table_file(content.sha256)).read_bytes()
+        assert decode_table(stored, "x", content.sha256).samples.any()
+
+
+@pytest.mark.parametrize("short", ["val", "valid", "validation"])
+def test_a_validation_split_of_an_npz_file_has_several_names(short: str, tmp_path: Path) -> None:
+    """Each of them is read as the validation split."""
+    arrays = {}
+    for part, size in (("train", 30), (short, 10), ("test", 20)):
+        arrays |= {
+            f"X_{part}": np.random.default_rng(size).random((size, 3)),
+            f"y_{part}": np.arange(size) % 2,
+        }
+    np.savez(tmp_path / "x.npz", **arrays)
+    content = content_of(f"file:{tmp_path / 'x.npz'}")
+    assert (content.train, content.validation, content.test) == (30, 10, 20)
+
+
 def test_class_counts_name_the_classes(tmp_path: Path) -> None:
     """Of all samples and the three splits."""
     paths = write_wine(tmp_path)

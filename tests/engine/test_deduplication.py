@@ -19,7 +19,14 @@ from psa.execution.worker.record import build_record
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.base import canonical_json
-from psa.specs.training import MODES, Mode, RatchetTraining, StandardTraining, effective_weight_decay
+from psa.specs.training import (
+    MODES,
+    Ablation,
+    Mode,
+    RatchetTraining,
+    StandardTraining,
+    effective_weight_decay,
+)
 from psa.specs.trial import Trial, training_key
 from psa.storage.trial_state import encode_state
 
@@ -104,6 +111,23 @@ def test_training_keys_tell_what_is_trained_apart() -> None:
     assert keys["none"] == keys["decay"]
     assert len(set(keys.values())) == len(MODES) - 1
     assert training_key(of_mode("none", seed=1)) != keys["none"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"change": "noise", "amount": 0.1234567},
+        {"change": "scale", "amount": 0.9999999},
+        {"share": 0.1234567},
+    ],
+)
+def test_settings_that_differ_in_any_digit_are_trained_apart(settings: dict[str, Any]) -> None:
+    """Their labels in tables may be rounded to the same text."""
+    one = Trial(intervention=Ablation.model_validate({"mode": "hidden", **settings}))
+    name, value = next((name, value) for name, value in settings.items() if isinstance(value, float))
+    other = Trial(intervention=Ablation.model_validate({"mode": "hidden", **settings, name: value + 1e-9}))
+    assert one.digest != other.digest
+    assert training_key(one) != training_key(other)
 
 
 def test_copied_epochs_are_told_from_trained_ones(small: Splits) -> None:

@@ -97,7 +97,7 @@ def install(folder: Path, version: str = "1.0.0", value: str = "psa_plugin_examp
 def on_path(folder: Path | None) -> Iterator[None]:
     """Search for installed plugins anew, in a folder as well, and forget afterwards what was found."""
     path, before = list(sys.path), set(installed_packages.MET)
-    searched = list(installed_packages._searched)
+    searched, failed = list(installed_packages._searched), set(installed_packages.FAILED)
     installed_packages._searched.clear()
     if folder is not None:
         sys.path.insert(0, str(folder))
@@ -111,5 +111,7 @@ def on_path(folder: Path | None) -> Iterator[None]:
         for plugin, name in set(installed_packages.MET) - before:
             unload(plugin)
             installed_packages.MET.discard((plugin, name))
+        for key in set(installed_packages.FAILED) - failed:
+            del installed_packages.FAILED[key]
         installed_packages._searched[:] = searched
         importlib.invalidate_caches()

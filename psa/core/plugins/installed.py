@@ -15,6 +15,7 @@ from psa.core.plugins.identity import PluginError, PluginId, call_register, regi
 
 GROUP: Final = "psa.plugins"
 MET: Final[set[tuple[PluginId, str]]] = set()  # those that have been loaded, with their entry points
+FAILED: Final[dict[tuple[PluginId, str], PluginError]] = {}  # those that could not be loaded, and why
 _searched: Final[list[bool]] = []  # not empty once the installed packages have been searched
 
 
@@ -31,7 +32,8 @@ def installed_plugins() -> Iterator[tuple[PluginId, EntryPoint]]:
 
 
 def load_installed(*, again: bool = False) -> None:
-    """Load every installed plugin, once in a process. Raises PluginError for one that cannot be loaded.
+    """Load every installed plugin, once in a process. One that cannot be loaded stops no other; see
+    check_installed.
 
     again: search the installed packages once more, after one has been added.
     """
@@ -39,16 +41,34 @@ def load_installed(*, again: bool = False) -> None:
         return
     _searched.append(True)
     for plugin, point in installed_plugins():
-        if (plugin, point.name) in MET:
+        key = (plugin, point.name)
+        if key in MET or key in FAILED:
             continue
-        MET.add((plugin, point.name))
-        with registering(plugin):
-            try:
-                call_register(point.load(), f"{plugin}: {point.value}")
-            except PluginError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise PluginError(
-                    f"plugin {plugin} cannot be loaded from {point.value} ({named_error(error)[:300]})",
-                    f"Mend or uninstall {plugin.name}",
-                ) from error
+        try:
+            _load(plugin, point)
+        except PluginError as error:
+            FAILED[key] = error
+        else:
+            MET.add(key)
+
+
+def check_installed(name: str = "") -> None:
+    """Raise PluginError if an installed plugin could not be loaded; with a name, only for the plugin of that
+    name. To be asked where a name is unknown, which may be one of that plugin's.
+    """
+    for (plugin, _), error in FAILED.items():
+        if name in ("", plugin.name):
+            raise PluginError(error.message, error.hint) from error.__cause__
+
+
+def _load(plugin: PluginId, point: EntryPoint) -> None:
+    with registering(plugin):
+        try:
+            call_register(point.load(), f"{plugin}: {point.value}")
+        except PluginError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"plugin {plugin} cannot be loaded from {point.value} ({named_error(error)[:300]})",
+                f"Mend or uninstall {plugin.name}",
+            ) from error

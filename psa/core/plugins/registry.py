@@ -13,7 +13,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import nearest
 from psa.core.plugins.identity import NAME, PluginError, PluginId, PluginUse, registering_plugin
-from psa.core.plugins.installed import load_installed
+from psa.core.plugins.installed import check_installed, load_installed
 
 Registered = TypeVar("Registered")
 
@@ -98,6 +98,8 @@ class Registry(Generic[Registered]):
     def _entry(self, name: str) -> _Entry[Registered] | None:
         if name not in self._entries and name not in self.built_in() and name not in self.reserved:
             load_installed()
+            if name not in self._entries:
+                check_installed()
         return self._entries.get(name)
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -123,6 +125,26 @@ def test_a_mode_must_choose_a_neuron_of_the_network(unit: str, tmp_path: Path) -
         pytest.raises(UserError, match=r"plugin mine\.py.* must choose a Unit of the network or None, got"),
     ):
         choose_unit("input", SHAPE, 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "int64", "uint64", "intp"])
+def test_a_mode_may_choose_by_numbers_of_numpy(kind: str, tmp_path: Path) -> None:
+    """Its choice is stored in the history, as JSON."""
+    text = f"""
+    import numpy as np
+    from psa import register_mode
+    from psa.specs.shapes import Unit
+
+    def choose(shape, draws):
+        return Unit(np.{kind}(0), draws.integers(4, dtype=np.{kind}), outgoing=np.bool_(True))
+
+    def register():
+        register_mode("input", choose)
+    """
+    with loaded(plugin_file(tmp_path, text)):
+        unit = choose_unit("input", SHAPE, 0, 2)
+    assert unit is not None
+    assert json.loads(json.dumps(asdict(unit))) == asdict(unit)
 
 
 @pytest.mark.parametrize("hidden", ["(1, 0)", "(0, 1)", "(0, 0)", "(-1,)", "(0.5,)", "('hidden.0',)"])

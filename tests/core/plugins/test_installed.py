@@ -15,6 +15,7 @@ from plugin_files import EXAMPLE, GRID, install, on_path
 from processes import PATIENCE_SECONDS
 
 from psa.core.plugins.identity import PluginError
+from psa.core.plugins.loading import loaded_plugins
 from psa.core.plugins.registry import check_loaded
 from psa.execution.worker.protocol import pack_body, received_pack
 from psa.experiments.grid import load_grid
@@ -82,6 +83,37 @@ def test_a_broken_package_is_named_in_one_line(value: str, text: str, message: s
             Ablation(mode="input")
     assert "plugin psa-plugin-example (version 1.0.0)" in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("broken", [(), ("aaa",), ("zzz",), ("aaa", "mmm"), ("aaa", "mmm", "zzz")])
+def test_a_broken_package_stops_no_other_one(broken: tuple[str, ...], tmp_path: Path) -> None:
+    """The modes of the others are there, and an unknown name reports the broken one on every use."""
+    packages = ("aaa", "mmm", "zzz")
+    for name in packages:
+        (tmp_path / f"{name}_package.py").write_text(
+            "from psa import register_mode\n" + "1 / 0\n" * (name in broken) + "def register():\n"
+            f"    register_mode('mode-of-{name}', lambda shape, draws: None)\n"
+        )
+        info = tmp_path / f"{name}_package-1.0.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0.0\n")
+        (info / "entry_points.txt").write_text(f"[psa.plugins]\nmine = {name}_package\n")
+    try:
+        with on_path(tmp_path):
+            for _ in range(2):
+                for name in packages:
+                    if name not in broken:
+                        assert Ablation(mode=f"mode-of-{name}").mode == f"mode-of-{name}"
+                with pytest.raises((PluginError, ValueError)) as error:
+                    Ablation(mode="mode-of-none")
+                assert all(name in str(error.value) for name in broken[:1])
+                assert isinstance(error.value, PluginError) == bool(broken)
+            loaded = {plugin.name.removesuffix("-package") for plugin in loaded_plugins()}
+            assert loaded.isdisjoint(broken)
+            assert loaded >= set(packages) - set(broken)
+    finally:
+        for name in packages:
+            sys.modules.pop(f"{name}_package", None)
 
 
 def test_a_function_can_be_the_entry_point(tmp_path: Path) -> None:
