@@ -140,7 +140,7 @@ PackSize = Annotated[
     CountOption, option(EXECUTION, "Trials per pack. [default: the fastest, by measurement]")
 ]
 Device = Annotated[
-    DeviceName | None, option(EXECUTION, "Device to train on. [default: the fastest available]")
+    DeviceName | None, option(EXECUTION, "Device to train on. [default: cuda if available, else cpu]")
 ]
 
 

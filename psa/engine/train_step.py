@@ -21,6 +21,7 @@ from psa.engine.optimizer import StackedOptimizer
 from psa.interventions.memory.hook import MemoryHook, MemorySite
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
+from psa.nn.precision import sum_dtype
 from psa.nn.relu.relu_pass import ReluPass
 from psa.nn.shared_products import Inputs
 from psa.nn.stacked import StackedParams, empty_rows
@@ -91,11 +92,11 @@ class CrossEntropy:
         self.gradient = empty_rows(shape[0], *shape[1:], device=device)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the summed loss of each trial [T], float64."""
+        """Return the summed loss of each trial [T], in sum_dtype."""
         torch.ops.aten._log_softmax.out(logits, 1, False, out=self._log_p)
         torch.add(self._of_class_0, labels, alpha=labels.shape[1], out=self._of_label)
         chosen = self._log_p.view(-1).index_select(0, self._of_label.view(-1)).view(labels.shape)
-        return -chosen.to(torch.float64).sum(dim=1)
+        return -chosen.to(sum_dtype(chosen.device)).sum(dim=1)
 
     def backward(self) -> Tensor:
         """Return `gradient`, for the logits and labels last given to `loss`."""
@@ -109,7 +110,7 @@ class CrossEntropy:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed loss [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
+    """Return the summed loss [T] (sum_dtype) of logits [T, classes, B] and the gradient of the batch mean."""
     entropy = CrossEntropy(logits.shape, logits.device)
     return entropy.loss(logits, labels), entropy.backward()
 
@@ -187,7 +188,7 @@ def train_epoch(  # what an epoch works on is many things
     observer: Observer | None = None,
     visited: MemorySite | None = None,
 ) -> Tensor:
-    """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], float64.
+    """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], in sum_dtype.
 
     visited: the memories of the rows, which learn.
 
@@ -198,7 +199,7 @@ def train_epoch(  # what an epoch works on is many things
     bound = net.bind(active, gradients, [row.loop for row in rows])
     if observer is not None:
         bound.watch(observer.layer)
-    total = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    total = torch.zeros(len(rows), dtype=sum_dtype(device), device=device)
     if visited is not None:
         visited.begin([row.loop for row in rows])
     steps = {
@@ -250,7 +251,7 @@ def evaluate(
     loops: Sequence[int] | None = None,
     visited: MemorySite | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the correct answers [T] (int64) and mean loss [T] (float64) per trial on a split. The loss is
+    """Return the correct answers [T] (int64) and mean loss [T] (sum_dtype) per trial on a split. The loss is
     NaN if any logit is not finite, even one that the loss does not depend on.
 
     loops: the epochs that made the weights, if the network depends on them. visited: memories that act, of
@@ -261,7 +262,7 @@ def evaluate(
     forward = _forward(bound, trials)
     entropies: dict[torch.Size, CrossEntropy] = {}
     correct = torch.zeros(trials, dtype=torch.int64, device=device)
-    total, logit_sum = torch.zeros(2, trials, dtype=torch.float64, device=device).unbind()
+    total, logit_sum = torch.zeros(2, trials, dtype=sum_dtype(device), device=device).unbind()
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(trials, -1)
@@ -274,7 +275,7 @@ def evaluate(
             entropies[labels.shape] = CrossEntropy(logits.shape, device)
         loss = entropies[labels.shape].loss(logits, labels)
         total += loss
-        part_sum = logits.sum(dim=(1, 2), dtype=torch.float64)  # float64 holds any sum of finite float32
+        part_sum = logits.sum(dim=(1, 2), dtype=sum_dtype(device))
         logit_sum += part_sum
         if device.type == "cpu" and bool(part_sum.isfinite().all()):
             correct += count_correct(logits, labels)

@@ -113,7 +113,7 @@ class Experiment:
         Args:
             workers: Packs that are trained at once; None for the backend's default, locally one per core.
             backend: The name of a backend: local, ray, sagemaker, slurm, or one of a plugin.
-            device: cpu, cuda or mps; None for the fastest available.
+            device: cpu, cuda or mps; None for cuda where there is such a GPU, else cpu.
             data_dir: The folder of the data sets. Missing files are downloaded into it.
             model_dir: The folder of the checkpoints.
             results_dir: The folder of the records.

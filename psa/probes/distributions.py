@@ -14,6 +14,7 @@ from torch import Tensor
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.nn.precision import sum_dtype
 from psa.probes.base import LkgProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
@@ -31,7 +32,7 @@ class _Values:
     parts: list[Tensor] = field(default_factory=list)
 
     def add(self, values: Tensor) -> None:
-        self.parts.append(values.flatten().to(torch.float64).cpu())
+        self.parts.append(values.flatten().cpu().to(torch.float64))
 
     def facts(self) -> dict[str, list[float]]:
         """Return the moments, the norm, and a histogram of BINS equal bins between minimum and maximum."""
@@ -81,7 +82,7 @@ class Distributions(LkgProbe):
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
             found[f"before.{names[layer]}"].add(before)
             found[f"after.{names[layer]}"].add(after)
-            sums[layer].append(after.sum(dim=0, dtype=torch.float64))
+            sums[layer].append(after.sum(dim=0, dtype=sum_dtype(after.device)))
 
         some = probe_input.splits.val.first(_SAMPLES)
         trace_layers(probe_input, some, row, watch, ignore)

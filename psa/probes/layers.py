@@ -9,6 +9,7 @@ from psa.engine.probing import ProbeInput
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.nn.precision import sum_dtype
 from psa.probes.base import LkgProbe, NetworkProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
@@ -37,11 +38,11 @@ class LayerUsage(NetworkProbe):
         one = probe_input.weights[row : row + 1]
         layers = hidden_layers(probe_input)
         # tensors, which are read once: a read for every layer and batch would hold a GPU up
-        total = dict.fromkeys(layers, torch.zeros((), dtype=torch.float64))
+        total = dict.fromkeys(layers, torch.zeros((), dtype=sum_dtype(one.first.device)))
         active = dict.fromkeys(layers, torch.zeros((), dtype=torch.int64))
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
-            total[layer] = after.abs().sum(dtype=torch.float64) + total[layer].to(after.device)
+            total[layer] = after.abs().sum(dtype=sum_dtype(after.device)) + total[layer].to(after.device)
             active[layer] = torch.count_nonzero(after) + active[layer].to(after.device)
 
         trace_layers(probe_input, probe_input.splits.val, row, watch, ignore)
@@ -50,7 +51,7 @@ class LayerUsage(NetworkProbe):
         count = len(probe_input.splits.val)
         return {
             "parameters_l1": [
-                float(weight.abs().sum(dtype=torch.float64) + bias.abs().sum(dtype=torch.float64))
+                sum(float(part.abs().sum(dtype=sum_dtype(part.device))) for part in (weight, bias))
                 for weight, bias in probe_input.net.layout.views(one)
             ],
             "mean_output": [float(total[layer]) / (count * widths[layer]) for layer in layers],

@@ -448,7 +448,7 @@ def test_the_help_of_train_shows_choices_and_defaults(capsys: pytest.CaptureFixt
         "[default: 0.0001]",
         "[default: 256]",
         "[default: 0.1]",
-        "[default: the fastest available]",
+        "[default: cuda if available, else cpu]",
         "Folder of the checkpoints. [default: models]",
         'Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10',
     ):
