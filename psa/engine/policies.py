@@ -1,4 +1,7 @@
-"""Policies between epochs: `ratchet` keeps only strictly better weights, `keep` is standard training."""
+"""Policies between epochs: `ratchet` trains copies of the LKG, `keep` is standard training.
+
+The ratchet keeps only strictly better copies, unless `patience` lets a worse one take the place of the LKG.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,11 @@ LEAST_DECAY: Final = 2.0**-25
 
 
 class RatchetTraining(RatchetSettings):
-    """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
+    """Train a copy of the LKG in every loop, and keep it where its validation accuracy strictly improved.
+
+    With `patience`, a worse copy becomes the LKG after that many rejected loops in a row. The optimizer is a
+    fresh AdamW in every loop, or continues with the moments of the LKG (`optimizer_state` persistent).
+    """
 
     policy: Literal["ratchet"] = "ratchet"
     lr: LearningRate = 1e-4
