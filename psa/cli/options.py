@@ -227,7 +227,7 @@ class SweepCommandOptions:
     ] = None
 
     @property
-    def where(self) -> BackendOptions:
+    def backend_options(self) -> BackendOptions:
         """The options of the backend."""
         names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
         return BackendOptions(**{name: getattr(self, name) for name in names})
@@ -286,7 +286,7 @@ class Options:
         """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
             backend=runs.backend or "local",
-            where=runs.where,
+            backend_options=runs.backend_options,
             pack_size=self.pack_size,
             keep_weights=self.keep_weights,
             fail_fast=self.fail_fast,

@@ -146,7 +146,7 @@ class Experiment:
             check_choice(keep_weights, set(get_args(KeepWeights)), "keep_weights", "value")
         options = SweepOptions(
             backend=backend,
-            where=_backend_options(workers, backend_options),
+            backend_options=_backend_options(workers, backend_options),
             pack_size=_count(pack_size, "pack_size"),
             keep_weights=keep_weights,
             trackers=_trackers(trackers),

@@ -56,12 +56,12 @@ class Norm:
     def places(self, net: Dense) -> dict[str, list[str]]:
         return {}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         if self.failing in probe_input.loops:
             raise MemoryError
         return [{"norm": [float(row.norm())]} for row in probe_input.weights.rest]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         return [{"norm": [float(row.norm())]} for row in probe_input.weights.rest]
 
     def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Steps:

@@ -73,10 +73,10 @@ def plan(
         console(quiet=as_json),
         runs or ManagedSweepOptions(),
     )
-    kind = backend_named(runs.backend or "local", runs.where)
+    kind = backend_named(runs.backend or "local", runs.backend_options)
     machine = Machine(Path("dataset"), device)
-    backend = None if runs.backend is None else kind(store, machine, costs, runs.where)
-    where = PlanOptions(device, runs.workers, pack_size, elsewhere=not issubclass(kind, LocalBackend))
+    backend = None if runs.backend is None else kind(store, machine, costs, runs.backend_options)
+    options = PlanOptions(device, runs.workers, pack_size, elsewhere=not issubclass(kind, LocalBackend))
     kinds: set[WorkloadKey] = set()
     stages: list[PlannedStage] = []
     with activity(out, f"reading the grid and the records of {grid}"):
@@ -86,7 +86,7 @@ def plan(
         for stage in stage_statuses(declared, store):
             if not stage.stage.points:
                 continue
-            planned = planned_for(stage.trials, stage.meta_loops, store, costs, where)
+            planned = planned_for(stage.trials, stage.meta_loops, store, costs, options)
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
             stages.append(_planned_stage(stage, planned, store, costs, backend))
     unmeasured = sum(not costs.measured(kind) for kind in kinds)

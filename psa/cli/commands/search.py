@@ -85,8 +85,8 @@ def search(
         console(lasting=True, quiet=as_json),
         Store(model_dir, results_dir),
     )
-    machine = Machine(data_dir, device)
-    backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
+    machine, options = Machine(data_dir, device), runs.backend_options
+    backend = cast(Searcher, backend_named("ray", options)(store, machine, costs, options))
     keep_tables(found.first.trials, data_dir)
     ledger = SearchLog(found, results_dir)
     with StopRequest() as stop:
