@@ -105,27 +105,27 @@ class SageMakerBackend:
                 yield WorkerEvent("taken", jobs[0].pack)
                 return
             while jobs:
-                watch = yield from self._prepared(jobs)
-                if watch is None:
+                controller = yield from self._prepared(jobs)
+                if controller is None:
                     return
-                yield from self._watched(watch)
+                yield from self._watched(controller)
                 # pending trials of managed jobs that hold more than was requested go into new managed jobs
-                is_open = any(state.last for state in watch.states) and not self.options.detach
-                jobs = unfinished_jobs(jobs, self.store, watch.failed) if is_open else []
+                is_open = any(state.last for state in controller.states) and not self.options.detach
+                jobs = unfinished_jobs(jobs, self.store, controller.failed) if is_open else []
 
-    def _watched(self, watch: JobController) -> Generator[WorkerEvent, None, None]:
-        pack = watch.states[0].pack
-        yield WorkerEvent("ready", pack, {"workers": self.planner.cores(len(watch.states))})
+    def _watched(self, controller: JobController) -> Generator[WorkerEvent, None, None]:
+        pack = controller.states[0].pack
+        yield WorkerEvent("ready", pack, {"workers": self.planner.cores(len(controller.states))})
         try:
-            yield from watch.events(detach=self.options.detach)
+            yield from controller.events(detach=self.options.detach)
         except GeneratorExit:
             if not self.options.detach:
-                self.job_stop.end(watch.states, self.training_jobs)
+                self.job_stop.end(controller.states, self.training_jobs)
             raise
         except UserError as error:
-            raise with_running_jobs(error, watch) from None
+            raise with_running_jobs(error, controller) from None
         if self.options.detach:
-            yield WorkerEvent("detached", pack, {"message": detach_message(watch)})
+            yield WorkerEvent("detached", pack, {"message": detach_message(controller)})
 
     @property
     def stopped(self) -> str:

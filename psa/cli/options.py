@@ -145,7 +145,7 @@ Device = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCommandOptions:
+class BackendArguments:
     """Options that select and configure a backend."""
 
     backend: Annotated[
@@ -234,7 +234,7 @@ class SweepCommandOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SweepArguments:
     """Options of a sweep that apply to every backend."""
 
     pack_size: PackSize = None
@@ -282,7 +282,7 @@ class Options:
         ),
     ] = ()
 
-    def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
+    def sweep_on(self, runs: BackendArguments) -> SweepOptions:
         """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
             backend=runs.backend or "local",

@@ -16,10 +16,10 @@ from psa.cli.options import (
     GridFileArgument,
     ModelDir,
     Only,
-    Options,
     Override,
     PluginFiles,
     ResultsDir,
+    SweepArguments,
 )
 from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.plugins.loading import load_plugins
@@ -36,7 +36,7 @@ def sweep(
     only: Only = "",
     plugin: PluginFiles = (),
     runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
-    options: Annotated[Options | None, Parameter(name="*")] = None,
+    options: Annotated[SweepArguments | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
@@ -56,7 +56,7 @@ def sweep(
     declared, runs, options = (
         load_grid(grid, overrides, only),
         runs or ManagedSweepOptions(),
-        options or Options(),
+        options or SweepArguments(),
     )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))
     if options.dry_run:
