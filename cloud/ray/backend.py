@@ -25,8 +25,8 @@ from cloud.retry import retry_with_ticks
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.core.plugins.carried import carried
 from psa.core.plugins.identity import PluginId
+from psa.core.plugins.transfer import plugin_payloads
 from psa.core.stored_files import read_stored
 from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jobs, plan_jobs
 from psa.execution.cost_model import CostModel
@@ -158,7 +158,7 @@ class RayBackend:
         """Run a search to its end. Return whether it could be started or restored."""
         driver, what = self._driver(), dict[str, Any](search=search.model_dump(mode="json"))
         if search.template.plugins:
-            what["plugins"] = carried(PluginId(*each) for each in search.template.plugins)
+            what["plugins"] = plugin_payloads(PluginId(*each) for each in search.template.plugins)
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for event in events:
                 if event is not None and event["event"] == "unrestorable":

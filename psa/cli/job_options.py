@@ -9,7 +9,7 @@ from psa.cli.options import SAGEMAKER, BackendArguments, CountOption, OptionalWh
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManagedSweepOptions(BackendArguments):
+class ManagedBackendArguments(BackendArguments):
     """Options that select and configure a backend, with those of managed training jobs."""
 
     job_queue: Annotated[

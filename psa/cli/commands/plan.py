@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psa.cli.console import console, print_line
-from psa.cli.job_options import ManagedSweepOptions
+from psa.cli.job_options import ManagedBackendArguments
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -51,7 +51,7 @@ def plan(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
-    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
+    runs: Annotated[ManagedBackendArguments | None, Parameter(name="*")] = None,
     as_json: JsonOption = False,
     pack_size: PackSize = None,
     device: Device = None,
@@ -71,7 +71,7 @@ def plan(
         Store(model_dir, results_dir),
         CostModel.of_machine(model_dir, device),
         console(quiet=as_json),
-        runs or ManagedSweepOptions(),
+        runs or ManagedBackendArguments(),
     )
     kind = backend_named(runs.backend or "local", runs.backend_options)
     machine = Machine(Path("dataset"), device)

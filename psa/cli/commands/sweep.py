@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from psa.cli.commands.plan import previewed
 from psa.cli.console import console
-from psa.cli.job_options import ManagedSweepOptions
+from psa.cli.job_options import ManagedBackendArguments
 from psa.cli.options import (
     DataDir,
     Device,
@@ -35,7 +35,7 @@ def sweep(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
-    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
+    runs: Annotated[ManagedBackendArguments | None, Parameter(name="*")] = None,
     options: Annotated[SweepArguments | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
@@ -55,7 +55,7 @@ def sweep(
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = (
         load_grid(grid, overrides, only),
-        runs or ManagedSweepOptions(),
+        runs or ManagedBackendArguments(),
         options or SweepArguments(),
     )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))
