@@ -22,7 +22,6 @@ from pydantic import (
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 
-STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 MAX_SEED: Final = 2**63 - 1
 
 

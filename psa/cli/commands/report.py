@@ -197,9 +197,7 @@ class _PageWriter:
                 folder = self.output_dir / name
                 try:
                     pages.append(self._write(report, rows, folder))
-                except (
-                    UserError
-                ) as error:  # the other pages are written
+                except UserError as error:  # the other pages are written
                     self.refused.append(error)
                     print_line(self.out, f"{folder}.html was not written")
         return pages

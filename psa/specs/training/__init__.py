@@ -19,7 +19,7 @@ from psa.specs.base import Probability, Spec, _positive_zero, without_defaults
 from psa.specs.data import IMAGES
 from psa.specs.shapes import ChooseUnit
 from psa.specs.training.settings import (
-    ABLATING,
+    ABLATIVE,
     ADAM_MOMENTS,
     CHANGES_BY_AMOUNT,
     SETTING_DEFAULTS,
@@ -175,7 +175,7 @@ class Ablation(AblationSettings):
         given = [
             name for name in AblationSettings.model_fields if getattr(self, name) != SETTING_DEFAULTS[name]
         ]
-        if given and (not {*self.modes} & {*ABLATING} or self.mode not in ("none", *ABLATING)):
+        if given and (not {*self.modes} & {*ABLATIVE} or self.mode not in ("none", *ABLATIVE)):
             first = "mode must be" + (" none," if self.switch else "")
             raise ValueError(f"{first} full, hidden or output with {given[0]}, got {self.mode}")
         loops = [int(each.partition(":")[0]) for each in self.switch]
