@@ -1,1 +1,1 @@
-"""Backends on other machines: Ray clusters and SageMaker, with the same interface as the local backend."""
+"""Backends on other machines: Ray, Slurm and SageMaker, with the same interface as the local backend."""

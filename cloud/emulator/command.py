@@ -108,10 +108,10 @@ def rehearse(
         grace=grace,
         no_network=not network,
     )
-    with _Signals() as signals, _folder(dir) as folder, rehearsal(folder, faults) as stage:
-        code = _ran(command, stage, signals)
-        live = stage.live
-        if live and not _waited(stage, live, signals, wait):
+    with _Signals() as signals, _folder(dir) as folder, rehearsal(folder, faults) as emulator:
+        code = _ran(command, emulator, signals)
+        live = emulator.live
+        if live and not _waited(emulator, live, signals, wait):
             code = 128 + signals.last
         return code
 
@@ -167,12 +167,12 @@ class _Signals:
         return None
 
 
-def _ran(command: Sequence[str], stage: Emulator, signals: _Signals) -> int:
+def _ran(command: Sequence[str], emulator: Emulator, signals: _Signals) -> int:
     """Run the command and forward signals to it. Return its exit code."""
     stopped = signals.wait(0)
     if stopped is not None:  # before the command started
         return 128 + stopped
-    environment = stage.inherited(os.environ)
+    environment = emulator.inherited(os.environ)
     # The psa commands lie beside this interpreter, whose folder may not be on PATH.
     places = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     environment["PATH"] = os.pathsep.join(places)
@@ -198,14 +198,14 @@ def _at_a_terminal() -> bool:
     return False
 
 
-def _waited(stage: Emulator, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
+def _waited(emulator: Emulator, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
     """Wait for the jobs that a command left running. Return False if a signal ended the wait."""
     what = f"the command has ended, {pluralize(len(live), 'job')} in progress"
     if signals.count or not wait:
         _LOG.info("%s, to be stopped: %s", what, join_names(live))
         return True
     _LOG.info("%s: waiting (Ctrl-C stops them): %s", what, join_names(live))
-    while stage.live:
+    while emulator.live:
         if signals.wait(_TICK) is not None:
             return False
     return True

@@ -25,8 +25,8 @@ from cloud.retry import retry_with_ticks
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.core.plugins.carried import carried
 from psa.core.plugins.identity import PluginId
+from psa.core.plugins.transfer import plugin_payloads
 from psa.core.stored_files import read_stored
 from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jobs, plan_jobs
 from psa.execution.cost_model import CostModel
@@ -48,12 +48,12 @@ class RayBackend:
 
     stopped = STOP_MESSAGE
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UserError("--backend ray: Ray is not installed", how_to_install("ray"))
-        _check_gpus(where.gpus_per_pack)
-        self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.storage = ObjectStore.at(where.storage or str(store.models / ".ray"))
+        _check_gpus(options.gpus_per_pack)
+        self.store, self.machine, self.costs, self.options = store, machine, costs, options
+        self.storage = ObjectStore.at(options.storage or str(store.models / ".ray"))
         self.storage.check_writable()
         self.prefix = f"psa-{workspace_id(store.models)}-"
         # the first is started at once, since importing Ray takes seconds
@@ -70,7 +70,7 @@ class RayBackend:
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield the number of packs and their estimated time."""
-        workers = self.where.workers
+        workers = self.options.workers
         at = "" if workers else " for each CPU of the cluster"
         yield f"{describe_jobs(jobs, workers or 1)}{at}"
 
@@ -158,7 +158,7 @@ class RayBackend:
         """Run a search to its end. Return whether it could be started or restored."""
         driver, what = self._driver(), dict[str, Any](search=search.model_dump(mode="json"))
         if search.template.plugins:
-            what["plugins"] = carried(PluginId(*each) for each in search.template.plugins)
+            what["plugins"] = plugin_payloads(PluginId(*each) for each in search.template.plugins)
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for event in events:
                 if event is not None and event["event"] == "unrestorable":
@@ -201,7 +201,7 @@ class RayBackend:
     @property
     def _address(self) -> str:
         """The address of the cluster, or "local" for a Ray instance that is started here."""
-        return self.where.address or "local"
+        return self.options.address or "local"
 
     def _driver(self) -> Driver:
         """Return the idle driver, or a new one: each drives one experiment."""
@@ -215,8 +215,8 @@ class RayBackend:
             "storage": self.storage.uri,
             "experiment": experiment,
             "restore": restore,
-            "workers": self.where.workers,
-            "gpus": self.where.gpus_per_pack,
+            "workers": self.options.workers,
+            "gpus": self.options.gpus_per_pack,
             "device": self.machine.device,
             "data_dir": str(self.machine.data_dir.absolute()),
             "models": str(self.store.models.absolute()),

@@ -32,7 +32,7 @@ from cloud.ray.trainable import train_pack
 from cloud.retry import retry_until_reachable
 from psa.core.errors import EXIT_USER_ERROR, UserError, one_line
 from psa.core.file_locks import locked
-from psa.core.plugins.carried import receive
+from psa.core.plugins.transfer import load_payloads
 from psa.core.stop import heeded, let_through
 from psa.data.files import data_files
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
@@ -129,7 +129,7 @@ def load_data_files(specs: Iterable[DataSpec], data_dir: Path) -> Files:
 def run_task(task: Mapping[str, Any]) -> None:
     """Run a task. Raises UserError."""
     if "search" in task:
-        receive(task.get("plugins"))
+        load_payloads(task.get("plugins"))
         search = Search.model_validate(task["search"])
         specs = [trial.data for trial in search.first.trials]
         lock = Path(task["models"]) / f".{task['experiment']}.lock"

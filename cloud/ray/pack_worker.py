@@ -31,7 +31,7 @@ from cloud.ray.protocol import FACTS_KEY, INPUTS_FOLDER, METRIC_KEY, Files, read
 from cloud.retry import retry_until_reachable
 from psa.core.errors import lacks_memory, one_line
 from psa.core.files import write_atomically
-from psa.core.plugins.carried import receive
+from psa.core.plugins.transfer import load_payloads
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
@@ -106,7 +106,7 @@ def _inputs(config: Mapping[str, Any]) -> ObjectStore:
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
         return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"], received_pack))
-    receive(config.get("plugins"))
+    load_payloads(config.get("plugins"))
     return SearchTemplate.model_validate(config["template"]).pack(config["space"])
 
 

@@ -1,4 +1,4 @@
-"""The trainable of Ray Tune, and the names shared with its driver.
+"""The trainable of Ray Tune, which trains one pack or one configuration of a search.
 
 Does not import torch, since the driver does not train.
 """

@@ -56,8 +56,8 @@ from psa.storage.store import Store
 class SageMakerBackend:
     """The training jobs of one account, region and bucket."""
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
-        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions) -> None:
+        self.store, self.machine, self.costs, self.options = store, machine, costs, options
         self.horizons: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.job_stop = JobStop()
 
@@ -74,11 +74,12 @@ class SageMakerBackend:
     @cached_property
     def training_jobs(self) -> WorkspaceJobs:
         """The jobs of this workspace; new ones go into the queue of --job-queue or SAGEMAKER_JOB_QUEUE."""
-        jobs = settings.read_partial_settings().jobs.overridden(vars(self.where))
-        return WorkspaceJobs(self.account, jobs, self.store.models, has_limit=self.where.max_cost is not None)
+        jobs = settings.read_partial_settings().jobs.overridden(vars(self.options))
+        has_limit = self.options.max_cost is not None
+        return WorkspaceJobs(self.account, jobs, self.store.models, has_limit=has_limit)
 
     def _planner(self, found: settings.Settings) -> RequestPlanner:
-        return RequestPlanner(self.store, self.machine, self.costs, self.where, found)
+        return RequestPlanner(self.store, self.machine, self.costs, self.options, found)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Return one job per pack, the longest first, with its remaining seconds on one core."""
@@ -104,27 +105,27 @@ class SageMakerBackend:
                 yield WorkerEvent("taken", jobs[0].pack)
                 return
             while jobs:
-                watch = yield from self._prepared(jobs)
-                if watch is None:
+                controller = yield from self._prepared(jobs)
+                if controller is None:
                     return
-                yield from self._watched(watch)
+                yield from self._watched(controller)
                 # pending trials of managed jobs that hold more than was requested go into new managed jobs
-                is_open = any(state.last for state in watch.states) and not self.where.detach
-                jobs = unfinished_jobs(jobs, self.store, watch.failed) if is_open else []
+                is_open = any(state.last for state in controller.states) and not self.options.detach
+                jobs = unfinished_jobs(jobs, self.store, controller.failed) if is_open else []
 
-    def _watched(self, watch: JobController) -> Generator[WorkerEvent, None, None]:
-        pack = watch.states[0].pack
-        yield WorkerEvent("ready", pack, {"workers": self.planner.cores(len(watch.states))})
+    def _watched(self, controller: JobController) -> Generator[WorkerEvent, None, None]:
+        pack = controller.states[0].pack
+        yield WorkerEvent("ready", pack, {"workers": self.planner.cores(len(controller.states))})
         try:
-            yield from watch.events(detach=self.where.detach)
+            yield from controller.events(detach=self.options.detach)
         except GeneratorExit:
-            if not self.where.detach:
-                self.job_stop.end(watch.states, self.training_jobs)
+            if not self.options.detach:
+                self.job_stop.end(controller.states, self.training_jobs)
             raise
         except UserError as error:
-            raise with_running_jobs(error, watch) from None
-        if self.where.detach:
-            yield WorkerEvent("detached", pack, {"message": detach_message(watch)})
+            raise with_running_jobs(error, controller) from None
+        if self.options.detach:
+            yield WorkerEvent("detached", pack, {"message": detach_message(controller)})
 
     @property
     def stopped(self) -> str:
@@ -187,7 +188,7 @@ class SageMakerBackend:
     def download(self, managed: ManagedJob, job: str) -> dict[str, str]:
         """Download a job's results, except locked trials. Return why some contradict local ones, by id."""
         refused = self._download(managed)
-        if self.where.max_cost is not None:
+        if self.options.max_cost is not None:
             self._book(self.describe_job(job), watched=True)
         return refused
 
@@ -235,7 +236,7 @@ class SageMakerBackend:
         if any(managed.name not in live for managed in managed_jobs):
             self.planner.check(managed_jobs, sum(self.planner.budget.spent.values()))
         for text in startup_notices(
-            reconciled, self.planner.estimator.region_notice if self.where.max_cost else ""
+            reconciled, self.planner.estimator.region_notice if self.options.max_cost else ""
         ):
             yield WorkerEvent("message", jobs[0].pack, {"message": text})
         inputs = [*reconciled.known, *new]
@@ -252,13 +253,13 @@ class SageMakerBackend:
             managed_jobs,
             self.horizons,
             choices=len(self.planner.estimator.prices),
-            at_once=self.where.workers,
+            at_once=self.options.workers,
             last={managed.name for managed in reconciled.running},
         )
 
     def _counted(self, stored: Sequence[ManagedJob], watched: Sequence[ManagedJob]) -> Iterator[str]:
         """Charge the budget with earlier jobs of these studies. Yield the name of each job."""
-        if self.where.max_cost is None:
+        if self.options.max_cost is None:
             return
         studies = {trial.study for managed in watched for trial in managed.trials}
         mine = {managed.name for managed in stored if any(trial.study in studies for trial in managed.trials)}

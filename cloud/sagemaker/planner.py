@@ -37,15 +37,15 @@ class RequestPlanner:
     """
 
     def __init__(
-        self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions, found: Settings
+        self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions, found: Settings
     ) -> None:
-        self.store, self.machine, self.where = store, machine, where
-        jobs = found.jobs.overridden(vars(where))
+        self.store, self.machine, self.options = store, machine, options
+        jobs = found.jobs.overridden(vars(options))
         check_place_in_queue(jobs)
-        self.settings = dataclasses.replace(found, spot=found.spot or where.spot, jobs=jobs)
-        table = price_table(where.prices, found.region)
-        self.estimator = CostEstimator(table, self.settings, costs, store, where.max_cost)
-        self.budget = Budget(where.max_cost, self.settings.jobs.keep_alive)
+        self.settings = dataclasses.replace(found, spot=found.spot or options.spot, jobs=jobs)
+        table = price_table(options.prices, found.region)
+        self.estimator = CostEstimator(table, self.settings, costs, store, options.max_cost)
+        self.budget = Budget(options.max_cost, self.settings.jobs.keep_alive)
 
     @cached_property
     def code(self) -> CodeArchive:
@@ -108,7 +108,7 @@ class RequestPlanner:
     def managed_jobs(self, workspace: str, jobs: Sequence[Job]) -> list[ManagedJob]:
         """Return managed jobs: the requested number, else of about four hours each."""
         each = min(JOB_SECONDS, self.settings.max_run_seconds / 2) * self.estimator.prices[0].vcpus
-        count = self.where.jobs or max(1, round(sum(job.seconds for job in jobs) / each))
+        count = self.options.jobs or max(1, round(sum(job.seconds for job in jobs) / each))
         return partition_jobs(workspace, jobs, count)
 
     def price(self, state: JobState) -> Price:
@@ -118,13 +118,13 @@ class RequestPlanner:
     def max_seconds(self, managed: ManagedJob) -> int:
         """Return the maximum run time in seconds, shorter with a budget, so that no job spends it all."""
         longest = self.settings.max_run_seconds
-        if self.where.max_cost is None:
+        if self.options.max_cost is None:
             return longest
         return min(longest, int(SLACK * self.estimator.estimate(managed).seconds + STARTUP_SECONDS))
 
     def cores(self, managed_jobs: int) -> int:
         """Return the number of cores of all instances that run at once."""
-        return self.estimator.prices[0].vcpus * min(managed_jobs, self.where.workers or managed_jobs)
+        return self.estimator.prices[0].vcpus * min(managed_jobs, self.options.workers or managed_jobs)
 
     def request(self, state: JobState, seconds: int) -> dict[str, Any]:
         """Return the CreateTrainingJob request for the present job of a managed job."""

@@ -53,13 +53,13 @@ _POLL_SECONDS: Final = 0.5
 class SlurmBackend:
     """The Slurm cluster of this login node. Raises UserError without Slurm's commands."""
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
-        check_options(where)
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions) -> None:
+        check_options(options)
         self.client = SlurmClient()
         # fixed here: a task without a GPU of its own must not take one that it sees, nor the other way round
-        device = machine.device or ("cuda" if where.gpus_per_task else "cpu")
+        device = machine.device or ("cuda" if options.gpus_per_task else "cpu")
         self.machine = replace(machine, device=device)
-        self.store, self.costs, self.where = store, costs, where
+        self.store, self.costs, self.options = store, costs, options
         self.prefix = f"psa-{workspace_id(store.models)}-"
         self.arrays = ArrayJobFolder(store)
         self._queued: dict[int, WatchedTask] = {}  # tasks of earlier sweeps, by the id of their pack object
@@ -87,14 +87,14 @@ class SlurmBackend:
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield the arguments of sbatch and Slurm's own estimate of the start. Nothing is submitted."""
-        yield describe_jobs(jobs, self.where.array_parallelism or len(jobs))
+        yield describe_jobs(jobs, self.options.array_parallelism or len(jobs))
         new = [job for job in jobs if id(job.pack) not in self._queued]
         if len(new) < len(jobs):
             yield f"{pluralize(len(jobs) - len(new), 'pack')} already queued by an earlier sweep"
         if not new:
             return
         folder = self.arrays.path / f"{self.prefix}..."
-        arguments = sbatch_arguments(folder.name, len(new), folder, self.where)
+        arguments = sbatch_arguments(folder.name, len(new), folder, self.options)
         yield f"sbatch {' '.join(arguments)}"
         with tempfile.TemporaryDirectory() as place:
             script = Path(place) / "script.sh"
@@ -119,7 +119,7 @@ class SlurmBackend:
             tasks = yield from retry_with_ticks(lambda: submission.submit(packs, self._queued), tick)
         if tasks is None:
             yield WorkerEvent("taken", packs[0])
-        elif self.where.detach:
+        elif self.options.detach:
             self._stopped = left_running_message(tasks)
             yield WorkerEvent("detached", packs[0], {"message": detached_message(tasks)})
         else:
@@ -178,7 +178,7 @@ class SlurmBackend:
                     yield f"job {each.task_id} on {each.node}: {each.state}, pack of {trials}, {at}"
 
     def _submission(self) -> ArraySubmission:
-        return ArraySubmission(self.arrays, self.client, self.prefix, self.machine, self.where)
+        return ArraySubmission(self.arrays, self.client, self.prefix, self.machine, self.options)
 
     def _serves(self, pack: Pack, wanted: dict[str, int]) -> bool:
         """Return whether a queued pack trains some of the wanted trials to the wanted horizon."""
@@ -186,7 +186,7 @@ class SlurmBackend:
 
     def _stop(self, tasks: Sequence[WatchedTask]) -> None:
         """Cancel this user's tasks: queued ones are removed, running ones save and end. Wait for them."""
-        if self._leaves or self.where.detach:
+        if self._leaves or self.options.detach:
             self._stopped = left_running_message(tasks)
             return
         keys, until = {task.key for task in tasks}, time.monotonic() + _STOP_SECONDS

@@ -18,6 +18,7 @@ from typing import Final
 
 from cloud.aws.errors import Unreachable
 from psa.core.errors import UserError, one_line
+from psa.core.process import run_captured
 
 ANSWER_SECONDS: Final = 60.0  # a busy controller answers late
 DEFAULT_ARRAY_SIZE: Final = 1001  # Slurm's MaxArraySize where it is not configured: indices up to 1000
@@ -159,15 +160,7 @@ def _recall(task_id: str) -> dict[str, str]:
 def _run(command: Sequence[str], hint: str = "", *, both: bool = False) -> str:
     """Return the output of a command, with `both` standard error too. Raises UserError, Unreachable."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
+        done = run_captured(command, ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
         raise Unreachable(
             f"{command[0]} did not answer within {ANSWER_SECONDS:g} s", "Wait for the controller"

@@ -26,16 +26,17 @@ sys.exit(main())
 """
 
 
-def check_options(where: BackendOptions) -> None:
+def check_options(options: BackendOptions) -> None:
     """Raise UserError for an option that Slurm cannot understand."""
-    if where.time is not None and not time_limit_seconds(where.time):
+    if options.time is not None and not time_limit_seconds(options.time):
         raise UserError(
-            f"--time must be a time above 0 in Slurm's form, got {where.time}",
+            f"--time must be a time above 0 in Slurm's form, got {options.time}",
             "Write MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS",
         )
-    if where.gpus_per_task is not None and _GPU.fullmatch(where.gpus_per_task) is None:
+    if options.gpus_per_task is not None and _GPU.fullmatch(options.gpus_per_task) is None:
         raise UserError(
-            f"--gpus-per-task must be 1 or TYPE:1, since a task trains on one GPU, got {where.gpus_per_task}",
+            "--gpus-per-task must be 1 or TYPE:1, since a task trains on one GPU, "
+            f"got {options.gpus_per_task}",
             "Write 1 or, for a kind of GPU, a100:1; a smaller --pack-size makes more tasks",
         )
 
@@ -54,7 +55,7 @@ def time_limit_seconds(text: str) -> int:
 
 
 def sbatch_arguments(
-    name: str, tasks: int, folder: Path, where: BackendOptions, excluded: Collection[str] = ()
+    name: str, tasks: int, folder: Path, options: BackendOptions, excluded: Collection[str] = ()
 ) -> list[str]:
     """Return the arguments of sbatch for a job array.
 
@@ -65,13 +66,13 @@ def sbatch_arguments(
         name: The name of the job.
         tasks: The number of tasks.
         folder: The folder of the array, on the shared file system; it receives the logs.
-        where: The options of the user.
+        options: The options of the user.
         excluded: Names of nodes that must not be used.
 
     """
-    limit = time_limit_seconds(where.time) if where.time is not None else 0
+    limit = time_limit_seconds(options.time) if options.time is not None else 0
     save = min(SAVE_SECONDS, limit // 4) if limit else SAVE_SECONDS
-    at_once = f"%{where.array_parallelism}" if where.array_parallelism else ""
+    at_once = f"%{options.array_parallelism}" if options.array_parallelism else ""
     return [
         f"--job-name={name}",
         f"--array=0-{tasks - 1}{at_once}",
@@ -86,7 +87,7 @@ def sbatch_arguments(
         *(
             f"--{option.replace('_', '-')}={value}"
             for option in ("partition", "account", "qos", "time", "gpus_per_task")
-            if (value := getattr(where, option)) is not None
+            if (value := getattr(options, option)) is not None
         ),
         *([f"--exclude={','.join(excluded)}"] if excluded else []),
     ]

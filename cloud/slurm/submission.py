@@ -37,10 +37,10 @@ class ArraySubmission:
         client: SlurmClient,
         prefix: str,
         machine: Machine,
-        where: BackendOptions,
+        options: BackendOptions,
     ) -> None:
-        self.arrays, self.client, self.prefix, self.machine, self.where = (
-            arrays, client, prefix, machine, where,
+        self.arrays, self.client, self.prefix, self.machine, self.options = (
+            arrays, client, prefix, machine, options,
         )  # fmt: skip
         self.written: dict[int, WatchedTask] = {}  # new tasks by the id of their pack object
 
@@ -90,7 +90,7 @@ class ArraySubmission:
             if tasks[0].array_id:
                 continue
             status = next((each for key, each in queue.items() if key[0] == name), None)
-            arguments = sbatch_arguments(name, len(tasks), array.folder, self.where, excluded)
+            arguments = sbatch_arguments(name, len(tasks), array.folder, self.options, excluded)
             with self._removed_if_refused():
                 array_id = status.array_id if status else self.client.submit(arguments, array.script)
             for task in tasks:

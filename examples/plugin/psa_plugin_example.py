@@ -62,7 +62,7 @@ class Norms:
         """Return the layer of each number."""
         return {"norm": [linear.name for linear in net.shape.linears]}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe every trial before the first loop and after each."""
         layout, weights = probe_input.net.layout, probe_input.weights
         layers = range(len(layout.linears))
@@ -71,9 +71,9 @@ class Norms:
             for row in range(len(probe_input.loops))
         ]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the last known good weights."""
-        return self.each(probe_input)
+        return self.on_loop_end(probe_input)
 
 
 class Settings(DataSettings):

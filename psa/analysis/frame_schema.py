@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from psa.analysis.frame_columns import LOOP_FIELDS, TRIAL_COLUMNS, TRIAL_FIELDS, FrameColumn
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
+from psa.storage.records.history import accepted_loops
 
 _T = TypeVar("_T")
 
@@ -73,7 +74,7 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     }
     loops["loop_mode"] = list(itertools.chain.from_iterable(history["mode"] for history in histories))
     loops["accuracy"] = np.concatenate(accuracy)
-    accepted = [_numbers(history.get("accepted", history["kept"])) for history in histories]
+    accepted = [_numbers(accepted_loops(history)) for history in histories]
     loops["accepted"] = np.concatenate(accepted)
     loops["ablated"] = [each for history in histories for each in history.get("units", _none(history))]
     taken = [values == 1 for values in accepted]

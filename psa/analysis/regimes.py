@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from psa.specs.training.settings import ABLATIVE as ABLATIVE  # noqa: PLC0414  # reports import it from here
+
 BASELINES: Final = ("none", "decay", "dropout")
-ABLATIVE: Final = ("full", "hidden", "output")
 Regime = Literal[
     "beneficial-regularization", "optimally-sized", "chaotic-optimization", "untrainable", "unknown"
 ]

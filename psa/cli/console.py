@@ -15,9 +15,9 @@ from rich.table import Table
 from psa.core.errors import printable
 from psa.core.formatting import pluralize
 from psa.core.process import discard_output
-from psa.interventions.schedule import lkg_correct
 from psa.specs.shapes import Linear, Shape
 from psa.storage.records.divergence import diverged, diverged_loops
+from psa.storage.records.history import lkg_correct
 
 if TYPE_CHECKING:
     from psa.data.splits import ClassCounts

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from psa.cli.options import SAGEMAKER, CountOption, OptionalWhole, SweepCommandOptions, flag, option
+from psa.cli.options import SAGEMAKER, BackendArguments, CountOption, OptionalWhole, flag, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManagedSweepOptions(SweepCommandOptions):
+class ManagedBackendArguments(BackendArguments):
     """Options that select and configure a backend, with those of managed training jobs."""
 
     job_queue: Annotated[

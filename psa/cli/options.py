@@ -145,7 +145,7 @@ Device = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepCommandOptions:
+class BackendArguments:
     """Options that select and configure a backend."""
 
     backend: Annotated[
@@ -227,14 +227,14 @@ class SweepCommandOptions:
     ] = None
 
     @property
-    def where(self) -> BackendOptions:
+    def backend_options(self) -> BackendOptions:
         """The options of the backend."""
         names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
         return BackendOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SweepArguments:
     """Options of a sweep that apply to every backend."""
 
     pack_size: PackSize = None
@@ -282,11 +282,11 @@ class Options:
         ),
     ] = ()
 
-    def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
+    def sweep_on(self, runs: BackendArguments) -> SweepOptions:
         """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
             backend=runs.backend or "local",
-            where=runs.where,
+            backend_options=runs.backend_options,
             pack_size=self.pack_size,
             keep_weights=self.keep_weights,
             fail_fast=self.fail_fast,

@@ -103,6 +103,11 @@ def only_family(families: Iterable[str]) -> Family:
     return "resmlp" if found == ["resmlp"] else FAMILY
 
 
+def published_results(family: str) -> Path:
+    """Return the table of published results of a family; it may be missing."""
+    return Path("reproduction/published") / f"{family}.tsv"
+
+
 def family_of(frame: pd.DataFrame) -> str:
     """Return the family of a frame with one family."""
     return str(frame["family"].iloc[0])

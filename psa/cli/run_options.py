@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
                 records = run_pack(plan.pack, store, machine, hooks)
     except Interrupted:
         view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        return 128 + (stop.signal or signal.SIGINT)
+        return stop.exit_code
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise UserError(

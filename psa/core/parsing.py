@@ -16,6 +16,8 @@ from psa.core.formatting import quote
 from psa.core.stored_files import read_stored
 from psa.core.text_file import decode_text
 
+# The name of a study, and of anything that a plugin registers; names are parts of paths.
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 MAX_VALUES: Final = 200_000
 _MAX_FILE: Final = 10_000_000  # bytes
 _LONGEST_LINE: Final = 10_000

@@ -7,8 +7,9 @@ import io
 import logging
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
 from psa.core.errors import printable
@@ -109,3 +110,19 @@ def discard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def run_captured(command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a command without input and capture what it prints; bytes that are not text are replaced.
+
+    Raises OSError if it cannot be run, subprocess.TimeoutExpired after `timeout` seconds.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )

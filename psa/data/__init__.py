@@ -1,1 +1,1 @@
-"""Published data sets: where they come from, their checksums, and the splits as tensors."""
+"""Data sets, published and your own: their sources and checksums, and the splits as tensors."""

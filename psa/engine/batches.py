@@ -20,6 +20,7 @@ from psa.data.splits import Split
 from psa.nn.relu.compiled import is_installed
 from psa.nn.shared_products import Inputs
 from psa.specs.training import StandardTraining, effective_weight_decay
+from psa.storage.records.history import accepted_loops
 from psa.storage.trial_state import TrialState
 
 _MANY_SAMPLES: Final = 100_000  # in an epoch of all groups; fewer do not repay the import of numba
@@ -64,7 +65,7 @@ def epochs_behind(state: TrialState) -> int:
         return state.loops
     if method.optimizer_state == "fresh":
         return 0
-    return sum(state.history.get("accepted", state.history["kept"]))
+    return sum(accepted_loops(state.history))
 
 
 def batch_order(rows: Sequence[RowSettings]) -> list[int]:

@@ -51,7 +51,7 @@ class DevicePack:
         self.lkg = self._stacked([state.lkg for state in states])
         kinds = {kind for state in states for kind in state.carried}
         self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
-        self.visited = _visited(net, self.states, device)
+        self.memory_site = _memory_site(net, self.states, device)
 
     def _stacked(self, parts: Iterable[dict[str, Any]]) -> StackedParams:
         rows = [
@@ -69,8 +69,8 @@ class DevicePack:
             state.lkg = self._named(self.lkg, row)
             for kind, buffer in self.carried.items():
                 state.carried[kind] = self._named(buffer, row)
-            if self.visited is not None and state.loops:
-                state.memory = self.visited.memory.snapshot(row)
+            if self.memory_site is not None and state.loops:
+                state.memory = self.memory_site.memory.snapshot(row)
         return self.states
 
     def _named(self, rows: StackedParams, row: int) -> dict[str, Any]:
@@ -79,9 +79,9 @@ class DevicePack:
 
     def memories(self, rows: Sequence[int], loops: Sequence[int]) -> MemorySite | None:
         """Return copies of the memories of some rows at these epochs, None if trials have none."""
-        if self.visited is None:
+        if self.memory_site is None:
             return None
-        some = self.visited.take(rows)
+        some = self.memory_site.take(rows)
         some.begin(loops)
         return some
 
@@ -96,7 +96,7 @@ def group_by_network(net: Dense, states: Sequence[TrialState], device: torch.dev
     return [DevicePack(net.grown(widths), group, device) for widths, group in groups.items()]
 
 
-def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> MemorySite | None:
+def _memory_site(net: Dense, states: Sequence[TrialState], device: torch.device) -> MemorySite | None:
     """Return the memories in the states, at the present position of their site in the network."""
     trial = states[0].trial
     if trial.memory is None:
@@ -127,9 +127,10 @@ class TrainingRun:
         states: Sequence[TrialState],
         device: torch.device,
         save: Callable[[Sequence[TrialState]], None],
-        pace: SaveInterval,
+        save_interval: SaveInterval,
     ) -> None:
-        self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
+        self.net, self.states, self.device = net, states, device
+        self.save, self.save_interval = save, save_interval
         self.packs = group_by_network(net, states, device)
         self.stored, self.halfway = True, False
 
@@ -158,8 +159,8 @@ class TrainingRun:
 
     def store_when_due(self) -> None:
         """Store the states if the save interval has passed."""
-        if self.pace.should_save():
-            self.pace.timed_save(self.store)
+        if self.save_interval.should_save():
+            self.save_interval.timed_save(self.store)
 
     def store(self) -> None:
         """Store the states, unless they are stored or a loop was taken over in part.

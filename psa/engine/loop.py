@@ -87,7 +87,7 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     save: Callable[[Sequence[TrialState]], None],
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     stop: Callable[[], bool] = lambda: False,
-    pace: SaveInterval | None = None,
+    save_interval: SaveInterval | None = None,
     probes: Sequence[Probe] = (),
     keep: KeepArrays | None = None,
 ) -> list[TestResult]:
@@ -97,24 +97,26 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` returns True, after
     saving every finished loop.
     """
-    course = TrainingRun(net, states, device, save, pace or SaveInterval())
+    training_run = TrainingRun(net, states, device, save, save_interval or SaveInterval())
     observing = ProbeRunner(splits, probes, keep)
-    for pack in course.packs:
+    for pack in training_run.packs:
         observing.on_start(pack)
     try:
         while waiting := [state for state in states if not state.finished(horizon)]:
-            course.grow([(state, policy.growth_due(state, len(splits.val))) for state in waiting])
-            for pack in course.packs:
+            training_run.grow([(state, policy.growth_due(state, len(splits.val))) for state in waiting])
+            for pack in training_run.packs:
                 if rows := _next_rows(pack.states, horizon):
                     epoch = _train_one(pack, rows, splits, policy, stop, observing)
-                    with course.end_of_loop():
+                    with training_run.end_of_loop():
                         _take_over(pack, epoch, splits, policy, observing)
                     listen(epoch.reports)
                     del epoch  # its memory is needed for the next
-                    course.store_when_due()
+                    training_run.store_when_due()
     finally:
-        course.store()
-    tested = {id(state): found for pack in course.packs for state, found in _test(pack, splits, observing)}
+        training_run.store()
+    tested = {
+        id(state): found for pack in training_run.packs for state, found in _test(pack, splits, observing)
+    }
     return [tested[id(state)] for state in states]
 
 
@@ -132,7 +134,7 @@ class _TrainedEpoch:
     buffers: EpochBuffers
     reports: list[LoopReport]
     observers: dict[str, EpochObserver]
-    visited: MemorySite | None
+    memory_site: MemorySite | None
 
 
 def _train_one(
@@ -150,7 +152,7 @@ def _train_one(
     settings = [row_of(state) for state in states]
     epoch = policy.begin_epoch(pack, rows, settings)
     units = epoch.units
-    watched = pack.visited is not None or observing.follows
+    watched = pack.memory_site is not None or observing.follows
     first_equal = list(range(len(rows))) if watched else find_equal_rows(epoch, settings)
     distinct = sorted(set(first_equal))
     # A lone trial may need a twin beside it to get the bits it has in a pack; the twin is forgotten.
@@ -162,7 +164,7 @@ def _train_one(
     shuffled = Batches(settings, splits.train, batch_size)
     loops = [row.loop for row in settings]
     following = observing.epoch_observers(pack.net, shuffled, loops[: len(distinct)])
-    visited = pack.memories([rows[at] for at in chosen], loops)
+    memory_site = pack.memories([rows[at] for at in chosen], loops)
     train_loss = train_epoch(
         pack.net,
         settings,
@@ -172,9 +174,9 @@ def _train_one(
         shuffled,
         stop,
         ObserverGroup(list(following.values())) if following else None,
-        visited,
+        memory_site,
     )
-    correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
+    correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, memory_site)
     # a saturated unit may hide an infinite weight from every logit
     loss = loss.where(epoch.active.finite(), math.nan)
     place = {row: at for at, row in enumerate(distinct)}
@@ -189,7 +191,7 @@ def _train_one(
             zip(states, units, first_equal, scores, strict=True)
         )
     ]
-    return _TrainedEpoch(rows, epoch, reports, following, visited)
+    return _TrainedEpoch(rows, epoch, reports, following, memory_site)
 
 
 def _take_over(
@@ -198,7 +200,7 @@ def _take_over(
     """Take an epoch over into the states of its trials: weights, histories, and what probes observe."""
     rows, reports = trained.rows, trained.reports
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
-    _commit(pack, rows, trained.buffers, reports, trained.visited)
+    _commit(pack, rows, trained.buffers, reports, trained.memory_site)
     for report in reports:
         _record_loop(policy, report, pack)
     observing.on_loop_end(pack, rows, trained.buffers.active)
@@ -210,11 +212,11 @@ def _commit(
     rows: list[int],
     epoch: EpochBuffers,
     reports: Sequence[LoopReport],
-    visited: MemorySite | None,
+    memory_site: MemorySite | None,
 ) -> None:
     """Copy the results of an epoch into the pack: better weights, and what accepted ones carry with them."""
-    if pack.visited is not None and visited is not None:
-        pack.visited.memory.put_back(rows, visited.memory)
+    if pack.memory_site is not None and memory_site is not None:
+        pack.memory_site.memory.put_back(rows, memory_site.memory)
     for kind, buffer in epoch.carried.items():
         pack.carried[kind].put(rows, buffer)
     taken = [at for at, report in enumerate(reports) if report.accepted]

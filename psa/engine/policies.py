@@ -1,4 +1,7 @@
-"""Policies between epochs: `ratchet` keeps only strictly better weights, `keep` is standard training."""
+"""Policies between epochs: `ratchet` trains copies of the LKG, `keep` is standard training.
+
+The ratchet keeps only strictly better copies, unless `patience` lets a worse one take the place of the LKG.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from psa.engine.optimizer import optimizer_for, restore_moments
 from psa.interventions.ablation import Unit
 from psa.interventions.change import change_units
 from psa.interventions.growth import growth_due
-from psa.interventions.schedule import lkg_correct, mode_of_loop, rejected_in_a_row
+from psa.interventions.schedule import mode_of_loop
 from psa.interventions.selection import select_units
 from psa.interventions.unit_scores import unit_scores
 from psa.nn.dense import Dense
@@ -20,6 +23,7 @@ from psa.nn.stacked import StackedParams
 from psa.specs.growth import GrowthEvent
 from psa.specs.training import MOMENTS, RatchetTraining, StandardTraining
 from psa.specs.trial import Trial
+from psa.storage.records.history import lkg_correct, loops_since_accepted
 from psa.storage.trial_state import TrialState
 
 _MOMENTS: Final = {name for names in MOMENTS.values() for name in names}
@@ -156,7 +160,7 @@ class RatchetPolicy:
         if patience is None:
             return False
         lkg = lkg_correct(state.history)
-        return (lkg is not None and correct > lkg) or rejected_in_a_row(state.history) + 1 >= patience
+        return (lkg is not None and correct > lkg) or loops_since_accepted(state.history) + 1 >= patience
 
     def should_stop(self, state: TrialState) -> bool:
         """Return True after `stop_after` loops without a new bounty; without it the ratchet never stops."""
@@ -234,7 +238,7 @@ def policy_for(trial: Trial, net: Dense, splits: Splits) -> Policy:
         scores = []
         if ablation.ranked and loop > 1 and mode != "none":
             measure = ablation.choice.partition("_")[2]
-            made_in = max(1, state.loops - rejected_in_a_row(state.history))
+            made_in = max(1, state.loops - loops_since_accepted(state.history))
             scores = unit_scores(net, copy[[row]], measure, splits.train, made_in)
         return select_units(ablation, mode, net.shape, seed, loop, scores)
 

@@ -52,12 +52,12 @@ class Probe(Protocol):
         ...     def places(self, net):
         ...         return {}
         ...
-        ...     def each(self, probe_input):
+        ...     def on_loop_end(self, probe_input):
         ...         rows = range(len(probe_input.loops))
         ...         return [{"norm": [float(probe_input.weights.rest[row].norm())]} for row in rows]
         ...
-        ...     def last(self, probe_input):
-        ...         return self.each(probe_input)
+        ...     def on_finish(self, probe_input):
+        ...         return self.on_loop_end(probe_input)
 
     """
 
@@ -76,7 +76,7 @@ class Probe(Protocol):
 
         """
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the networks before their first loop and after each loop.
 
         Args:
@@ -87,14 +87,14 @@ class Probe(Protocol):
 
         """
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, after the last loop. Only here may a probe read the test split.
 
         Args:
             probe_input: The LKGs of all trials of a pack.
 
         Returns:
-            One mapping per network, as in `each`.
+            One mapping per network, as in `on_loop_end`.
 
         """
 
@@ -200,16 +200,16 @@ KeepArrays = Callable[[TrialState, str, Arrays], Entry]
 class ObserverGroup:
     """A group of observers of one epoch, used as one."""
 
-    each: Sequence[EpochObserver]
+    observers: Sequence[EpochObserver]
 
     def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
         """See psa.engine.train_step.Observer."""
-        for one in self.each:
+        for one in self.observers:
             one.step(number, chosen, logits)
 
     def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
         """See psa.engine.train_step.Observer."""
-        for one in self.each:
+        for one in self.observers:
             one.layer(number, x, delta)
 
 
@@ -239,7 +239,7 @@ class ProbeRunner:
         loops = [max(1, state.loops) for state in states]
         probe_input = ProbeInput(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
         for probe in self.probes:
-            seen = _observed(probe, probe.each, probe_input)
+            seen = _observed(probe, probe.on_loop_end, probe_input)
             for state, one in zip(states, seen, strict=True):
                 # a diverged threshold must not stop its pack
                 state.observed.setdefault(probe.name, []).append(storable(one))
@@ -270,7 +270,7 @@ class ProbeRunner:
         made_in = [max(1, state.lkg_loop) for state in pack.states]
         memories = pack.memories(range(len(pack.states)), made_in)
         probe_input = ProbeInput(pack.net, pack.lkg, made_in, self.splits, memories)
-        seen = {probe.name: _observed(probe, probe.last, probe_input) for probe in self.probes}
+        seen = {probe.name: _observed(probe, probe.on_finish, probe_input) for probe in self.probes}
         files: list[dict[str, Entry]] = [{} for _ in pack.states]
         for probe in self.probes if self.keep else ():
             for row, state in enumerate(pack.states):

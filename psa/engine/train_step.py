@@ -127,7 +127,7 @@ class _Step:
         dropout: DropoutPlan,
         total: Tensor,
         observer: Observer | None,
-        visited: MemorySite | None,
+        memory_site: MemorySite | None,
     ) -> None:
         self.bound, self.optimizer, self.batches = bound, optimizer, batches
         self.dropout, self.total, self.observer = dropout, total, observer
@@ -136,10 +136,10 @@ class _Step:
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
         self.inputs = batches.empty_inputs(size)
         self.entropy = CrossEntropy((len(total), bound.net.shape.linears[-1].outputs, size), device)
-        self.visited = visited
+        self.memory_site = memory_site
         # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
         # reads its fill level from the device.
-        free = visited is None and observer is None
+        free = memory_site is None and observer is None
         self.work: Callable[[], None] = CudaGraphStep(self._work, device) if free else self._work
         direct = free and ReluPass.serves(bound.net)
         self.direct = ReluPass(bound, len(total), size, training=True) if direct else None
@@ -164,8 +164,8 @@ class _Step:
     def _by_autograd(self, labels: Tensor, dropout: Dropout | None) -> Tensor:
         """Train on a batch of any network; its memory, if it has one, learns from the step."""
         visit = None
-        if self.visited is not None:
-            visit = MemoryHook(self.visited, self.batches.numbers(self.chosen), training=True)
+        if self.memory_site is not None:
+            visit = MemoryHook(self.memory_site, self.batches.numbers(self.chosen), training=True)
         logits = self.bound(self.inputs, dropout, change=None if visit is None else visit.change)
         loss = self.entropy.loss(logits.detach(), labels)
         if self.observer is not None:
@@ -186,11 +186,11 @@ def train_epoch(  # what an epoch works on is many things
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
     observer: Observer | None = None,
-    visited: MemorySite | None = None,
+    memory_site: MemorySite | None = None,
 ) -> Tensor:
     """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], in sum_dtype.
 
-    visited: the memories of the rows, which learn.
+    memory_site: the memories of the rows, which learn.
 
     Raises Interrupted between two steps when `stop` returns True; `active` is then invalid.
     """
@@ -200,10 +200,10 @@ def train_epoch(  # what an epoch works on is many things
     if observer is not None:
         bound.watch(observer.layer)
     total = torch.zeros(len(rows), dtype=sum_dtype(device), device=device)
-    if visited is not None:
-        visited.begin([row.loop for row in rows])
+    if memory_site is not None:
+        memory_site.begin([row.loop for row in rows])
     steps = {
-        size: _Step(bound, optimizer, batches, size, dropout, total, observer, visited)
+        size: _Step(bound, optimizer, batches, size, dropout, total, observer, memory_site)
         for size in batch_sizes(len(batches.split), batches.batch_size)
     }
     for number in range(len(batches)):
@@ -249,13 +249,13 @@ def evaluate(
     weights: StackedParams,
     split: Split,
     loops: Sequence[int] | None = None,
-    visited: MemorySite | None = None,
+    memory_site: MemorySite | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the correct answers [T] (int64) and mean loss [T] (sum_dtype) per trial on a split. The loss is
     NaN if any logit is not finite, even one that the loss does not depend on.
 
-    loops: the epochs that made the weights, if the network depends on them. visited: memories that act, of
-    the rows and at their epochs; they stay as they are.
+    loops: the epochs that made the weights, if the network depends on them. memory_site: memories that act,
+    of the rows and at their epochs; they stay as they are.
     """
     trials, device = len(weights), weights.first.device
     bound = net.bind(weights, loops=loops)
@@ -267,8 +267,8 @@ def evaluate(
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(trials, -1)
         change = None
-        if visited is not None:
-            change = MemoryHook(visited, split.index[part].expand(trials, -1), training=False).change
+        if memory_site is not None:
+            change = MemoryHook(memory_site, split.index[part].expand(trials, -1), training=False).change
         inputs = Inputs.same_for_all(split.images[part], trials)
         logits = bound(inputs, change=change) if change is not None else forward(inputs, len(labels[0]))
         if labels.shape not in entropies:

@@ -70,7 +70,7 @@ class Backend(Protocol):
         store: The states and records of this machine.
         machine: The data folder and the device that the user asked for.
         costs: The expected time of a loop of a pack.
-        where: The options of the user, of which `BACKEND_OPTIONS` lists those that this backend takes.
+        options: The options of the user, of which `BACKEND_OPTIONS` lists those that this backend takes.
 
     Raises:
         UserError: An option, an account or a package that is missing or unusable.
@@ -81,7 +81,7 @@ class Backend(Protocol):
         >>> class InProcess:
         ...     stopped = "nothing is left running."
         ...
-        ...     def __init__(self, store, machine, costs, where):
+        ...     def __init__(self, store, machine, costs, options):
         ...         self.store, self.machine, self.costs = store, machine, costs
         ...
         ...     def plan(self, packs):
@@ -103,7 +103,7 @@ class Backend(Protocol):
 
     """
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None: ...
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions) -> None: ...
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Turn packs into jobs. Start nothing and write nothing.
@@ -263,12 +263,12 @@ def register_backend(name: str, make: type[Backend], options: Collection[str] = 
     BACKEND_PLUGINS.add(name, PluginBackend(make, frozenset(options)))
 
 
-def backend_named(name: str, where: BackendOptions) -> type[Backend]:
+def backend_named(name: str, options: BackendOptions) -> type[Backend]:
     """Return the class of a backend. Raises UserError for an unknown name or an option of another one."""
     BACKEND_PLUGINS.check_choice(name, "--backend")
     plugin = BACKEND_PLUGINS.find(name)
     taken = BACKEND_OPTIONS[name] if plugin is None else plugin.options
-    for option, value in vars(where).items():
+    for option, value in vars(options).items():
         if value is not None and value is not False and option not in taken:
             those = " or ".join(each for each, known in BACKEND_OPTIONS.items() if option in known)
             raise UserError(

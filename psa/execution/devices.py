@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from psa.core.process import run_captured
 from psa.execution.machine import DeviceName, usable_cores
 
 WORKERS_PER_GPU: Final = 4  # one prepares a loop or saves while others compute
@@ -78,17 +79,11 @@ def _memory_of(name: str, memory: Sequence[float]) -> float:
 def _asked() -> list[float]:
     """Return the bytes of each GPU in the order of nvidia-smi; [] if that is missing, fails or is slow."""
     try:
-        output = subprocess.run(
-            _QUESTION,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=ASKING_SECONDS,
-        ).stdout
+        done = run_captured(_QUESTION, ASKING_SECONDS)
+        done.check_returncode()
     except (OSError, subprocess.SubprocessError):
         return []
+    output = done.stdout
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     # "[N/A]" where GPU and processor share their memory: no limit of its own
     sizes = [float(line) * _MIB if line.isdecimal() else float("inf") for line in lines]

@@ -21,8 +21,8 @@ class LocalBackend:
 
     stopped = STOP_MESSAGE
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
-        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, options: BackendOptions) -> None:
+        self.store, self.machine, self.costs, self.options = store, machine, costs, options
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Return one job per pack, the longest first."""
@@ -61,7 +61,7 @@ class LocalBackend:
 
     def _places(self, tasks: Sequence[Task]) -> list[DeviceSlot]:
         need = max(memory_bytes(task.pack.trials) for task in tasks)
-        return device_slots(self.machine.device, need, self.where.workers)[: len(tasks)]
+        return device_slots(self.machine.device, need, self.options.workers)[: len(tasks)]
 
     def _task(self, task: str, pack: Pack) -> str:
         return canonical_json(

@@ -117,8 +117,9 @@ class Experiment:
             data_dir: The folder of the data sets. Missing files are downloaded into it.
             model_dir: The folder of the checkpoints.
             results_dir: The folder of the records.
-            trackers: Trackers that log each finished trial, such as `MLflow(uri, study)` and
-                `TensorBoard(folder)` of psa.experiments.tracking, or one of your own.
+            trackers: Trackers that log each finished trial, such as `MLflow(uri, study)` of
+                psa.experiments.tracking.mlflow, `TensorBoard(folder)` of
+                psa.experiments.tracking.tensorboard, or one of your own.
             keep_weights: The weights to keep of finished trials: all, best (seed per arch and mode) or none.
             pack_size: Trials per pack; None for the fastest by measurement.
             quiet: Print nothing.
@@ -145,7 +146,7 @@ class Experiment:
             check_choice(keep_weights, set(get_args(KeepWeights)), "keep_weights", "value")
         options = SweepOptions(
             backend=backend,
-            where=_backend_options(workers, backend_options),
+            backend_options=_backend_options(workers, backend_options),
             pack_size=_count(pack_size, "pack_size"),
             keep_weights=keep_weights,
             trackers=_trackers(trackers),

@@ -233,7 +233,7 @@ class Results:
         return "\n".join([self.markdown(), *self._remarks()])
 
     def __repr__(self) -> str:
-        """Return the number of finished trials; read nothing but what was read already."""
+        """Return the experiment and its folder of results; read no record."""
         return f"Results({self.experiment!r}, results_dir={str(self.store.results)!r})"
 
     def _repr_html_(self) -> str:

@@ -15,6 +15,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.formatting import quote
 from psa.core.parsing import (
+    NAME_PATTERN,
     check_choice,
     nearest,
     parse_assignment,
@@ -28,7 +29,7 @@ from psa.core.text_file import read_toml
 from psa.data import own
 from psa.experiments.setting_text import is_list_setting, parse_setting
 from psa.experiments.study import Study, study_named
-from psa.specs.base import STUDY_NAME, Spec, parse_spec
+from psa.specs.base import Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000
 _GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
@@ -93,7 +94,7 @@ class GridFile:
         self.fields = self.study.Settings.model_fields
         self.name = body.get("name", study)
         name = self.name if isinstance(self.name, str) else ""
-        if re.fullmatch(STUDY_NAME, name) is None or _RESERVED.fullmatch(name):
+        if re.fullmatch(NAME_PATTERN, name) is None or _RESERVED.fullmatch(name):
             raise UserError(
                 f"{self.where}: name must be up to 40 of a-z, 0-9, - and _, got {quote(self.name)}",
                 "Begin with a letter; names that Windows reserves, such as con, are not allowed",

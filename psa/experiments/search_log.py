@@ -86,19 +86,19 @@ class SearchLog:
         self.path = results / name / f"search-{search.digest[:8]}.json"
         self.configurations = self._read()
 
-    def handle_event(self, said: dict[str, Any]) -> Configuration | None:
+    def handle_event(self, event: dict[str, Any]) -> Configuration | None:
         """Process an event of a backend. Return the configuration if the event ends it."""
-        name, kind = said.get("pack"), said["event"]
+        name, kind = event.get("pack"), event["event"]
         if name is None:
             return None
         found = self.configurations.get(name) or Configuration(name=name, settings={})
-        changes: dict[str, Any] = {"settings": said.get("space", found.settings)}
+        changes: dict[str, Any] = {"settings": event.get("space", found.settings)}
         if kind == "loop":
             changes["accuracies"] = {
-                **{loop: each for loop, each in found.accuracies.items() if loop < said["loop"]},
-                said["loop"]: tuple(100 * each for each in said["each"]),
+                **{loop: each for loop, each in found.accuracies.items() if loop < event["loop"]},
+                event["loop"]: tuple(100 * each for each in event["each"]),
             }
-            changes["diverged"] = tuple(said.get("diverged", ()))
+            changes["diverged"] = tuple(event.get("diverged", ()))
         ended: dict[str, ConfigurationStatus] = {
             "done": "finished",
             "stopped": "stopped early",
@@ -106,9 +106,9 @@ class SearchLog:
         }
         if kind in ended:
             changes["status"] = ended[kind]
-            changes["trials"] = tuple(said.get("trials", ()))
-            failed = said.get("failed") or {}
-            changes["error"] = said.get("error") or next(iter(failed.values()), "")
+            changes["trials"] = tuple(event.get("trials", ()))
+            failed = event.get("failed") or {}
+            changes["error"] = event.get("error") or next(iter(failed.values()), "")
             if failed:
                 changes["status"] = "failed"
         self.configurations[name] = found.model_copy(update=changes)

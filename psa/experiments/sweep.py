@@ -47,7 +47,7 @@ class SweepOptions:
     """
 
     backend: str = "local"
-    where: BackendOptions = field(default_factory=BackendOptions)
+    backend_options: BackendOptions = field(default_factory=BackendOptions)
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
@@ -70,13 +70,13 @@ class Sweep:
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
         """Check what can be checked before anything is trained. Raises UserError."""
-        kind = backend_named(options.backend, options.where)  # before any folder is made
+        kind = backend_named(options.backend, options.backend_options)  # before any folder is made
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
-        backend = kind(store, machine, costs, options.where)
+        backend = kind(store, machine, costs, options.backend_options)
         if options.notify is not None:
             parse_notify(options.notify)
         return cls(declared, store, machine, options, costs, backend)
@@ -97,10 +97,9 @@ class Sweep:
 
     def planned(self, stage: StageStatus) -> Plan:
         """Return the plan for what is left of a stage."""
-        where = PlanOptions(
-            self.machine.device, self.options.where.workers, self.options.pack_size, not self.is_local
-        )
-        return planned_for(stage.trials, stage.meta_loops, self.store, self.costs, where)
+        workers = self.options.backend_options.workers
+        options = PlanOptions(self.machine.device, workers, self.options.pack_size, not self.is_local)
+        return planned_for(stage.trials, stage.meta_loops, self.store, self.costs, options)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.

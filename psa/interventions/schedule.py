@@ -14,13 +14,10 @@ trained copy diverged, or classifies fewer validation samples correctly than the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from psa.core.rng import generator
 from psa.specs.training import Ablation
-
-Columns = Mapping[str, Sequence[Any]]
+from psa.storage.records.history import Columns, accepted_loops
 
 
 def mode_of_loop(ablation: Ablation, seed: int, loop: int, history: Columns) -> str:
@@ -49,31 +46,10 @@ def rate_of_loop(ablation: Ablation, loop: int, history: Columns) -> float:
 
 def _rate_of_harm(history: Columns, window: int) -> float:
     """Return the share of harmful loops among the ablated ones of the last `window` loops, 0 for none."""
-    accepted, lkg, found = _accepted(history), -1, []
+    accepted, lkg, found = accepted_loops(history), -1, []
     for at, correct in enumerate(history["correct"]):
         diverged = history["loss"][at] is None or history["train_loss"][at] is None
         if history["layer"][at] is not None and at >= len(accepted) - window:
             found.append(diverged or correct < lkg)
         lkg = correct if accepted[at] else lkg
     return sum(found) / len(found) if found else 0.0
-
-
-def _accepted(history: Columns) -> Sequence[Any]:
-    """Return True for each loop that became the LKG: without patience those that are the best so far."""
-    return history.get("accepted", history["kept"])
-
-
-def lkg_correct(history: Columns) -> int | None:
-    """Return the validation samples that the LKG classifies correctly, None before there is any.
-
-    With patience the LKG is the copy that was accepted last, which may be worse than the best.
-    """
-    accepted = _accepted(history)
-    last = next((at for at in reversed(range(len(accepted))) if accepted[at]), None)
-    return None if last is None else int(history["correct"][last])
-
-
-def rejected_in_a_row(history: Columns) -> int:
-    """Return the number of loops since the LKG changed."""
-    accepted = _accepted(history)
-    return next((back for back, took in enumerate(reversed(accepted)) if took), len(accepted))

@@ -1,1 +1,1 @@
-"""The networks: shapes (pure, no torch), stacked layers, and the families built from them."""
+"""The networks: layers stacked over the trials of a pack, and the families built from them."""

@@ -41,7 +41,7 @@ class ActivationParams:
     def clamped(self) -> Tensor:
         """The threshold within its limits. Outside of them it still has a gradient, so that it can return."""
         if self.threshold is None:
-            raise ValueError(f"{self.kind.name} has no threshold")
+            raise ValueError(f"the activation must have a threshold, got {self.kind.name}")
         low, high = self.kind.number("min"), self.kind.number("max")
         inside = self.threshold.detach().clamp(low, high)
         return self.threshold + (inside - self.threshold.detach())

@@ -221,7 +221,9 @@ class Bound:
                 h = placed(h, drops, layer.number)
             if self.summed:
                 total = h if total is None else added(total, h)
-        raise ValueError("a network ends in an output layer")
+        raise ValueError(
+            f"the last layer must be an output layer, got {self.plan[-1][1] if self.plan else 'none'}"
+        )
 
     def watch(self, watch: LayerWatcher) -> None:
         """Show every layer's input and delta to `watch` in each later backward pass."""

@@ -118,7 +118,9 @@ class OrdinaryNetwork(nn.Module):
                 h = self.drop(h)
             if self.summed:
                 total = h if total is None else total + h
-        raise ValueError("a network ends in an output layer")
+        raise ValueError(
+            f"the last layer must be an output layer, got {self.plan[-1][1] if self.plan else 'none'}"
+        )
 
     def _activated(self, x: Tensor, threshold: Tensor | None) -> Tensor:
         if self.kind.is_relu:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from psa.core.formatting import quote
 from psa.core.plugins.identity import PluginError, plugin_code
@@ -13,6 +13,8 @@ from psa.specs.probes import PROBE_PLUGINS, PROBES, PluginProbe, parse_probe
 
 if TYPE_CHECKING:
     from psa.engine.probing import Probe
+
+_METHODS: Final = ("places", "on_loop_end", "on_finish")
 
 
 def probe_named(text: str) -> Probe:
@@ -37,7 +39,8 @@ def register_probe(make: Callable[..., Probe], options: Sequence[str] = ()) -> N
             tuple of its values, texts of a-z, 0-9, _ and dots.
 
     Raises:
-        PluginError: The name is missing, invalid, built into psa, or registered already.
+        PluginError: The name is missing, invalid, built into psa, or registered already, or a method is
+            missing.
 
     Example:
         >>> from psa.probes.base import NetworkProbe
@@ -55,6 +58,12 @@ def register_probe(make: Callable[..., Probe], options: Sequence[str] = ()) -> N
         raise PluginError(
             f"the attribute name of a probe must be up to 40 of a-z, 0-9 and _, got {quote(name)}",
             f"Set it in {getattr(make, '__name__', make)}",
+        )
+    missing = [method for method in _METHODS if not callable(getattr(make, method, None))]
+    if missing:
+        raise PluginError(
+            f"a probe must have the methods {', '.join(_METHODS)}, got {name} without {', '.join(missing)}",
+            "See psa.engine.probing.Probe",
         )
     follows = callable(getattr(make, "follow", None))
     PROBE_PLUGINS.add(name, PluginProbe(make, tuple(options), follows))

@@ -20,13 +20,13 @@ class NetworkProbe:
         """Return no names: each quantity has one number."""
         return {}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
         return [self._of(probe_input, row) for row in range(len(probe_input.loops))]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Do the same for the LKG."""
-        return self.each(probe_input)
+        return self.on_loop_end(probe_input)
 
     def _of(self, probe_input: ProbeInput, row: int) -> Observation:
         """Return the observation of one network."""
@@ -40,13 +40,13 @@ class LkgProbe(NetworkProbe):
         """Return the splits."""
         return {"": list(SPLITS)}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Return nothing: only the LKG is observed."""
         return [{} for _ in probe_input.loops]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, as the class describes."""
-        return super().each(probe_input)
+        return super().on_loop_end(probe_input)
 
 
 class FileProbe(LkgProbe):
@@ -56,6 +56,6 @@ class FileProbe(LkgProbe):
         """Return no names: all results are in files."""
         return {}
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Return nothing: all results are in files."""
-        return self.each(probe_input)
+        return self.on_loop_end(probe_input)

@@ -111,7 +111,7 @@ class Thresholds(NetworkProbe):
         """Return the layers that have a threshold."""
         return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
         kind, layout = probe_input.net.activation, probe_input.net.layout
         low, high = kind.number("min"), kind.number("max")

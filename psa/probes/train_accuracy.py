@@ -16,7 +16,7 @@ class TrainAccuracy(NetworkProbe):
 
     name = "train_accuracy"
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
         trials, split = len(probe_input.loops), probe_input.splits.train
         twin = padded(probe_input.net, trials, batch_sizes(len(split), EVALUATION_BATCH))

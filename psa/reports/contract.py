@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.core.plugins.report_kinds import REPORT_PLUGINS
 from psa.reports.rendering.html import Page
 from psa.reports.rendering.tables import Table
+from psa.reports.report_kinds import REPORT_PLUGINS
 from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)

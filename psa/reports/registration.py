@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from psa.core.plugins.identity import plugin_functions
-from psa.core.plugins.report_kinds import OPTIONAL_FUNCTIONS, REPORT_FUNCTIONS, REPORT_PLUGINS
+from psa.reports.report_kinds import OPTIONAL_FUNCTIONS, REPORT_FUNCTIONS, REPORT_PLUGINS
 
 if TYPE_CHECKING:
     from psa.reports.contract import Report

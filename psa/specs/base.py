@@ -1,4 +1,4 @@
-"""The parts of a trial: data, network, method and intervention, each a frozen and validated value.
+"""The base class of the parts of a trial, which are frozen and validated values, and how they are read.
 
 A key that a part does not know is an error, and so is a value that would change nothing.
 """
@@ -22,7 +22,6 @@ from pydantic import (
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 
-STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 MAX_SEED: Final = 2**63 - 1
 
 

@@ -21,9 +21,10 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
+from psa.core.parsing import NAME_PATTERN
 from psa.core.plugins.identity import PluginUse
 from psa.core.plugins.registry import claimed, joined_uses, uses_among
-from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json, describe_difference
+from psa.specs.base import Seed, Spec, canonical_json, describe_difference
 from psa.specs.data import DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
@@ -70,8 +71,8 @@ class Trial(Spec):
     names; of a stored trial, what it used when it was made.
     """
 
-    study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
-    kind: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
+    study: Annotated[str, Field(pattern=NAME_PATTERN)] = "ablation"
+    kind: Annotated[str, Field(pattern=NAME_PATTERN)] = "ablation"
     data: DataSpec = DataSpec()
     model: Model = PublishedModelSpec()
     method: Method = RatchetTraining()

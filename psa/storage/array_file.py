@@ -216,9 +216,9 @@ def _mapped(path: Path, start: int, part: Mapping[str, Any]) -> NDArray[Any]:
     """Return an array of a file whose arrays begin at `start`. Raises ValueError if its sizes disagree."""
     kind, shape, (begin, end) = _TYPES[part["dtype"]], tuple(part["shape"]), part["data_offsets"]
     if not all(type(size) is int and size >= 0 for size in (*shape, begin, end)):
-        raise ValueError("no size")
+        raise ValueError(f"sizes must be numbers from 0, got {(*shape, begin, end)}")
     if end - begin != math.prod(shape) * kind.itemsize:
-        raise ValueError("sizes that do not agree")
+        raise ValueError(f"an array of shape {shape} must have its size in bytes, got {end - begin}")
     if 0 in shape:  # an empty range cannot be mapped
         return np.empty(shape, kind)
     return np.memmap(path, kind, mode="r", offset=start + begin, shape=shape)

@@ -14,7 +14,7 @@ from typing import Final
 from psa.core.errors import CorruptFileError
 from psa.core.files import unreadable
 from psa.core.formatting import join_names
-from psa.specs.base import STUDY_NAME
+from psa.core.parsing import NAME_PATTERN
 from psa.specs.trial import Trial
 from psa.storage.array_file import ARRAY_SUFFIX as ARRAYS
 
@@ -80,7 +80,7 @@ def is_set_aside(name: str) -> bool:
 def is_record_place(path: Path, results: Path) -> bool:
     """Return whether a path is one of a record, whatever lies there."""
     parts = path.relative_to(results).parts
-    return len(parts) == _DEPTH and re.match(STUDY_NAME, parts[0]) is not None and is_record_name(parts[-1])
+    return len(parts) == _DEPTH and re.match(NAME_PATTERN, parts[0]) is not None and is_record_name(parts[-1])
 
 
 def is_stray(path: Path, results: Path) -> bool:
@@ -101,7 +101,7 @@ def searched(results: Path, studies: Sequence[str]) -> list[Path]:
         return [results]
     found = []
     for path in _entries(results):
-        if path.name in studies or re.match(STUDY_NAME, path.name) is None:
+        if path.name in studies or re.match(NAME_PATTERN, path.name) is None:
             found.append(path)
         elif path.name != PUBLISHED:
             found += [path / study for study in studies if (path / study).is_dir()]

@@ -15,15 +15,15 @@ pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
 from moto.iam.models import iam_backends
 from paths import ROOT
+from policies import POLICIES, actions_of, without_action
 
 from cloud.aws.settings import read_partial_settings
 from cloud.emulator import Emulator, Faults, rehearsal
 from cloud.emulator.jobs import ACCOUNT
 from cloud.emulator.s3_server import loopback_client
-from cloud.emulator.services.policies import ApiCall, Authorizer, actions_of, policy_allows, without_action
+from cloud.emulator.services.policies import ApiCall, Authorizer, policy_allows
 from cloud.emulator.services.s3_gate import s3_actions
 from cloud.sagemaker.account_check.policy_documents import (
-    POLICIES,
     PolicyName,
     policy_document,
     policy_template,

@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
+from policies import POLICIES
+
 from cloud.emulator import rehearsal
 from cloud.emulator.services.policies import Authorizer
-from cloud.sagemaker.account_check.policy_documents import POLICIES, policy_document, policy_template
+from cloud.sagemaker.account_check.policy_documents import policy_document, policy_template
 from tools.policies import exercise, policy_of
 
 

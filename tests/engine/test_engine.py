@@ -81,14 +81,22 @@ def go(
     *,
     states: list[TrialState] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    pace: SaveInterval | None = None,
+    save_interval: SaveInterval | None = None,
 ) -> list[tuple[int, float]]:
     """Run the engine from what the disk holds (or from these states) as a worker would."""
     net = Dense(trials[0].model, splits.classes)
     states = disk.states(trials, horizon) if states is None else states
     policy = policy_for(trials[0], net, splits)
     return engine.run_loops(
-        net, splits, states, horizon, policy, device=torch.device("cpu"), save=disk, stop=stop, pace=pace
+        net,
+        splits,
+        states,
+        horizon,
+        policy,
+        device=torch.device("cpu"),
+        save=disk,
+        stop=stop,
+        save_interval=save_interval,
     )
 
 
@@ -180,10 +188,10 @@ def test_the_test_split_is_touched_once_after_selection(
     seen: list[Split] = []
 
     def noted(
-        net: Dense, weights: StackedParams, split: Split, loops: Sequence[int], visited: None
+        net: Dense, weights: StackedParams, split: Split, loops: Sequence[int], memory_site: None
     ) -> object:
         seen.append(split)
-        return evaluate(net, weights, split, loops, visited)
+        return evaluate(net, weights, split, loops, memory_site)
 
     for module in (engine, scoring):
         monkeypatch.setattr(module, "evaluate", noted)
@@ -332,7 +340,7 @@ def test_a_stop_loses_no_finished_loop_and_changes_no_bit(
     trials, states, tests = undisturbed
     disk = Disk()
     with pytest.raises(Interrupted):
-        go(trials, small, LOOPS, disk, stop=stop_before(step), pace=Scripted([]))
+        go(trials, small, LOOPS, disk, stop=stop_before(step), save_interval=Scripted([]))
     finished = (step - 1) // STEPS
     assert disk.loops == ([[finished] * len(trials)] if finished else [])
     for state in disk.states(trials, LOOPS):
@@ -378,9 +386,9 @@ def test_some_loops_and_then_more_are_all_in_one_go(
 )
 def test_the_pace_says_when_to_save(small: Splits, due: list[int], saved: list[int]) -> None:
     """It is asked once a loop; what is not saved by the end is saved then, and nothing twice."""
-    trials, disk, pace = arms("1*4", [1], modes=("none", "output")), Disk(), Scripted(due)
-    go(trials, small, 4, disk, pace=pace)
-    assert pace.asked == 4
+    trials, disk, save_interval = arms("1*4", [1], modes=("none", "output")), Disk(), Scripted(due)
+    go(trials, small, 4, disk, save_interval=save_interval)
+    assert save_interval.asked == 4
     assert disk.loops == [[loop] * 2 for loop in saved]
 
 
@@ -395,7 +403,7 @@ def test_a_save_that_fails_leaves_books_and_lkg_consistent(
     disk = Disk(failing)
     in_memory = disk.states(trials, LOOPS)
     with pytest.raises(UserError, match="cannot write"):
-        go(trials, small, LOOPS, disk, states=in_memory, pace=Scripted([1, 2, 3, 4]))
+        go(trials, small, LOOPS, disk, states=in_memory, save_interval=Scripted([1, 2, 3, 4]))
     for state in (*in_memory, *disk.states(trials, LOOPS)):
         assert_in_order(state, small)
     assert {state.loops for state in in_memory} == {min(failing)}
@@ -427,7 +435,7 @@ def test_a_listener_that_fails_costs_no_finished_loop(small: Splits, undisturbed
             device=torch.device("cpu"),
             save=disk,
             listen=listen,
-            pace=Scripted([]),
+            save_interval=Scripted([]),
         )
     assert disk.loops == [[3] * len(trials)]
     go(trials, small, LOOPS, disk)
@@ -451,34 +459,34 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
     """
     clock = Clock()
     monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
-    pace = SaveInterval(failure_every=3600.0, share=0.02)
-    assert pace.should_save()
+    save_interval = SaveInterval(failure_every=3600.0, share=0.02)
+    assert save_interval.should_save()
 
     def save() -> None:
         clock.now += write
 
-    pace.timed_save(save)
+    save_interval.timed_save(save)
     interval = max(math.sqrt(2 * write * 3600), 50 * write)
-    assert pace.should_save() == (write == 0)
+    assert save_interval.should_save() == (write == 0)
     clock.now += 0.999 * interval
-    assert pace.should_save() == (write == 0)
+    assert save_interval.should_save() == (write == 0)
     clock.now += 0.002 * interval
-    assert pace.should_save()
+    assert save_interval.should_save()
 
 
 def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next save is as due as before."""
     clock = Clock()
     monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
-    pace = SaveInterval()
+    save_interval = SaveInterval()
 
     def save() -> None:
         clock.now += 100
         raise UserError("cannot write")
 
     with pytest.raises(UserError):
-        pace.timed_save(save)
-    assert pace.should_save()
+        save_interval.timed_save(save)
+    assert save_interval.should_save()
 
 
 def test_a_state_remembers_every_kind_of_device_that_trained_it(small: Splits) -> None:

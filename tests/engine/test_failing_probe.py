@@ -56,12 +56,12 @@ class Norm:
     def places(self, net: Dense) -> dict[str, list[str]]:
         return {}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_loop_end(self, probe_input: ProbeInput) -> list[Observation]:
         if self.failing in probe_input.loops:
             raise MemoryError
         return [{"norm": [float(row.norm())]} for row in probe_input.weights.rest]
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
+    def on_finish(self, probe_input: ProbeInput) -> list[Observation]:
         return [{"norm": [float(row.norm())]} for row in probe_input.weights.rest]
 
     def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Steps:
@@ -88,8 +88,8 @@ class Disk:
     def train(self, trials: Sequence[Trial], small: Splits, probe: Norm, interval: float) -> list[Any]:
         """Train from what is stored, with a save interval in seconds."""
         net = Dense(trials[0].model, small.classes)
-        pace = SaveInterval()
-        pace.interval = interval
+        save_interval = SaveInterval()
+        save_interval.interval = interval
         states = [
             decode_state(self.states[each.id], each.id)
             if each.id in self.states
@@ -98,7 +98,7 @@ class Disk:
         ]
         policy, cpu = policy_for(trials[0], net, small), torch.device("cpu")
         given: dict[str, Any] = {"device": cpu, "save": self.save, "probes": [probe], "keep": self.keep}
-        return run_loops(net, small, states, LOOPS, policy, pace=pace, **given)
+        return run_loops(net, small, states, LOOPS, policy, save_interval=save_interval, **given)
 
 
 @pytest.mark.parametrize("interval", [EVERY_LOOP, AT_THE_END])

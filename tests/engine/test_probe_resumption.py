@@ -35,8 +35,8 @@ class Steps:
 class Both:
     name = "both"
     def places(self, net): return {}
-    def each(self, probe_input): return [{"loops": [float(loop)]} for loop in probe_input.loops]
-    last = each
+    def on_loop_end(self, probe_input): return [{"loops": [float(loop)]} for loop in probe_input.loops]
+    on_finish = on_loop_end
     def follow(self, net, splits, batches, loops): return Steps()
     def arrays(self, probe_input, row): return {"final": np.array([True])}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from psa.interventions.schedule import lkg_correct, mode_of_loop, rate_of_loop, rejected_in_a_row
+from psa.interventions.schedule import mode_of_loop, rate_of_loop
 from psa.specs.training import Ablation
 
 
@@ -81,12 +81,3 @@ def test_switches_name_the_mode_from_a_loop_on() -> None:
     ablation = Ablation(mode="none", switch=("5:hidden", "9:none", "12:output"))
     modes = [mode_of_loop(ablation, 1, loop, EMPTY) for loop in (1, 4, 5, 8, 9, 11, 12, 500)]
     assert modes == ["none", "none", "hidden", "hidden", "none", "none", "output", "output"]
-
-
-def test_the_lkg_in_a_history() -> None:
-    """Its score, and for how many loops it has stood."""
-    assert (lkg_correct(EMPTY), rejected_in_a_row(EMPTY)) == (None, 0)
-    told = history((50, False, True), (60, True, True), (40, True, False), (30, True, False))
-    assert (lkg_correct(told), rejected_in_a_row(told)) == (60, 2)
-    told["accepted"] = [True, True, True, False]
-    assert (lkg_correct(told), rejected_in_a_row(told)) == (40, 1)

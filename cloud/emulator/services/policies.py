@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -100,22 +100,6 @@ def _condition_holds(condition: Mapping[str, Mapping[str, Any]], context: Mappin
 
 def _listed(value: str | Sequence[str]) -> Sequence[str]:
     return [value] if isinstance(value, str) else value
-
-
-def without_action(document: PolicyDocument, action: str) -> dict[str, Any]:
-    """Return a policy that no longer lists an action."""
-    statements = []
-    for statement in document["Statement"]:
-        left = [each for each in _listed(statement["Action"]) if each != action]
-        if left:
-            statements.append({**statement, "Action": left})
-    return {**document, "Statement": statements}
-
-
-def actions_of(document: PolicyDocument) -> Iterator[str]:
-    """Yield every action that a policy allows."""
-    for statement in document["Statement"]:
-        yield from _listed(statement["Action"])
 
 
 def simulate(

@@ -9,12 +9,11 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 from string import Template
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from cloud.aws.settings import Settings
 
 PolicyName = Literal["caller", "role"]
-POLICIES: Final[tuple[PolicyName, ...]] = ("caller", "role")
 
 
 def policy_template(name: PolicyName) -> str:

@@ -23,6 +23,7 @@ from cloud.cache import cache_folder
 from cloud.sagemaker.container.images import WheelTarget
 from psa.core.errors import UserError
 from psa.core.files import ensure_dir
+from psa.core.process import run_captured
 
 _DOWNLOAD_SECONDS: Final = 600.0
 # Files written by an installer, which differ between two installations of one wheel.
@@ -163,15 +164,7 @@ def _download(name: str, version: str, target: WheelTarget) -> None:
 def _trouble_of(command: list[str]) -> str | None:
     """Run a command. Return the last line of its errors, or None if it succeeded."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_DOWNLOAD_SECONDS,
-            check=False,
-        )
+        done = run_captured(command, _DOWNLOAD_SECONDS)
     except subprocess.TimeoutExpired:
         return f"no answer within {_DOWNLOAD_SECONDS:.0f} s"
     if done.returncode == 0:

@@ -38,9 +38,9 @@ def describe_job(
     return f"{names[-1]}: {text}{at}; {left}"
 
 
-def with_running_jobs(error: UserError, watch: JobController) -> UserError:
+def with_running_jobs(error: UserError, controller: JobController) -> UserError:
     """Return the error with a remark on the jobs that keep running after the sweep."""
-    running = sum(state.running for state in watch.states)
+    running = sum(state.running for state in controller.states)
     if not running:
         return error
     text = (
@@ -50,13 +50,13 @@ def with_running_jobs(error: UserError, watch: JobController) -> UserError:
     return UserError(error.message, f"{error.hint}. {text}")
 
 
-def detach_message(watch: JobController) -> str:
+def detach_message(controller: JobController) -> str:
     """Return the message of a sweep that exits and leaves its jobs running."""
-    running = sum(state.running for state in watch.states)
-    waiting = sum(not state.running and not state.over for state in watch.states)
+    running = sum(state.running for state in controller.states)
+    waiting = sum(not state.running and not state.over for state in controller.states)
     text = f"{pluralize(running, 'job')} left running"
     if waiting:
-        stall = watch.submission.stall
+        stall = controller.submission.stall
         why = _WHY[stall.kind] if stall else "since --workers is reached"
         text += f", {pluralize(waiting, 'job')} not submitted {why}"
     return f"{text}. Run the same command to resume, or `psa fetch` to download finished results."

@@ -55,8 +55,9 @@ def fetch(
     declared = load_grid(grid, overrides, only)
     check_writable(results_dir)
     check_writable(model_dir)
-    store, out, where = Store(model_dir, results_dir), console(quiet=as_json), BackendOptions(storage=storage)
-    there: Any = backend_named(backend, where)(store, Machine(), CostModel.of_machine(model_dir), where)
+    store, out = Store(model_dir, results_dir), console(quiet=as_json)
+    options = BackendOptions(storage=storage)
+    there: Any = backend_named(backend, options)(store, Machine(), CostModel.of_machine(model_dir), options)
     with activity(out, "downloading finished results"):
         there.fetch()
     stages = [_fetched(stage, store) for stage in has_begun(declared, store, out)]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psa.cli.console import console, print_line
-from psa.cli.job_options import ManagedSweepOptions
+from psa.cli.job_options import ManagedBackendArguments
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -51,7 +51,7 @@ def plan(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
-    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
+    runs: Annotated[ManagedBackendArguments | None, Parameter(name="*")] = None,
     as_json: JsonOption = False,
     pack_size: PackSize = None,
     device: Device = None,
@@ -71,12 +71,12 @@ def plan(
         Store(model_dir, results_dir),
         CostModel.of_machine(model_dir, device),
         console(quiet=as_json),
-        runs or ManagedSweepOptions(),
+        runs or ManagedBackendArguments(),
     )
-    kind = backend_named(runs.backend or "local", runs.where)
+    kind = backend_named(runs.backend or "local", runs.backend_options)
     machine = Machine(Path("dataset"), device)
-    backend = None if runs.backend is None else kind(store, machine, costs, runs.where)
-    where = PlanOptions(device, runs.workers, pack_size, elsewhere=not issubclass(kind, LocalBackend))
+    backend = None if runs.backend is None else kind(store, machine, costs, runs.backend_options)
+    options = PlanOptions(device, runs.workers, pack_size, elsewhere=not issubclass(kind, LocalBackend))
     kinds: set[WorkloadKey] = set()
     stages: list[PlannedStage] = []
     with activity(out, f"reading the grid and the records of {grid}"):
@@ -86,7 +86,7 @@ def plan(
         for stage in stage_statuses(declared, store):
             if not stage.stage.points:
                 continue
-            planned = planned_for(stage.trials, stage.meta_loops, store, costs, where)
+            planned = planned_for(stage.trials, stage.meta_loops, store, costs, options)
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
             stages.append(_planned_stage(stage, planned, store, costs, backend))
     unmeasured = sum(not costs.measured(kind) for kind in kinds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -29,6 +29,7 @@ from psa.cli.output.document import JsonOption, Outcome
 from psa.cli.output.report_page import write_page
 from psa.cli.output.report_source import ReportSource
 from psa.cli.output.schema import ReportDocument, ReportPage
+from psa.cli.record_options import ASYMMETRIC, CONFIGURATIONS, family_of, published_results
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import join_names, pluralize
@@ -40,13 +41,11 @@ from psa.storage.store import Store
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
-    from psa.reports.contract import ReportContext
+    from psa.experiments.grid import Grid
+    from psa.reports.contract import Report, ReportContext
 
 logger = logging.getLogger(__name__)
 
-_REPRODUCTION: Final = Path("reproduction")
-_ORDER: Final = _REPRODUCTION / "configurations.txt"
-_ASYMMETRIC: Final = _REPRODUCTION / "asymmetric.txt"
 _MODELS: Final = Path("models")
 _RESULTS: Final = Path("results")
 _DATA: Final = Path("dataset")
@@ -71,14 +70,14 @@ def report(  # noqa: PLR0913  # each is an option
             help="List of architectures in order, one per line; ignored if missing; "
             "the default list applies to MNIST only."
         ),
-    ] = _ORDER,
+    ] = CONFIGURATIONS,
     asymmetric: Annotated[
         Path,
         Parameter(
             help="List of architectures labelled Asymmetric; ignored if missing; "
             "the default list applies to MNIST only."
         ),
-    ] = _ASYMMETRIC,
+    ] = ASYMMETRIC,
     plugin: PluginFiles = (),
     model_dir: ModelDir = _MODELS,
     results_dir: ResultsDir = _RESULTS,
@@ -105,74 +104,131 @@ def report(  # noqa: PLR0913  # each is an option
     load_plugins(plugin)
     out = console(quiet=as_json)
     check_writable(_existing(output_dir))
+    paths = {
+        "--reference": (reference, None),
+        "--order": (order, CONFIGURATIONS),
+        "--asymmetric": (asymmetric, ASYMMETRIC),
+        "--model-dir": (model_dir, _MODELS),
+        "--results-dir": (results_dir, _RESULTS),
+        "--data-dir": (data_dir, _DATA),
+    }
+    given = {name: path for name, (path, default) in paths.items() if path not in (None, default)}
     with activity(out, "loading libraries") as show:
-        from psa.analysis.records_frame import load_frames
-        from psa.reports.contract import RUNS, report_of, save_run_folders
         from psa.reports.rendering.pdf import check_typst
         from psa.reports.rendering.trials import selections
 
         if pdf:
             check_typst()
-        store = Store(model_dir, results_dir)
-        declared = declared_grid(grid, overrides, only)
+        store, declared = Store(model_dir, results_dir), declared_grid(grid, overrides, only)
         stages = () if declared is None else tuple(stage_statuses(declared, store))
-        expected, horizons = _expected(stages), None if declared is None else declared.horizons
-        paths = {
-            "--reference": (reference, None),
-            "--order": (order, _ORDER),
-            "--asymmetric": (asymmetric, _ASYMMETRIC),
-            "--model-dir": (model_dir, _MODELS),
-            "--results-dir": (results_dir, _RESULTS),
-            "--data-dir": (data_dir, _DATA),
-        }
-        given = {name: path for name, (path, default) in paths.items() if path not in (None, default)}
         selected = {} if declared is None else selections(declared)
         source = ReportSource(study, grid, overrides, only, plugin, given, selected, stages)
         show("reading the records")
-        frame, observed = load_frames(
-            store, () if study == "all" else [study], expected, horizons,
-            lambda stored: source.add(stored, store.results),
-        )  # fmt: skip
-    pages = []
-    refused: list[UserError] = []
-    for kind, part in frame.groupby("kind", observed=True, sort=False):
-        report = report_of(str(kind))
-        for name, rows in report.parts(part):
-            folder = output_dir / name
-            try:
-                with activity(out, f"writing {folder}.html") as show:
-                    context = _context(folder, rows, order, asymmetric, reference)
-                    context = replace(
-                        context,
-                        observed=observed[observed["id"].isin(rows["id"])],
-                        store=store,
-                        data_dir=data_dir,
-                        variants={} if declared is None else declared.variant_names,
-                        say=_within(folder, show),
-                    )
-                    written = write_page(report, rows, context, show, source, pdf=pdf)
-                    made = save_run_folders(report, rows, context) if runs else 0
-            except UserError as error:  # what cannot be compared on one page leaves the others as they are
-                refused.append(error)
-                print_line(out, f"{folder}.html was not written")
-                continue
-            _say(out, folder, written, pdf=pdf)
-            if made:
-                print_line(out, f"{folder / RUNS}/ ({pluralize(made, 'run')})")
-            pages.append(
-                ReportPage(
-                    page=f"{folder}.html",
-                    pdf=f"{folder}.pdf" if pdf else None,
-                    folder=str(folder),
-                    files=list(map(str, written)),
-                    trials=rows["id"].nunique(),
-                    run_folders=made,
-                )
-            )
+        records = _read(source, store, declared)
+    lists = _PublishedLists(order, asymmetric, reference)
+    writer = _PageWriter(out, output_dir, data_dir, records, lists, pdf=pdf, runs=runs)
+    pages = writer.write_all()
     _warn_of_old_pages(output_dir, [Path(each.page).stem for each in pages])
-    if refused:
+    if refused := writer.refused:
         raise UserError("; ".join(dict.fromkeys(each.message for each in refused)), refused[0].hint)
     return Outcome(0, ReportDocument(reports=pages))
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The records of a report. observed: the probe frame. variants: names of variants of the grid."""
+
+    frame: pd.DataFrame
+    observed: pd.DataFrame
+    store: Store
+    source: ReportSource
+    variants: Mapping[str, str]
+
+
+def _read(source: ReportSource, store: Store, declared: Grid | None) -> _Records:
+    """Read the records of the studies, and list their files in `source`."""
+    from psa.analysis.records_frame import load_frames
+
+    frame, observed = load_frames(
+        store,
+        () if source.study == "all" else [source.study],
+        _expected(source.stages),
+        None if declared is None else declared.horizons,
+        lambda stored: source.add(stored, store.results),
+    )
+    return _Records(frame, observed, store, source, {} if declared is None else declared.variant_names)
+
+
+@dataclass(frozen=True)
+class _PublishedLists:
+    """The published lists of architectures, and a table of results that the user names."""
+
+    order: Path
+    asymmetric: Path
+    reference: Path | None
+
+
+class _PageWriter:
+    """Write the pages of a report. refused: the errors of pages that could not be written."""
+
+    def __init__(  # each is an option
+        self,
+        out: Console,
+        output_dir: Path,
+        data_dir: Path,
+        records: _Records,
+        lists: _PublishedLists,
+        *,
+        pdf: bool,
+        runs: bool,
+    ) -> None:
+        self.out, self.output_dir, self.data_dir = out, output_dir, data_dir
+        self.records, self.lists, self.pdf, self.runs = records, lists, pdf, runs
+        self.refused: list[UserError] = []
+
+    def write_all(self) -> list[ReportPage]:
+        """Write a page for each kind of study and family, and return what was written."""
+        from psa.reports.contract import report_of
+
+        pages = []
+        for kind, part in self.records.frame.groupby("kind", observed=True, sort=False):
+            report = report_of(str(kind))
+            for name, rows in report.parts(part):
+                folder = self.output_dir / name
+                try:
+                    pages.append(self._write(report, rows, folder))
+                except UserError as error:  # the other pages are written
+                    self.refused.append(error)
+                    print_line(self.out, f"{folder}.html was not written")
+        return pages
+
+    def _write(self, report: Report, rows: pd.DataFrame, folder: Path) -> ReportPage:
+        """Write one page. Raises UserError."""
+        from psa.reports.contract import RUNS, save_run_folders
+
+        records = self.records
+        with activity(self.out, f"writing {folder}.html") as show:
+            context = replace(
+                _context(folder, rows, self.lists),
+                observed=records.observed[records.observed["id"].isin(rows["id"])],
+                store=records.store,
+                data_dir=self.data_dir,
+                variants=records.variants,
+                say=_within(folder, show),
+            )
+            written = write_page(report, rows, context, show, records.source, pdf=self.pdf)
+            made = save_run_folders(report, rows, context) if self.runs else 0
+        _say(self.out, folder, written, pdf=self.pdf)
+        if made:
+            print_line(self.out, f"{folder / RUNS}/ ({pluralize(made, 'run')})")
+        return ReportPage(
+            page=f"{folder}.html",
+            pdf=f"{folder}.pdf" if self.pdf else None,
+            folder=str(folder),
+            files=list(map(str, written)),
+            trials=rows["id"].nunique(),
+            run_folders=made,
+        )
 
 
 def _existing(folder: Path) -> Path:
@@ -192,9 +248,7 @@ def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], objec
     return lambda message: say(f"{folder}: {message}")
 
 
-def _context(
-    folder: Path, rows: pd.DataFrame, order: Path, asymmetric: Path, reference: Path | None
-) -> ReportContext:
+def _context(folder: Path, rows: pd.DataFrame, lists: _PublishedLists) -> ReportContext:
     """Return the context of a page. The published results are of MNIST: other data are not compared with them
     unless the user names a table.
     """
@@ -202,7 +256,8 @@ def _context(
     from psa.reports.ablation.cells import archs_in
     from psa.reports.contract import ReportContext
 
-    path = reference or _REPRODUCTION / "published" / f"{rows['family'].iloc[0]}.tsv"
+    order, asymmetric, reference = lists.order, lists.asymmetric, lists.reference
+    path = reference or published_results(family_of(rows))
     comparable = reference is not None or set(rows["dataset"].dropna()) <= {_PUBLISHED_DATASET}
     if reference is not None and not path.is_file():
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
@@ -210,8 +265,8 @@ def _context(
         folder,
         # The default lists describe the published networks on MNIST. With other data nothing of them is
         # missing, and networks of these names have other sizes.
-        archs_in(order) if order.is_file() and (comparable or order != _ORDER) else (),
-        archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != _ASYMMETRIC) else (),
+        archs_in(order) if order.is_file() and (comparable or order != CONFIGURATIONS) else (),
+        archs_in(asymmetric) if asymmetric.is_file() and (comparable or asymmetric != ASYMMETRIC) else (),
         read_reference(path) if comparable and path.is_file() else None,
     )
 

@@ -15,12 +15,12 @@ from psa.cli.console import console, print_line
 from psa.cli.options import (
     EXPERIMENT,
     OUTPUT_FILES,
+    BackendArguments,
     DataDir,
     Device,
     ModelDir,
     PluginFiles,
     ResultsDir,
-    SweepCommandOptions,
     option,
 )
 from psa.cli.output.activity import activity
@@ -57,7 +57,7 @@ def search(
     ],
     *overrides: Annotated[str, option(EXPERIMENT, "Settings that override those of the file: meta_loops=5")],
     plugin: PluginFiles = (),
-    runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
+    runs: Annotated[BackendArguments | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
@@ -75,7 +75,7 @@ def search(
     """
     load_plugins(plugin)
     found = load_search(declared, overrides)
-    runs = runs or SweepCommandOptions()
+    runs = runs or BackendArguments()
     if runs.backend == "local":
         raise UserError(f"--backend must be ray for a search, got {runs.backend}", "Leave it out")
     for folder in (model_dir, results_dir, output_dir):
@@ -85,26 +85,26 @@ def search(
         console(lasting=True, quiet=as_json),
         Store(model_dir, results_dir),
     )
-    machine = Machine(data_dir, device)
-    backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
+    machine, options = Machine(data_dir, device), runs.backend_options
+    backend = cast(Searcher, backend_named("ray", options)(store, machine, costs, options))
     keep_tables(found.first.trials, data_dir)
-    ledger = SearchLog(found, results_dir)
+    search_log = SearchLog(found, results_dir)
     with StopRequest() as stop:
-        if not ledger.complete:
-            _listen(backend, found, ledger, stop, out)
+        if not search_log.complete:
+            _listen(backend, found, search_log, stop, out)
     if stop():
         out.print("Stopped. Run the same command again to resume.")
-        return Outcome(stop.exit_code, _document(ledger, []))
-    files = _report(ledger, output_dir, out)
-    return Outcome(0 if ledger.complete else 1, _document(ledger, files))
+        return Outcome(stop.exit_code, _document(search_log, []))
+    files = _report(search_log, output_dir, out)
+    return Outcome(0 if search_log.complete else 1, _document(search_log, files))
 
 
-def _document(ledger: SearchLog, files: Sequence[Path]) -> SearchDocument:
+def _document(search_log: SearchLog, files: Sequence[Path]) -> SearchDocument:
     """Return the search as a document. files: the table and the figure."""
     return SearchDocument(
-        name=ledger.search.template.name,
-        complete=ledger.complete,
-        samples=ledger.search.strategy.samples,
+        name=search_log.search.template.name,
+        complete=search_log.complete,
+        samples=search_log.search.strategy.samples,
         configurations=[
             SearchedConfiguration(
                 name=name,
@@ -114,28 +114,28 @@ def _document(ledger: SearchLog, files: Sequence[Path]) -> SearchDocument:
                 accuracies=list(each.finite),
                 error=each.error,
             )
-            for name, each in sorted(ledger.configurations.items())
+            for name, each in sorted(search_log.configurations.items())
         ],
         files=list(map(str, files)),
     )
 
 
-def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopRequest, out: Console) -> None:
+def _listen(backend: Searcher, found: Search, search_log: SearchLog, stop: StopRequest, out: Console) -> None:
     with (
         activity(out, f"{found.template.name}: starting Ray") as show,
         contextlib.closing(backend.search(found)) as events,
     ):
         for event in events:
             if stop():
-                ledger.save()
+                search_log.save()
                 return
             if event is None:
                 continue
-            ended = ledger.handle_event(event)
+            ended = search_log.handle_event(event)
             if ended is not None:
-                count = f"{len(ledger.ended)}/{found.strategy.samples}"
+                count = f"{len(search_log.ended)}/{found.strategy.samples}"
                 print_line(out, f"{count} | {_line(ended, found)}")
-            running = sum(each.status == "running" for each in ledger.configurations.values())
+            running = sum(each.status == "running" for each in search_log.configurations.values())
             show(f"{found.template.name}: {pluralize(running, 'configuration')} in training")
 
 
@@ -148,21 +148,21 @@ def _line(ended: Configuration, found: Search) -> str:
     return f"{ended.name} {ended.outcome}{accuracy} after {loops} | {settings}"
 
 
-def _report(ledger: SearchLog, folder: Path, out: Console) -> list[Path]:
+def _report(search_log: SearchLog, folder: Path, out: Console) -> list[Path]:
     """Store the table and the figure, and show the best. Return the paths of the files."""
     from psa.reports import search as reports
     from psa.reports.plotting.style import save
     from psa.reports.rendering.tables import save_table
 
-    if not ledger.ended:
+    if not search_log.ended:
         return []
-    name = f"{ledger.search.template.name}_search"
-    table = reports.search_table(ledger)
+    name = f"{search_log.search.template.name}_search"
+    table = reports.search_table(search_log)
     paths = save_table(table, folder, name)
-    if any(each.finite for each in ledger.ended):
-        paths += save(reports.search_figure(ledger), folder / name)
+    if any(each.finite for each in search_log.ended):
+        paths += save(reports.search_figure(search_log), folder / name)
     for path in paths:
         print_line(out, str(path))
-    for line in reports.best_lines(ledger, _SHOWN):
+    for line in reports.best_lines(search_log, _SHOWN):
         print_line(out, line)
     return paths

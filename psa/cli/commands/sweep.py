@@ -9,17 +9,17 @@ from cyclopts import Parameter
 
 from psa.cli.commands.plan import previewed
 from psa.cli.console import console
-from psa.cli.job_options import ManagedSweepOptions
+from psa.cli.job_options import ManagedBackendArguments
 from psa.cli.options import (
     DataDir,
     Device,
     GridFileArgument,
     ModelDir,
     Only,
-    Options,
     Override,
     PluginFiles,
     ResultsDir,
+    SweepArguments,
 )
 from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.plugins.loading import load_plugins
@@ -35,8 +35,8 @@ def sweep(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
-    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
-    options: Annotated[Options | None, Parameter(name="*")] = None,
+    runs: Annotated[ManagedBackendArguments | None, Parameter(name="*")] = None,
+    options: Annotated[SweepArguments | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
@@ -55,8 +55,8 @@ def sweep(
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = (
         load_grid(grid, overrides, only),
-        runs or ManagedSweepOptions(),
-        options or Options(),
+        runs or ManagedBackendArguments(),
+        options or SweepArguments(),
     )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))
     if options.dry_run:

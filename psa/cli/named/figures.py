@@ -21,6 +21,7 @@ from psa.cli.record_options import (
     RecordsOf,
     family_of,
     published,
+    published_results,
 )
 from psa.core.errors import UserError
 from psa.core.extras import import_cloud
@@ -174,7 +175,7 @@ def make_comparison_figures(
     from psa.reports.ablation.figures.figure_set import comparison
     from psa.reports.ablation.published import published_difference
 
-    path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
+    path = published_file or published_results(family_of(frame))
     reference = read_reference(path) if published_file or path.exists() else None
     if reference is not None and (why := published_difference(frame, reference)):
         logger.warning("%s", why)

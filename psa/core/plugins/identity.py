@@ -20,7 +20,6 @@ from psa.core.formatting import quote
 
 _SHA256: Final = "sha256:"
 _SHOWN: Final = 12  # hexadecimal digits of a digest in messages
-NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"  # of what a plugin registers: a part of paths
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
-from psa.core.parsing import nearest
-from psa.core.plugins.identity import NAME, PluginError, PluginId, PluginUse, registering_plugin
+from psa.core.parsing import NAME_PATTERN, nearest
+from psa.core.plugins.identity import PluginError, PluginId, PluginUse, registering_plugin
 from psa.core.plugins.installed import check_installed, load_installed
 
 Registered = TypeVar("Registered")
@@ -49,7 +49,7 @@ class Registry(Generic[Registered]):
         already.
         """
         plugin = registering_plugin(f"register_{self.kind.replace(' ', '_')}")
-        if re.fullmatch(NAME, str(name)) is None:
+        if re.fullmatch(NAME_PATTERN, str(name)) is None:
             raise PluginError(
                 f"plugin {plugin.name}: the name of a {self.kind} must be up to 40 of a-z, 0-9, - and _, "
                 f"got {quote(name)}",

@@ -80,7 +80,7 @@ class _TimedPack:
         self.gradients = self.active.zeros_like()
         self.optimizer = optimizer_for("adamw", self.rows, self.active, self.gradients)
         self.batches = Batches(self.rows, split, trials[0].method.batch_size)
-        self.visited = DevicePack(net, states, device).visited
+        self.memory_site = DevicePack(net, states, device).memory_site
         self.net = net
         self.seconds = 0.0
         # On a CPU the time of this thread, which other work on the machine does not lengthen
@@ -102,7 +102,7 @@ class _TimedPack:
 
     def _epoch(self, stop: Callable[[], bool]) -> None:
         arguments = self.net, self.rows, self.active, self.gradients, self.optimizer, self.batches
-        train_epoch(*arguments, stop, visited=self.visited)
+        train_epoch(*arguments, stop, memory_site=self.memory_site)
 
 
 def _seconds(device: torch.device) -> float:

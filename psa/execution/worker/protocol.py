@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psa.core.plugins.carried import carried, receive
 from psa.core.plugins.registry import check_loaded
+from psa.core.plugins.transfer import load_payloads, plugin_payloads
 from psa.specs.base import canonical_json, parse_spec
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
@@ -27,7 +27,7 @@ def pack_body(pack: Pack) -> dict[str, Any]:
     """
     body = pack.model_dump(mode="json")
     plugins = {use.id for trial in pack.trials for use in trial.plugins}
-    return {**body, _PLUGINS: carried(plugins)} if plugins else body
+    return {**body, _PLUGINS: plugin_payloads(plugins)} if plugins else body
 
 
 def stored_pack(body: Any, where: str) -> Pack:
@@ -40,7 +40,7 @@ def stored_pack(body: Any, where: str) -> Pack:
 def received_pack(body: Any, where: str) -> Pack:
     """Return the pack in JSON values, ready to be trained: its plugins are loaded. Raises UserError."""
     if isinstance(body, Mapping):
-        receive(body.get(_PLUGINS))
+        load_payloads(body.get(_PLUGINS))
     pack = stored_pack(body, where)
     check_plugins(pack.trials)
     return pack

@@ -128,7 +128,7 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
             save=save,
             listen=listen,
             stop=asked,
-            pace=hooks.save_interval,
+            save_interval=hooks.save_interval,
             probes=probes,
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )

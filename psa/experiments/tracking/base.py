@@ -13,6 +13,7 @@ from psa.core.files import write_atomically
 from psa.specs.trial import Trial
 from psa.storage.helper_files import TRACKER_PROGRESS, read_helper
 from psa.storage.records.divergence import diverged, diverged_loops
+from psa.storage.records.history import accepted_loops
 from psa.storage.records.record import Record
 
 
@@ -118,7 +119,7 @@ def curves(record: Record) -> Curves:
     points = []
     for at, loop in enumerate(history["loop"]):
         accuracy = share * history["correct"][at]
-        taken = history.get("accepted", history["kept"])[at]
+        taken = accepted_loops(history)[at]
         lkg = accuracy if taken and loop not in lost else lkg
         shown = {
             "validation/accuracy": accuracy,

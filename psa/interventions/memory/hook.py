@@ -33,29 +33,29 @@ class MemoryHook:
     samples: int64 [T, B], the samples' numbers in the data set.
     """
 
-    def __init__(self, visited: MemorySite, samples: Tensor, training: bool) -> None:
-        self.visited, self.samples, self.training = visited, samples, training
+    def __init__(self, memory_site: MemorySite, samples: Tensor, training: bool) -> None:
+        self.memory_site, self.samples, self.training = memory_site, samples, training
         self.h: Tensor | None = None
         self.trace: Trace | None = None
 
     @property
     def change(self) -> tuple[SitePosition, MemoryHook]:
         """The site and the function that changes hidden vectors there, as psa.nn.dense takes them."""
-        return self.visited.place, self
+        return self.memory_site.place, self
 
     def __call__(self, h: Tensor) -> Tensor:
         """Return h' [T, width, B]."""
         self.h = h
         if self.training:
             h.retain_grad()
-        changed, self.trace = self.visited.memory.forward(h, self.samples, self.training)
+        changed, self.trace = self.memory_site.memory.forward(h, self.samples, self.training)
         return changed
 
     def observed(self, labels: Tensor) -> dict[str, Tensor]:
         """Return HiddenMemory.observed of the batch. Raises ValueError before the batch has passed."""
         if self.trace is None:
             raise ValueError("no batch has passed the memory")
-        return self.visited.memory.observed(self.trace, labels)
+        return self.memory_site.memory.observed(self.trace, labels)
 
     def learn(self, logits: Tensor, labels: Tensor) -> None:
         """Update the memories after the backward pass of logits [T, classes, B]. labels: int64 [T, B].
@@ -68,4 +68,6 @@ class MemoryHook:
         log_p = torch.log_softmax(logits, dim=1)
         losses = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
         right = logits.argmax(dim=1) == labels
-        self.visited.memory.learn(self.trace, per_sample(self.h.grad), losses, right, labels, self.samples)
+        self.memory_site.memory.learn(
+            self.trace, per_sample(self.h.grad), losses, right, labels, self.samples
+        )

@@ -138,7 +138,8 @@ def accuracy_table(
     modes. modes: those with a column.
 
     Winners are bold: those whose unrounded mean is within `tolerance` of the best. If trials are paired, a
-    column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
+    column lists the modes that a paired test, with Bonferroni's correction over all pairs of modes, cannot
+    separate from the best at `alpha`.
     """
     cells = cells_of(frame)
     means = {arch: {mode: cells.mean_sd(arch, mode) for mode in MODES} for arch in cells.archs}

@@ -19,7 +19,7 @@ from psa.specs.base import Probability, Spec, _positive_zero, without_defaults
 from psa.specs.data import IMAGES
 from psa.specs.shapes import ChooseUnit
 from psa.specs.training.settings import (
-    ABLATING,
+    ABLATIVE,
     ADAM_MOMENTS,
     CHANGES_BY_AMOUNT,
     SETTING_DEFAULTS,
@@ -90,7 +90,11 @@ LEAST_DECAY: Final = 2.0**-25
 
 
 class RatchetTraining(RatchetSettings):
-    """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
+    """Train a copy of the LKG in every loop, and keep it where its validation accuracy strictly improved.
+
+    With `patience`, a worse copy becomes the LKG after that many rejected loops in a row. The optimizer is a
+    fresh AdamW in every loop, or continues with the moments of the LKG (`optimizer_state` persistent).
+    """
 
     policy: Literal["ratchet"] = "ratchet"
     lr: LearningRate = 1e-4
@@ -171,7 +175,7 @@ class Ablation(AblationSettings):
         given = [
             name for name in AblationSettings.model_fields if getattr(self, name) != SETTING_DEFAULTS[name]
         ]
-        if given and (not {*self.modes} & {*ABLATING} or self.mode not in ("none", *ABLATING)):
+        if given and (not {*self.modes} & {*ABLATIVE} or self.mode not in ("none", *ABLATIVE)):
             first = "mode must be" + (" none," if self.switch else "")
             raise ValueError(f"{first} full, hidden or output with {given[0]}, got {self.mode}")
         loops = [int(each.partition(":")[0]) for each in self.switch]

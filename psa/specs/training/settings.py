@@ -53,7 +53,7 @@ class RatchetSettings(Spec):
         return lkg if self.optimizer_state == "fresh" else (*lkg, *ADAM_MOMENTS)
 
 
-ABLATING: Final = ("full", "hidden", "output")
+ABLATIVE: Final = ("full", "hidden", "output")
 CHANGES_BY_AMOUNT: Final = ("noise", "scale", "shrink")  # those that need an amount
 AblationTarget = Literal["unit", "layer", "block"]
 AblationChange = Literal["zero", "reset", "noise", "scale", "shrink"]
@@ -136,7 +136,7 @@ def check_targets(
         raise ValueError(f"policy must be ratchet with {setting}, got keep")  # noqa: TRY004  # pydantic's
     if getattr(model, "simplex", "none") != "none":
         raise ValueError(f"simplex must be none with {setting}: its weights cannot be set to 0")
-    for mode in {*modes} & {*ABLATING}:
+    for mode in {*modes} & {*ABLATIVE}:
         groups = target_groups(shape, mode, ablation.target)
         count = len(groups)
         if ablation.target == "unit":

@@ -250,6 +250,7 @@ def fails_later(frame):
 
 class Norms:
     name = "norms"
+    places = on_loop_end = on_finish = fails
     def __init__(self):
         fails()
 
@@ -324,7 +325,7 @@ def test_a_probe_must_return_numbers_that_its_places_name(seen: object, fault: s
         check_observations("norms", [{}], ["a"], 1)
 
 
-@pytest.mark.parametrize("fails", ["follow", "arrays", "each", "last"])
+@pytest.mark.parametrize("fails", ["follow", "arrays", "on_loop_end", "on_finish"])
 def test_a_probe_that_fails_is_named(
     fails: str, tmp_path: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,8 @@ from plugin_files import EXAMPLE, forgotten, loaded, mode_plugin
 from psa.core.plugins.identity import PluginError
 from psa.core.plugins.loading import loaded_plugins, unload
 from psa.core.plugins.registry import REGISTRIES
-from psa.core.plugins.report_kinds import REPORT_PLUGINS
 from psa.execution.worker.protocol import check_plugins, pack_body, received_pack, stored_pack
+from psa.reports.report_kinds import REPORT_PLUGINS
 from psa.specs.model import NetworkSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Pack, Trial

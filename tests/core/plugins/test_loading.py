@@ -94,6 +94,11 @@ BROKEN = {
         "from psa import register_probe\ndef register():\n    register_probe(dict)",
         "the attribute name of a probe must be up to 40 of a-z, 0-9 and _, got None",
     ),
+    "methods of a probe": (
+        "from psa import register_probe\nclass P:\n    name = 'p'\n    places = on_finish = print\n"
+        "def register():\n    register_probe(P)",
+        "a probe must have the methods places, on_loop_end, on_finish, got p without on_loop_end",
+    ),
     "backend": (
         "from psa import register_backend\ndef register():\n    register_backend('x', dict, ('speed',))",
         "the options of backend 'x' must be fields of BackendOptions, got 'speed'. Known: ",

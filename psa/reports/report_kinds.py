@@ -10,7 +10,7 @@ from psa.core.plugins.registry import Registry
 
 def _built_in() -> list[str]:
     """Return the kinds with a report of psa. Looked up as files: importing them takes long."""
-    return sorted(path.parent.name for path in Path(__file__).parents[2].glob("reports/*/report.py"))
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/report.py"))
 
 
 # What a report consists of, see psa.reports.contract.

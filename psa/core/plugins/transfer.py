@@ -1,6 +1,6 @@
 """The code of plugins on its way to workers, Ray's nodes and training containers.
 
-A pack that is sent carries the code of the plugins that its trials use. Only code that trains receives it: a
+A pack that is sent carries the code of the plugins that its trials use. Only code that trains loads it: a
 pack that is merely read back runs nothing.
 """
 
@@ -30,7 +30,7 @@ from psa.core.plugins.loading import MAX_BYTES, load_content, loaded_file
 _SKIPPED: Final = frozenset({"__pycache__"})
 
 
-class CarriedPlugin(BaseModel):
+class PluginPayload(BaseModel):
     """A plugin with its code: the one file, or those of a package, compressed and in Base64, by path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,16 +56,16 @@ class CarriedPlugin(BaseModel):
         return content
 
 
-_CARRIED: Final = TypeAdapter(list[CarriedPlugin])
+_PAYLOADS: Final = TypeAdapter(list[PluginPayload])
 
 
-def carried(plugins: Iterable[PluginId]) -> list[dict[str, Any]]:
+def plugin_payloads(plugins: Iterable[PluginId]) -> list[dict[str, Any]]:
     """Return the code of plugins as JSON values. Raises PluginError for one that is not loaded."""
-    return [_carried(plugin).model_dump(mode="json") for plugin in sorted(set(plugins))]
+    return [_payload(plugin).model_dump(mode="json") for plugin in sorted(set(plugins))]
 
 
 @cache
-def _carried(plugin: PluginId) -> CarriedPlugin:
+def _payload(plugin: PluginId) -> PluginPayload:
     if plugin.is_file:
         file = loaded_file(plugin)
         if file is None:
@@ -82,7 +82,7 @@ def _carried(plugin: PluginId) -> CarriedPlugin:
             "Move data and tests out of its package",
         )
     packed = {path: base64.b64encode(zlib.compress(content)).decode() for path, content in files.items()}
-    return CarriedPlugin(name=plugin.name, version=plugin.version, files=packed)
+    return PluginPayload(name=plugin.name, version=plugin.version, files=packed)
 
 
 def _package_files(plugin: PluginId) -> Iterator[tuple[str, bytes]]:
@@ -114,25 +114,25 @@ def _files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes()
 
 
-def receive(bodies: object) -> None:
+def load_payloads(bodies: object) -> None:
     """Load the plugins that a pack carries. Raises PluginError."""
     try:
-        plugins = _CARRIED.validate_python(bodies or [])
+        plugins = _PAYLOADS.validate_python(bodies or [])
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise PluginError(f"the plugins of a pack cannot be read ({fault['msg']})") from None
     for plugin in plugins:
-        (_receive_file if plugin.id.is_file else _receive_package)(plugin)
+        (_load_file if plugin.id.is_file else _load_package)(plugin)
 
 
-def _receive_file(plugin: CarriedPlugin) -> None:
+def _load_file(plugin: PluginPayload) -> None:
     content = plugin.content(plugin.name)
     if PluginId.of_file(plugin.name, content) != plugin.id:
         raise PluginError(f"plugin {plugin.id}: its code is damaged (its digest differs)")
     load_content(plugin.id, content, plugin.name)
 
 
-def _receive_package(plugin: CarriedPlugin) -> None:
+def _load_package(plugin: PluginPayload) -> None:
     """Unpack a package into a folder of this process, unless that version is installed here."""
     try:
         here = importlib.metadata.version(plugin.name)
@@ -150,7 +150,7 @@ def _receive_package(plugin: CarriedPlugin) -> None:
         check_installed(plugin.name)
 
 
-def _unpacked(plugin: CarriedPlugin) -> Path:
+def _unpacked(plugin: PluginPayload) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="psa-plugin-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in plugin.files:
