@@ -34,8 +34,7 @@ from psa.specs.base import Spec, parse_spec
 MAX_LOOPS: Final = 10_000_000
 _GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
 _MAX_STAGES: Final = 100
-# Names become folders, and Windows, to which results may be copied, reserves these names.
-_RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+_RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")  # no folders of these names on Windows
 _TABLES: Final = {"base", "axes", "variants", "stages"}
 _TOP: Final = _TABLES | {"study", "name", "about", "meta_loops", "seeds", "plugins"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}

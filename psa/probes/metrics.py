@@ -73,10 +73,10 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     for each in (labels, predicted):
         if len(each) and (each.min() < 0 or each.max() >= classes):
             found = f"{each.min()} to {each.max()}"
-            raise ValueError(f"classes must be from 0 to {classes - 1}, got {found}")
+            raise ValueError(f"classes must be numbered 0 to {classes - 1}, got {found}")
     if labels.shape != predicted.shape:
         raise ValueError(
-            f"labels and predictions must have one shape, got {labels.shape} and {predicted.shape}"
+            f"labels and predictions must not differ in shape, got {labels.shape} and {predicted.shape}"
         )
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
