@@ -42,7 +42,7 @@ from psa.specs.training import (
     effective_weight_decay,
     mode_rank,
 )
-from psa.specs.training.settings import arm_label, arm_settings, arm_slug, check_targets
+from psa.specs.training.settings import arm_label, switched_on, arm_slug, check_targets
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -269,9 +269,7 @@ def training_key(trial: Trial) -> tuple[object, ...]:
         method.momentum if isinstance(method, StandardTraining) else 0.0,
         tuple(leg.model_dump_json() for leg in trial.legs),
         trial.digest if alone else "",
-        canonical_json(
-            arm_settings(trial.intervention.model_dump(mode="json"), method.model_dump(mode="json"))
-        ),
+        repr(switched_on(trial.intervention.model_dump(), method.model_dump())),
     )
 
 

@@ -33,7 +33,7 @@ def installed_plugins() -> Iterator[tuple[PluginId, EntryPoint]]:
 
 def load_installed(*, again: bool = False) -> None:
     """Load every installed plugin, once in a process. One that cannot be loaded stops no other; see
-    check_installed.
+    check_installed_plugins.
 
     again: search the installed packages once more, after one has been added.
     """
@@ -52,7 +52,7 @@ def load_installed(*, again: bool = False) -> None:
             MET.add(key)
 
 
-def check_installed(name: str = "") -> None:
+def check_installed_plugins(name: str = "") -> None:
     """Raise PluginError if an installed plugin could not be loaded; with a name, only for the plugin of that
     name. To be asked where a name is unknown, which may be one of that plugin's.
     """

@@ -13,7 +13,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import NAME_PATTERN, nearest
 from psa.core.plugins.identity import PluginError, PluginId, PluginUse, registering_plugin
-from psa.core.plugins.installed import check_installed, load_installed
+from psa.core.plugins.installed import check_installed_plugins, load_installed
 
 Registered = TypeVar("Registered")
 
@@ -99,7 +99,7 @@ class Registry(Generic[Registered]):
         if name not in self._entries and name not in self.built_in() and name not in self.reserved:
             load_installed()
             if name not in self._entries:
-                check_installed()
+                check_installed_plugins()
         return self._entries.get(name)
 
     @property

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from psa.core.files import write_atomically
 from psa.core.plugins.identity import PluginError, PluginId
-from psa.core.plugins.installed import GROUP, check_installed, installed_plugins, load_installed
+from psa.core.plugins.installed import GROUP, check_installed_plugins, installed_plugins, load_installed
 from psa.core.plugins.loading import MAX_BYTES, load_content, loaded_file
 
 _SKIPPED: Final = frozenset({"__pycache__"})
@@ -147,7 +147,7 @@ def _load_package(plugin: PluginPayload) -> None:
         sys.path.append(str(_unpacked(plugin)))
         importlib.invalidate_caches()
         load_installed(again=True)
-        check_installed(plugin.name)
+        check_installed_plugins(plugin.name)
 
 
 def _unpacked(plugin: PluginPayload) -> Path:

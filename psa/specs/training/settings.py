@@ -170,12 +170,12 @@ def arm_label(intervention: Mapping[str, Any], method: Mapping[str, Any]) -> str
 
     `hidden` is an arm of the published study; `hidden, units 4, patience 10` is another arm.
     """
-    settings = arm_settings(intervention, method)
+    settings = switched_on(intervention, method)
     shown = [f"{name.replace('_', ' ')} {_shown(value)}" for name, value in settings]
     return ", ".join([intervention["mode"], *shown])
 
 
-def arm_settings(intervention: Mapping[str, Any], method: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def switched_on(intervention: Mapping[str, Any], method: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the settings of an arm that are on, beside its mode, with their exact values."""
     found = [(name, intervention[name]) for name in AblationSettings.model_fields if name in intervention]
     if method["policy"] == "ratchet":
