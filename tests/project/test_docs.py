@@ -576,6 +576,19 @@ def test_the_page_on_gradients_shows_the_purities_of_the_committed_pages() -> No
             assert line[at] == f"{min(found):.3f} to {max(found):.3f}"
 
 
+def test_the_page_on_gradients_says_how_much_single_runs_of_k_means_differ() -> None:
+    """For each of its sets of digits: the least and the greatest purity of the committed tables."""
+    page = (ROOT / "docs/gradients.md").read_text().replace("\n", " ")
+    ranges = []
+    for digits in ("all", "6-8-9"):
+        folder = ROOT / f"results/reports/gradients_study/gradients_1x512-{digits}"
+        with (folder / "starts.csv").open(newline="") as file:
+            found = [float(row["Purity"]) for row in csv.DictReader(file)]
+        ranges.append(f"{min(found):.2f} to {max(found):.2f}")
+    every, some = ranges
+    assert f"purities of {every} with all digits, and of {some} with the" in page
+
+
 def test_the_page_on_depth_says_what_was_measured() -> None:
     """Each row of its table is one of the committed tables; what is said of 100 layers and more holds."""
     page = (ROOT / "docs/glonet.md").read_text()
