@@ -222,8 +222,11 @@ def test_arms_far_apart_are_shown_once_more_enlarged() -> None:
     assert whole.get_xlim()[0] < -40
     low, high = near.get_xlim()
     assert -4.5 < low < 0 < high < 4.5
-    assert shown(whole, "mean") == shown(near, "mean")
-    assert "enlarged" in near.get_title(loc="left")
+    means = shown(whole, "mean")
+    assert shown(near, "mean") == {row: at for row, at in means.items() if at[0] > -4}
+    assert len(means) == len(shown(near, "mean")) + 1
+    assert near.get_title(loc="left") == "enlarged"
+    assert any("Right: the arms with means within 4 points" in note for note in notes_in(figure))
     ((_, figure),) = arm_figures(arms_frame(told))
     assert len(figure.axes) == 2  # a panel and the bar of colours
 

@@ -30,6 +30,7 @@ _OFF: Final = 0.17  # of a row: the mean lies below the marks that it would cove
 _LETTER: Final = 0.054  # inches of a letter of an arm's name, whose letters take 0.047 to 0.050
 _NAME: Final = 48  # letters of a line of an arm's name; a longer name takes several lines
 _BAR: Final = 0.75  # inches for the colour bar with its numbers
+_PANEL_AND_BAR: Final = 2  # axes of a figure without an enlarged panel
 _ZOOM: Final = 4.0  # points on both sides of mode none that are enlarged
 _FAR: Final = 12.0  # range of the differences in points from which on they are enlarged
 _ENLARGED: Final = 3  # arms from which on an enlarged panel is not almost empty
@@ -42,6 +43,10 @@ _POOLED: Final = (
     "Small marks: architectures, each the mean difference over the seeds that both arms have, coloured by "
     "the number of parameters. Black: mean over architectures, with its 95 % t interval from three "
     "architectures on; their number is in brackets. Rows are sorted by that mean."
+)
+_RIGHT: Final = (
+    f" Right: the arms with means within {_ZOOM:g} points of mode none, enlarged; marks beyond that panel "
+    "are in the left one."
 )
 _SINGLE: Final = (
     "Small marks: seeds. Black: mean over seeds, with its 95 % t interval from three seeds on. Fewer than "
@@ -83,6 +88,8 @@ def arms_figure(
         else:
             figure = _pooled({arm: means[arm] for arm in arms}, parameters, loops)
         marks = _SINGLE if len(archs) < LEAST_N else _POOLED
+        if marks == _POOLED and len(figure.axes) > _PANEL_AND_BAR:
+            marks += _RIGHT
         footnote(figure, [f"{marks} {unequal_arms_note(pairs[arm].index for arm in arms)}".rstrip(), *notes])
     return figure
 
@@ -103,11 +110,14 @@ def _pooled(means: Mapping[str, pd.Series], parameters: Mapping[str, int], loops
         rows[f"{arm} ({len(each)})"] = ArmRow(each.to_numpy(np.float64), colours)
     near = _near(list(rows.values()))
     figure, axes = _new_figure(list(rows), 1 + (near is not None), loops, _BAR)
-    for ax in axes:
-        plot_arms(ax, list(rows.values()))
+    plot_arms(axes[0], list(rows.values()))
+    if near is not None:
+        plot_arms(axes[1], [row if _is_near(row) else ArmRow(np.empty(0), ()) for row in rows.values()])
     _finish(axes, list(rows), list(rows.values()))
     if near is not None:
-        _enlarge(axes[1], *near)
+        axes[1].set_xlim(*near)
+        axes[1].xaxis.set_major_locator(FixedLocator(linear_ticks(*near, 5)))
+        axes[1].set_title("enlarged", loc="left")
     place = axes[-1].get_position()
     wide, high = figure.get_size_inches()
     tall = min(1.6, place.height * high)
@@ -126,17 +136,15 @@ def _near(rows: Sequence[ArmRow]) -> tuple[float, float] | None:
     """
     ends = [end for row in rows for end in (float(row.values.min()), float(row.values.max()))]
     low, high = min(0.0, *ends), max(0.0, *ends)
-    near = sum(abs(row.summary.mean) <= _ZOOM for row in rows)
+    near = sum(map(_is_near, rows))
     if high - low <= _FAR or near < _ENLARGED:
         return None
     return max(low, -_ZOOM) - _EDGE, min(high, _ZOOM) + _EDGE
 
 
-def _enlarge(ax: Axes, low: float, high: float) -> None:
-    """Restrict a panel to a range; a row whose mean lies outside is left empty, or its bar lacked a mark."""
-    ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator(linear_ticks(low, high, 5)))
-    ax.set_title(f"{number_text(round(low, 1))} to {number_text(round(high, 1))}, enlarged", loc="left")
+def _is_near(row: ArmRow) -> bool:
+    """Return whether the mean of a row is in the enlarged range: its bar would lack a mark otherwise."""
+    return abs(row.summary.mean) <= _ZOOM
 
 
 def _panels(differences: Mapping[str, pd.Series], archs: Sequence[str], loops: int) -> Figure:
