@@ -555,6 +555,12 @@ def test_the_memory_page_says_how_far_each_variant_moves_hidden_vectors() -> Non
         assert f"{100 * means.loc[arm, 'relative']:.2g}" == moved
         assert pairs[arm, "a0"] == difference
     assert float(shown[-1][1]) == float(f"{100 * means['relative'].max():.2g}")
+    moved = shown[-1][1]
+    mean, low, high = re.findall(r"[+-][\d.]+", shown[-1][2])
+    assert (
+        f"moves hidden vectors by {moved} % of their length differs by {mean} points "
+        f"from no memory ({low} to {high})"
+    ) in (ROOT / "docs/reproduction.md").read_text()
     text, (a6, plain, vote) = " ".join(page.split()), (means.loc[arm] for arm in ("a6", "a0", "a21"))
     assert f"reach {a6['without_memory']:.2f} % instead of {a6['with_memory']:.2f} %" in text
     assert f"without a memory reaches {plain['test']:.2f} %" in text
@@ -659,6 +665,8 @@ def test_the_page_on_gradients_says_how_much_single_runs_of_k_means_differ() -> 
         ranges.append(f"{min(found):.2f} to {max(found):.2f}")
     every, some = ranges
     assert f"purities of {every} with all digits, and of {some} with the" in page
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert f"k-means give {every} (with the digits 6, 8 and 9 alone {some})" in guide
 
 
 def test_the_page_on_depth_says_what_was_measured() -> None:
