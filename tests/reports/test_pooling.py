@@ -277,9 +277,10 @@ def test_tables_of_arms_are_of_one_arm_each(field: str) -> None:
 
 
 def better_by_ten(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trials of a setting, 10 points of accuracy above those of `row`."""
+    """The trials of a setting, 10 points of validation and test accuracy above those of `row`."""
     rows = [row(spec, seed) for seed in range(SEEDS)]
     for each in rows:
+        each["test"] += 10
         each["history"]["correct"] = [count + 1000 for count in each["history"]["correct"]]
     return rows
 
