@@ -12,19 +12,23 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from cyclopts import App
 from paths import ROOT
 from reader import Reader
 
+from psa.analysis.records_frame import load_records_frame
 from psa.cli import app as cli
 from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
+from psa.reports.ablation.arms.pairs import histories_after, pairs_of
 from psa.specs.model import NetworkSpec
 from psa.specs.trial import Trial
 from psa.storage.records.record_store import RecordStore
@@ -439,31 +443,76 @@ def test_the_page_on_clusters_counts_the_packs_of_the_published_study(tmp_path: 
 def test_the_page_on_open_questions_says_what_was_measured() -> None:
     """Each row of its table is one of the committed tables; of all arms those that are better are named."""
     page = (ROOT / "docs/questions.md").read_text()
-    shown = re.findall(r"^\| (.+) \| (8|40) \| (\d+) \| (.+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    shown = re.findall(
+        r"^\| (.+) \| (8|40) \| (\d+) \| (\S+ \[.+\]) \| ([\d.]+) \| (\S+ \[.+\]) \| ([\d.]+) \|$",
+        page,
+        re.MULTILINE,
+    )
     assert len(shown) >= 7
     measured = {loops: arms_minus_none(loops) for loops in ("8", "40")}
-    for arm, loops, *cells in shown:
-        assert measured[loops][arm] == tuple(cells)
-    better, worse = (
-        {
-            (arm, loops)
-            for loops, arms in measured.items()
-            for arm, (_, difference, p) in arms.items()
-            if difference.startswith(sign) and p != "n/a" and float(p.strip("<")) < 0.05
-        }
-        for sign in "+-"
-    )
-    assert better == {("none, patience 3", "40")}
+    tested = {loops: arms_minus_none(f"test_{loops}") for loops in ("8", "40")}
+    for arm, loops, archs, *cells in shown:
+        assert measured[loops][arm] == (archs, *cells[:2])
+        assert tested[loops][arm] == (archs, *cells[2:])
+    for arms in (measured, tested):
+        assert significant_arms(arms, "+") == {("none, patience 3", "40")}
+    worse = [sum(loops == "8" for _, loops in significant_arms(arms, "-")) for arms in (measured, tested)]
+    text = " ".join(page.split())
     assert (
-        f"After 8 loops {len([arm for arm, loops in worse if loops == '8'])} of {len(measured['8'])} arms"
-        in page
-    )
+        f"After 8 loops {worse[0]} of {len(measured['8'])} arms are significantly worse than mode `none` by "
+        f"validation accuracy and {worse[1]} by test accuracy"
+    ) in text
+    untested = [arm for arm, (*_, p) in measured["40"].items() if arm.startswith("hidden") and p == "n/a"]
+    assert f"{NUMBER_WORDS[len(untested)]} others were promoted on one or two architectures" in text
+    for group, ends in (("least_", (-0.13, -0.22)), ("most_", (-2.86, -4.34))):
+        names = [f"hidden, choice {group.replace('_', ' ')}{score}" for score in SCORES]
+        found = [float(measured["8"][arm][1].split()[0]) for arm in names]
+        assert (max(found), min(found)) == ends
+    assert "0.13 to 0.22 points, the most important neurons 2.86 to 4.34 points" in text
 
 
-def arms_minus_none(loops: str) -> dict[str, tuple[str, str, str]]:
+NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SCORES = ("weight", "activation", "gradient", "contribution")
+Arms = dict[str, dict[str, tuple[str, str, str]]]
+
+
+def significant_arms(arms: Arms, sign: str) -> set[tuple[str, str]]:
+    """The arms, with their loops, of p below 0.05 after the correction and a difference of this sign."""
+    return {
+        (arm, loops)
+        for loops, rows in arms.items()
+        for arm, (_, difference, p) in rows.items()
+        if difference.startswith(sign) and p != "n/a" and float(p.strip("<*")) < 0.05
+    }
+
+
+def test_the_page_on_open_questions_counts_the_copies_of_mode_none() -> None:
+    """Among the promoted places, by the histories of the first stage; and those of each arm by its table."""
+    text = " ".join((ROOT / "docs/questions.md").read_text().split())
+    folder = ROOT / "results/reports/questions/questions_simplemlp_arms"
+    with (folder / "stages.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["Rule"].startswith("best")]
+    frame = load_records_frame(ROOT / "results/published/questions.parquet", ["questions"])
+    histories = histories_after(frame[frame["seed"] < 2], 8)
+    copies: Counter[str] = Counter()
+    for row in rows:
+        arch = row["Candidate"].partition("arch=")[2].strip("[]")
+        pairs = pairs_of(histories, row["Arm"], "none")
+        mine = pairs[pairs.index.get_level_values("arch").astype(str) == arch]
+        copies[row["Arm"]] += int(len(mine) == 2 and (mine["arm"] == mine["base"]).all())
+    assert f"Of the {len(rows)} places in the second stage, {copies.total()} went to arms" in text
+    assert +copies == {
+        "none, patience 3": 8, "none, lr rule width:16": 3, "hidden, choice least weight": 1,
+    }  # fmt: skip
+    same = {row[0]: row[-2] for row in table_rows(folder / "arms_minus_none_8.md")}
+    assert [same[f"hidden, choice least {score}"] for score in SCORES] == ["7", "5", "5", "5"]
+    assert "of the 24 trials of `hidden, choice least weight`, 7 have the results" in text
+
+
+def arms_minus_none(name: str) -> dict[str, tuple[str, str, str]]:
     """The arms of the committed table: architectures, difference and corrected p."""
     folder = ROOT / "results/reports/questions/questions_simplemlp_arms"
-    rows = table_rows(folder / f"arms_minus_none_{loops}.md")
+    rows = table_rows(folder / f"arms_minus_none_{name}.md")
     return {arm: (archs, difference, holm) for arm, archs, difference, _, holm, *_ in rows}
 
 
@@ -487,6 +536,35 @@ def test_the_memory_page_says_what_was_measured() -> None:
         mean, low, high = re.findall(r"[+-][\d.]+", difference)
         assert f"{mean} compared with" in guide or f"{mean} points compared with" in guide, (one, other)
         assert f"({low} to {high})" in guide
+
+
+def test_the_memory_page_says_how_far_each_variant_moves_hidden_vectors() -> None:
+    """Every row of its table of variants, the gains within one network, and the cost of the vote."""
+    page = (ROOT / "docs/memory.md").read_text()
+    runs = pd.read_csv(ROOT / "results/reports/memory/memory/runs.csv")
+    means = (
+        runs[runs["images"] == 12_000]
+        .assign(arm=lambda rows: rows["arm"].str.partition(":")[0])
+        .groupby("arm")[["relative", "with_memory", "without_memory", "test"]]
+        .mean()
+    )
+    shown = re.findall(r"^\| (\w+), .* \| ([\d.]+) % \| (\S+ \[.*\]) \|$", page, re.MULTILINE)
+    pairs = {(one, other): difference for one, other, difference in committed_rows("memory", "comparisons")}
+    assert [arm for arm, *_ in shown] == ["a1", "a3", "long_steps", "a6"]
+    for arm, moved, difference in shown:
+        assert f"{100 * means.loc[arm, 'relative']:.2g}" == moved
+        assert pairs[arm, "a0"] == difference
+    assert float(shown[-1][1]) == float(f"{100 * means['relative'].max():.2g}")
+    moved = shown[-1][1]
+    mean, low, high = re.findall(r"[+-][\d.]+", shown[-1][2])
+    assert (
+        f"moves hidden vectors by {moved} % of their length differs by {mean} points "
+        f"from no memory ({low} to {high})"
+    ) in (ROOT / "docs/reproduction.md").read_text()
+    text, (a6, plain, vote) = " ".join(page.split()), (means.loc[arm] for arm in ("a6", "a0", "a21"))
+    assert f"reach {a6['without_memory']:.2f} % instead of {a6['with_memory']:.2f} %" in text
+    assert f"without a memory reaches {plain['test']:.2f} %" in text
+    assert f"gains {vote['test'] - plain['test']:.2f} points over the output of the same network" in text
 
 
 def committed_rows(name: str, table: str) -> Iterator[list[str]]:
@@ -574,6 +652,21 @@ def test_the_page_on_gradients_shows_the_purities_of_the_committed_pages() -> No
             ]
             assert len(found) == 3
             assert line[at] == f"{min(found):.3f} to {max(found):.3f}"
+
+
+def test_the_page_on_gradients_says_how_much_single_runs_of_k_means_differ() -> None:
+    """For each of its sets of digits: the least and the greatest purity of the committed tables."""
+    page = (ROOT / "docs/gradients.md").read_text().replace("\n", " ")
+    ranges = []
+    for digits in ("all", "6-8-9"):
+        folder = ROOT / f"results/reports/gradients_study/gradients_1x512-{digits}"
+        with (folder / "starts.csv").open(newline="") as file:
+            found = [float(row["Purity"]) for row in csv.DictReader(file)]
+        ranges.append(f"{min(found):.2f} to {max(found):.2f}")
+    every, some = ranges
+    assert f"purities of {every} with all digits, and of {some} with the" in page
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    assert f"k-means give {every} (with the digits 6, 8 and 9 alone {some})" in guide
 
 
 def test_the_page_on_depth_says_what_was_measured() -> None:

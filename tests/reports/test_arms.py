@@ -25,10 +25,12 @@ from psa.experiments.grid import load_grid
 from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.reports.ablation import report
-from psa.reports.ablation.arm_comparisons import arm_figures, arm_tables, bounties_after
+from psa.reports.ablation.arms.figure import arms_figure
+from psa.reports.ablation.arms.page import arm_figures
+from psa.reports.ablation.arms.pairs import bounties_after, common_seeds, tests_after
+from psa.reports.ablation.arms.tables import arm_tables, tested_rows
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.effects import paired_table
-from psa.reports.ablation.figures.aggregate import arms_figure
 from psa.reports.ablation.numbers import unequal_arms_note
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.tables import ArmComparison, paired_note
@@ -147,6 +149,86 @@ def test_means_over_different_architectures_do_not_rank_arms() -> None:
         ((_, figure),) = arm_figures(arms_frame(told))
         assert (said in arm_tables(arms_frame(told))["arms_minus_none_3"].note) == expected
         assert any(said in note for note in notes_in(figure)) == expected
+
+
+def test_arms_are_compared_over_the_seeds_that_all_of_them_have() -> None:
+    """Further seeds of some arms would make rows incomparable; without a common seed all of them count."""
+    told = scores()
+    more = told | {("hidden", "1*16"): [*told["hidden", "1*16"], 60.0], ("none", "1*16"): [80.0] * 6}
+    table = arm_tables(arms_frame(more))["arms_minus_none_3"]
+    assert "Of 6 seeds those that all arms have: 0, 1, 2, 3, 4." in table.note
+    assert "do not rank" not in table.note
+    found = {row[0]: row[2].value for row in table.rows}
+    without = arm_tables(arms_frame(more | {cell: more[cell][:5] for cell in more}))["arms_minus_none_3"]
+    assert found == pytest.approx({row[0]: row[2].value for row in without.rows})
+    ((_, figure),) = arm_figures(arms_frame(more))
+    assert any("those that all arms have" in note for note in notes_in(figure))
+    rows = arms_frame(more)
+    page = report.page(rows, CONTEXT, report.tables(rows, CONTEXT), {})
+    heading = "After 3 loops, common seeds (%)"
+    assert {cells.needs for cells in page.cells.values()} == {heading, "After 3 loops (%)"}
+    assert sum(names[heading] is None for names in page.trial_names.values()) == 2
+    alone = arms_frame({("none", "1*16"): [80.0, 81.0], ("hidden", "1*16"): [80.0, 81.0]})
+    assert common_seeds(bounties_after(alone, 3))[1] == ""
+
+
+def test_an_arm_that_did_nothing_is_counted() -> None:
+    """By pairs with equal histories, and by architectures without any other; its zeros stay in the means."""
+    told = scores()
+    told |= {("none, patience 3", arch): list(told["none", arch]) for arch in ARCHS}
+    told["none, patience 3", "4*4"][0] += 1
+    (row,) = (r for r in arm_tables(arms_frame(told))["arms_minus_none_3"].rows if r[0] == "none, patience 3")
+    assert row[-3:] == (15, 14, 2)
+    assert row[2].value == pytest.approx(1 / 15, abs=1e-3)
+
+
+def test_arms_are_compared_by_test_accuracy_too() -> None:
+    """Of the trials that end there: a longer one was tested later. By the rules of the table of bounties."""
+    told = scores()
+    rows = arms_frame(told)
+    assert "arms_minus_none_test_3" not in arm_tables(rows)
+    rows = rows.assign(test=rows.groupby("id", observed=True)["accuracy"].transform("max") - 1)
+    table, bounties = (arm_tables(rows)[f"arms_minus_none_{name}3"] for name in ("test_", ""))
+    assert table.caption == "Test accuracy of each arm after 3 loops minus that of mode none"
+    assert [row[:2] for row in table.rows] == [row[:2] for row in bounties.rows]
+    for one, other in zip(table.rows, bounties.rows, strict=True):
+        assert one[2].value == pytest.approx(other[2].value)
+    assert tests_after(trials_of(rows), 2).empty
+    page = report.page(rows, CONTEXT, report.tables(rows, CONTEXT), {})
+    assert any(text.startswith("Test accuracy: ") for text in page.sections[0].text)
+    assert page.cells[table.label].needs == "Test after 3 loops (%)"
+
+
+def test_a_page_leaves_out_comparisons_without_a_test() -> None:
+    """Of two pairs; the files have them, and the note counts them. Without any test all are shown."""
+    told = scores()
+    few = told | {("hidden, units 4", arch): told["hidden, units 4", arch][:2] for arch in ARCHS}
+    full = arm_tables(arms_frame(few))["arms_by_architecture_3"]
+    shown = tested_rows(full)
+    assert (len(full.rows), len(shown.rows)) == (6, 3)
+    assert {row[1] for row in shown.rows} == {"none, patience 3"}
+    assert shown.note.endswith("The files of this table also have 3 comparisons without a test.")
+    none = arm_tables(arms_frame({cell: values[:2] for cell, values in told.items()}))
+    assert tested_rows(none["arms_by_architecture_3"]) == none["arms_by_architecture_3"]
+
+
+def test_arms_far_apart_are_shown_once_more_enlarged() -> None:
+    """One arm that loses dozens of points pressed all others onto a line; both panels have one order."""
+    told = scores()
+    far = told | {("hidden, units 4", arch): [30.0] * 5 for arch in ARCHS}
+    far |= {("hidden, units 2", arch): [80.3] * 5 for arch in ARCHS}
+    ((_, figure),) = arm_figures(arms_frame(far))
+    whole, near, _ = figure.axes
+    assert whole.get_xlim()[0] < -40
+    low, high = near.get_xlim()
+    assert -4.5 < low < 0 < high < 4.5
+    means = shown(whole, "mean")
+    assert shown(near, "mean") == {row: at for row, at in means.items() if at[0] > -4}
+    assert len(means) == len(shown(near, "mean")) + 1
+    assert near.get_title(loc="left") == "enlarged"
+    assert any("Right: the arms with means within 4 points" in note for note in notes_in(figure))
+    ((_, figure),) = arm_figures(arms_frame(told))
+    assert len(figure.axes) == 2  # a panel and the bar of colours
 
 
 def test_arms_are_compared_with_the_published_arm_of_their_mode() -> None:

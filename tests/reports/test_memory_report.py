@@ -16,13 +16,21 @@ from paths import ROOT
 
 from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.records_frame import load_records_frame, stored_records
-from psa.analysis.stats import LEAST_N, Paired, blocked_f_test, share_summary, t_test
+from psa.analysis.stats import (
+    LEAST_N,
+    Paired,
+    benjamini_hochberg,
+    blocked_f_test,
+    share_summary,
+    t_test,
+)
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import growth_event_json
 from psa.reports.activations.run_figures import run_thresholds
 from psa.reports.contract import ReportContext
 from psa.reports.memory import report
+from psa.reports.memory.answer_tables import comparison_table
 from psa.reports.memory.arm_tables import consolidated, of_memories, of_networks
 from psa.reports.memory.comparisons import (
     CALLED,
@@ -34,7 +42,7 @@ from psa.reports.memory.comparisons import (
 )
 from psa.reports.memory.figures import arm_name, figures_of
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.report import _effect_text, _trials_of_cells, comparison_table
+from psa.reports.memory.report import _effect_text, _trials_of_cells
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from, with_variants
 from psa.reports.plotting.style import notes_in
 from psa.reports.rendering.tables import Column, Table
@@ -145,6 +153,35 @@ def test_questions_are_paired_tests_with_a_correction() -> None:
     assert first.found.n == 3
     assert first.found.p == t_test(BASE["hybrid"], BASE["nn"])
     assert all(each.adjusted >= each.found.p for each in found)
+
+
+def test_the_same_test_counts_once_however_many_questions_it_answers() -> None:
+    """The idle memory is the plain network by design, so that two questions are one test: p is adjusted for
+    the others alone, and the table names the arms and the number of tests.
+    """
+    found = {each.key: each for each in comparisons_of(runs(BASE))}
+    assert BASE["nn"] == BASE["hybrid_inactive"]
+    distinct = ["nn", "random_memory", "nn_large", "embedding_knn"]
+    expected = benjamini_hochberg([found[key].found.p for key in distinct])
+    assert [found[key].adjusted for key in distinct] == pytest.approx(list(expected))
+    assert found["hybrid_inactive"].adjusted == found["nn"].adjusted
+    note = comparison_table(list(found.values())).note
+    assert f"with every seed: nn {NETWORK} = hybrid_inactive {NETWORK}." in note
+    assert "these 5 questions are 4 tests." in note
+    other = comparisons_of(runs(BASE | {"hybrid_inactive": (93.0, 93.1, 92.8)}))
+    assert "with every seed:" not in comparison_table(other).note
+    expected = benjamini_hochberg([each.found.p for each in other])
+    assert [each.adjusted for each in other] == pytest.approx(list(expected))
+
+
+def test_a_comparison_of_networks_of_two_sizes_states_both() -> None:
+    """In the question of the table and in the evidence; networks of one size need no such remark."""
+    table = comparison_table(comparisons_of(runs(BASE)))
+    sizes = " (235,146 and 535,818 parameters)"
+    assert [row[0].endswith(sizes) for row in table.rows] == [False, False, False, True, False]
+    claims = {each.claim: each.evidence for each in answered(runs(BASE))}
+    for claim, evidence in claims.items():
+        assert (sizes in evidence) == (claim == "A memory is worth more than parameters")
 
 
 def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:

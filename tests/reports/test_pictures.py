@@ -555,6 +555,32 @@ def test_the_names_of_arms_are_never_cut() -> None:
             assert content_box(figure).width == pytest.approx(WIDTH, abs=0.02)
 
 
+def test_effects_of_different_sizes_are_on_a_logarithmic_axis() -> None:
+    """One arm that moves vectors a thousand times as far pressed all others onto 0. An arm that moves none
+    has a place, too; effects of one size stay on a linear axis, and so does accuracy.
+    """
+    made = runs(("nn 1*64", "hybrid 1*64", "hybrid far", "hybrid idle"))
+    assert dict(figures(made))["size_of_the_effect"].axes[0].get_xscale() == "linear"
+    of_arm = {"hybrid 1*64": 2e-5, "hybrid far": 0.08, "hybrid idle": 0.0}
+    apart = made.assign(relative=made["arm"].map(of_arm))
+    drawn = dict(figures(apart))
+    ax = drawn["size_of_the_effect"].axes[0]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    means = {
+        names[round(line.get_ydata()[0])]: line.get_xdata()[0]
+        for line in ax.lines
+        if line.get_markersize() > 5
+    }
+    places = {
+        name: ax.transAxes.inverted().transform(ax.transData.transform((x, 0)))[0]
+        for name, x in means.items()
+    }
+    assert 0 < places["hybrid idle"] < places["hybrid 1*64"] - 0.1 < places["hybrid far"] - 0.5 < 0.5
+    assert ax.get_xticks()[0] == 0
+    assert any("The axis is logarithmic" in note for note in notes_in(drawn["size_of_the_effect"]))
+    assert drawn["test_accuracy"].axes[0].get_xscale() == "linear"
+
+
 def test_a_name_that_is_too_wide_makes_the_picture_wider(tmp_path: Path) -> None:
     """It would be lost at the edge otherwise."""
     with plot_style():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from psa.analysis.gradients.file import paths_of, read_gradients
 from psa.analysis.records_frame import load_records_frame
@@ -121,12 +122,23 @@ def test_curves_are_those_of_the_record(trained: tuple[Store, Record]) -> None:
 
 
 def test_a_trial_of_one_epoch_is_a_point(trained: tuple[Store, Record]) -> None:
-    """Its line has no length, so the legend shows the marks and the note speaks of points."""
+    """Its line would have no length, so neither title nor legend nor note speaks of a curve."""
     frame = load_records_frame(trained[0])
     figure = gradient_curves(frame[frame["loop"].fillna(1) == 1])
     assert notes_in(figure)[0].startswith("A point per trial (n = 1)")
     (legend,) = figure.legends
     assert [line.get_marker() for line in legend.get_lines()] == ["o", "o"]
+    drawn = [*legend.get_lines(), *(line for ax in figure.axes for line in ax.lines)]
+    assert {line.get_linestyle() for line in drawn} == {"None"}
+    assert "Losses and accuracy after one epoch" in title_of(figure)
+    longer = gradient_curves(frame)
+    assert "None" not in {line.get_linestyle() for ax in longer.axes for line in ax.lines}
+    assert "Learning curves" in title_of(longer)
+
+
+def title_of(figure: Figure) -> str:
+    """The texts of a figure outside its panels."""
+    return " ".join(text.get_text() for text in figure.texts)
 
 
 def figures(frame: pd.DataFrame, **context: Any) -> list[str]:

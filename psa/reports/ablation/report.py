@@ -20,13 +20,8 @@ from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation.architectures import by_size, has_budgets
-from psa.reports.ablation.arm_comparisons import (
-    COMPARED_ARMS,
-    arm_figures,
-    arm_page,
-    arm_tables,
-    holds_arms,
-)
+from psa.reports.ablation.arms.page import arm_figures, arm_page, holds_arms
+from psa.reports.ablation.arms.tables import COMPARED_ARMS, arm_tables
 from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.curves import curve_choice
 from psa.reports.ablation.effects import (

@@ -63,7 +63,7 @@ _CAPTIONS: Final = {
     "centres": "The change of the first layer that each cluster centre represents.",
     "samples": "Some images of each cluster.",
     "predictions": "Some samples, and the prediction of the network when it was trained on them.",
-    "training_curves": "Losses and validation accuracy over the epochs.",
+    "training_curves": "Losses and validation accuracy after each epoch.",
     "data_samples": "Samples of each class of the training split.",
     "test_predictions": "Some test samples, and the predictions of the final weights.",
 }

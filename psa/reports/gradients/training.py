@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import LineStyleType
 
 from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.style import GREY, GRID, footnote, plot_style
@@ -28,16 +29,27 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
     frame: rows of the trials of a page, of which `finished_rows` are drawn.
     """
     rows = finished_rows(frame)
+    once = rows["loop"].nunique() == 1
+    dashed: LineStyleType = "none" if once else _DASHED
+    solid: LineStyleType = "none" if once else "-"
     with plot_style():
         figure, (losses, accuracies) = panel_grid(
-            "Learning curves", 2, 2, 1.7, left=0.5, bottom=0.75, top=0.45, gap=(0.65, 0), width=2.95
+            "Losses and accuracy after one epoch" if once else "Learning curves",
+            2,
+            2,
+            1.7,
+            left=0.5,
+            bottom=0.75,
+            top=0.45,
+            gap=(0.65, 0),
+            width=2.95,
         )
         for _, mine in rows.groupby("id", observed=True):
             epochs = mine["loop"].to_numpy(np.float64)
             for ax, column, colour, style in (
-                (losses, "train_loss", GREY, _DASHED),
-                (losses, "loss", _BLUE, "-"),
-                (accuracies, "accuracy", _BLUE, "-"),
+                (losses, "train_loss", GREY, dashed),
+                (losses, "loss", _BLUE, solid),
+                (accuracies, "accuracy", _BLUE, solid),
             ):
                 values = mine[column].to_numpy(np.float64)
                 ax.plot(
@@ -48,12 +60,12 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
             ax.set(xlabel="epoch", ylabel=label)
             ax.grid(axis="y", **GRID)
         handles = [
-            Line2D([], [], color=_BLUE, marker="o", markersize=2.5, label="validation"),
+            Line2D([], [], color=_BLUE, linestyle=solid, marker="o", markersize=2.5, label="validation"),
             Line2D(
                 [],
                 [],
                 color=GREY,
-                linestyle=_DASHED,
+                linestyle=dashed,
                 marker="o",
                 markersize=2.5,
                 label="training (mean over the epoch)",
@@ -61,6 +73,6 @@ def gradient_curves(frame: pd.DataFrame) -> Figure:
         ]
         draw_legend(figure, handles, 0.5, 0.3, 2)
         count = rows["id"].nunique()
-        mark = "line" if rows["loop"].nunique() > 1 else "point"
+        mark = "point" if once else "line"
         footnote(figure, [f"A {mark} per trial (n = {count}); validation is of the weights after an epoch."])
         return figure

@@ -67,8 +67,9 @@ class Arms:
 @dataclass(frozen=True)
 class MemoryComparison:
     """One arm minus another in test accuracy, percentage points, with p of the paired t test. adjusted: p
-    adjusted by Benjamini and Hochberg over all questions of the page. key: of the question; those of other
-    memories than the judged one are `KEY of ARM`.
+    adjusted by Benjamini and Hochberg over all questions of the page, those with the same accuracies counted
+    once. key: of the question; those of other memories than the judged one are `KEY of ARM`. parameters: of
+    both networks, empty if unknown. accuracies: of both arms, seed by seed.
     """
 
     key: str
@@ -79,6 +80,14 @@ class MemoryComparison:
     other_mean: float
     found: Paired
     adjusted: float = float("nan")
+    parameters: tuple[int, ...] = ()
+    accuracies: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def sizes(self) -> str:
+        """The parameters of both networks in brackets, after a space; empty if they are equal."""
+        different = len(set(self.parameters)) > 1
+        return " ({:,} and {:,} parameters)".format(*self.parameters) if different else ""
 
     @property
     def answer(self) -> Answer:
@@ -164,8 +173,23 @@ def comparisons_of(runs: pd.DataFrame) -> list[MemoryComparison]:
             if key in rivals
         ]
     found = [_compared(last, *each) for each in asked]
-    adjusted = benjamini_hochberg([each.found.p for each in found])
-    return [replace(each, adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
+    tests = {each.accuracies: each.found.p for each in found}
+    adjusted = dict(zip(tests, benjamini_hochberg(list(tests.values())), strict=True))
+    return [replace(each, adjusted=float(adjusted[each.accuracies])) for each in found]
+
+
+def distinct_tests(comparisons: Iterable[MemoryComparison]) -> int:
+    """Return the number of tests behind comparisons: those of the same accuracies are one test."""
+    return len({each.accuracies for each in comparisons})
+
+
+def identical_compared_arms(comparisons: Iterable[MemoryComparison]) -> list[list[str]]:
+    """Return the groups of compared arms that have the same test accuracy with every seed."""
+    arms: dict[tuple[float, ...], dict[str, None]] = {}
+    for each in comparisons:
+        for arm, accuracies in zip((each.one, each.other), each.accuracies, strict=False):
+            arms.setdefault(accuracies, {})[arm] = None
+    return [list(group) for group in arms.values() if len(group) > 1]
 
 
 def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str) -> MemoryComparison:
@@ -173,7 +197,12 @@ def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str)
     first, second = (np.asarray(table[arm], dtype=np.float64) for arm in (one, other))
     means = [float(np.nanmean(each)) for each in (first, second)]
     found = replace(paired(first, second), p=t_test(first, second))
-    return MemoryComparison(key, question, one, other, means[0], means[1], found)
+    sizes = last.groupby("arm")["parameters"].max()
+    return MemoryComparison(
+        key, question, one, other, means[0], means[1], found,
+        parameters=(int(sizes[one]), int(sizes[other])),
+        accuracies=tuple(tuple(np.nan_to_num(each, nan=-1.0).tolist()) for each in (first, second)),
+    )  # fmt: skip
 
 
 def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerdict, str]:

@@ -20,7 +20,7 @@ from psa.core.formatting import format_range
 from psa.probes.memory import EDGES, PARTS
 from psa.reports.memory.arm_names import KNN
 from psa.reports.plotting.panels import draw_legend, panel, panel_grid
-from psa.reports.plotting.scales import number_text
+from psa.reports.plotting.scales import log_axis_with_zero, number_text, spans_decades
 from psa.reports.plotting.style import (
     GREY,
     PALE,
@@ -84,13 +84,16 @@ def _arms(runs: pd.DataFrame, column: str, label: str, later: Collection[str] = 
     for arm, name in zip(order, ax.get_yticklabels(), strict=True):
         name.set_fontweight("bold" if arm in later else "normal")
     ax.set_xlabel(label)
+    wide = column not in _PERCENTAGES and spans_decades(runs[column].dropna().tolist())
+    if wide:
+        log_axis_with_zero(ax, runs[column].dropna().tolist())
+    scale = " The axis is logarithmic and has a place for 0." if wide else ""
     bold = " Bold: arms that went on to a later stage." if later else ""
     footnote(
         figure,
         [
             f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means; bars are 95 % t "
-            f"intervals "
-            f"of the mean, from three seeds on. Arms are sorted by their means.{bold}"
+            f"intervals of the mean, from three seeds on. Arms are sorted by their means.{scale}{bold}"
         ],
     )
     shown = label.partition(" (")[0]

@@ -51,7 +51,8 @@ def _said(comparison: MemoryComparison) -> str:
     found = comparison.found
     if not found.n:
         return f"{comparison.one} and {comparison.other} have no seed in common"
-    arms = f"{comparison.one} minus {comparison.other}: {found.difference:+.2f} points of test accuracy"
+    names = f"{comparison.one} minus {comparison.other}{comparison.sizes}"
+    arms = f"{names}: {found.difference:+.2f} points of test accuracy"
     if found.n < LEAST_N:
         return f"{arms}, {pluralize(found.n, 'seed')}"
     return (
@@ -109,7 +110,10 @@ class _Range:
             return Hypothesis(
                 self.claim, "cannot be told", f"{self.evidence}, {pluralize(self.seeds, 'seed')}"
             )
-        tested = f"F test with the seeds as blocks: adjusted p {adjusted:.3f}, n = {self.seeds}"
+        tested = (
+            "F test with the seeds as blocks, corrected by Holm's method over the claims on settings: "
+            f"adjusted p {adjusted:.3f}, n = {self.seeds}"
+        )
         answer = "yes" if adjusted < ALPHA else "no, not shown"
         return Hypothesis(self.claim, answer, f"{self.evidence}; {tested}")
 

@@ -21,15 +21,16 @@ from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
 from psa.reports.contract import ReportContext
+from psa.reports.memory.answer_tables import comparison_table, hypothesis_table
 from psa.reports.memory.arm_tables import consolidated, of_memories, of_networks
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
-from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
+from psa.reports.memory.hypotheses import NOTICED, hypotheses
 from psa.reports.memory.listings import comparison_tests, epoch_logs
 from psa.reports.memory.run_folders import memory_run_folders
 from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
-from psa.reports.rendering.paired import paired_columns, paired_notes, paired_row, paired_trials
+from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.tables import Cell, Column, Table
 from psa.reports.rendering.trials import CellTrials
 
@@ -65,40 +66,13 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
         return {}
     found = {"consolidated": consolidated(runs), "comparisons": comparison_table(comparisons_of(runs))}
     answers = hypotheses(runs, compared_arms(runs), _by_key(comparisons_of(runs)))
-    found["hypotheses"] = _hypothesis_table(answers)
+    found["hypotheses"] = hypothesis_table(answers)
     classes = _class_table(final_stage(runs), context)
     return found | ({} if classes is None else {"classes": classes})
 
 
 def _by_key(comparisons: list[MemoryComparison]) -> dict[str, MemoryComparison]:
     return {each.key: each for each in comparisons}
-
-
-def comparison_table(comparisons: list[MemoryComparison]) -> Table:
-    """Return each question with its difference, p-value and effect."""
-    seeds, *shared = paired_columns(corrected=("p adjusted",), pairs="Seeds", effect="Effect")
-    columns = (
-        Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
-        seeds, Column("Arm %", "number"), Column("Minus %", "number"), *shared,
-    )  # fmt: skip
-    rows = []
-    for each in comparisons:
-        n, *cells = paired_row(each.found, each.adjusted)
-        rows.append((each.question, each.one, each.other, n, each.one_mean, each.other_mean, *cells))
-    text = (
-        "Test accuracy in percent, paired by seed; 95 % t intervals. p: paired t test, adjusted by Benjamini "
-        "and Hochberg over the questions of this table, of every memory. Effect: Hedges' g of the "
-        "differences. "
-        f"Below {LEAST_N} seeds there is a difference alone. With three seeds only differences several times "
-        "their scatter can be significant." + paired_notes([each.found for each in comparisons])
-    )
-    return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
-
-
-def _hypothesis_table(answers: list[Hypothesis]) -> Table:
-    columns = (Column("Claim", breaks=4), Column("Shown"), Column("Evidence", breaks=9))
-    rows = tuple((each.claim, each.answer, each.evidence) for each in answers)
-    return Table("Hypotheses and evidence", "tab:memory_answers", columns, rows, wide=True)
 
 
 def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
@@ -22,6 +23,7 @@ _SHORT: Final = (
 _PER_DECADE: Final = ((1, 2, 5), (1, 3), (1,))  # from dense to sparse
 _ROUNDING: Final = 1e-9  # relative: a tick at the end of a range counts as within it
 _MOST: Final = 7  # ticks of a scale
+_WIDE: Final = 30.0  # ratio of the greatest to the least value from which on an axis is logarithmic
 _REACH: Final = 2.0  # times the range of the data that a scale may extend beyond them
 
 
@@ -89,6 +91,28 @@ def log_axis(axis: Axis, low: float, high: float, most: int = _MOST) -> None:
     axis.set_major_formatter(FuncFormatter(number_text))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Return whether positive values differ so much that a linear axis would press most of them together."""
+    positive = [value for value in values if value > 0]
+    return bool(positive) and max(positive) > _WIDE * min(positive)
+
+
+def log_axis_with_zero(ax: Axes, values: Sequence[float]) -> None:
+    """Set a logarithmic horizontal scale that has a place for 0: it is linear below the power of ten under
+    the least positive value. The ticks are 0 and powers of ten. values: none below 0, at least one above.
+    """
+    positive = [value for value in values if value > 0]
+    first, last = (
+        10.0 ** math.floor(math.log10(min(positive))),
+        10.0 ** math.ceil(math.log10(max(positive))),
+    )
+    ax.set_xscale("symlog", linthresh=first, linscale=0.5)
+    ax.set_xlim(-0.4 * first, 1.2 * max(last, float(ax.dataLim.x1)))
+    ax.xaxis.set_major_locator(FixedLocator([0.0, *log_ticks(first, last)]))
+    ax.xaxis.set_major_formatter(FuncFormatter(number_text))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def norm_ticks(norm: Normalize, most: int = _MOST) -> list[float]:
