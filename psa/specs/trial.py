@@ -42,7 +42,7 @@ from psa.specs.training import (
     effective_weight_decay,
     mode_rank,
 )
-from psa.specs.training.settings import arm_label, switched_on, arm_slug, check_targets
+from psa.specs.training.settings import arm_label, arm_slug, check_targets, switched_on
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
