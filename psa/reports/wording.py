@@ -26,6 +26,8 @@ SETTINGS: Final = (
     "split_seed", "stratified", "train_size", "subset_test_size", "memory", "growth", "legs", "plugins",
 )  # fmt: skip
 
+FALL: Final = 10.0  # points of validation accuracy below the best epoch from which on weights are far worse
+
 
 def format_setting(value: Any) -> str:
     """Format a setting as text; an unset one is a dash."""

@@ -15,7 +15,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from cyclopts import App
@@ -23,6 +25,7 @@ from paths import ROOT
 from reader import Reader
 
 from psa.analysis.records_frame import load_records_frame
+from psa.analysis.stats import Values, paired
 from psa.cli import app as cli
 from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
@@ -685,6 +688,46 @@ def test_the_page_on_depth_says_what_was_measured() -> None:
     assert f"A GloNet reaches {deepest} % with 200" in (ROOT / "docs/reproduction.md").read_text()
     assert f"{float(tests['GloNet', '6'].partition(' ')[0]) - float(deepest):.1f} points below" in page
     assert min(row[5] for row in table_rows(folder / "paired.md")) == "0.250"
+    curves = depth_curves("mlp", "he")
+    shown = re.findall(r"^\| (\d+) \| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|$", page, re.MULTILINE)
+    assert [layers for layers, *_ in shown] == ["50", "60", "80"]
+    for layers, last, best in shown:
+        ends = [[curve[-1] for curve in curves[int(layers)]], [max(curve) for curve in curves[int(layers)]]]
+        assert [last, best] == [f"{np.mean(each):.2f} ± {np.std(each, ddof=1):.2f}" for each in ends]
+    words = " ".join(page.split())
+    seventh, *others = (f"{value:.2f}" for value in curves[50][0][6:])
+    assert f"{seventh} % after epoch 7, then {', '.join(others[:-1])} and {others[-1]} %" in words
+    assert f"from {max(curves[80][0]):.2f} to {curves[80][0][-1]:.2f} %" in words
+    assert max(curves[80][1]) < 12  # "another stayed at chance"
+
+
+def depth_records(arch: str = "") -> Iterator[tuple[NetworkSpec, dict[str, Any]]]:
+    """The networks of the study of depth (of one arch, if it is named) and their records, by id."""
+    records = RecordStore(ROOT / "results/published/glonet.parquet").all()
+    for record in sorted(records, key=lambda each: str(each["id"])):
+        network = Trial.model_validate(record["spec"]).model
+        if isinstance(network, NetworkSpec) and arch in ("", network.arch.label):
+            yield network, record
+
+
+def depth_curves(family: str, init: str) -> dict[int, list[list[float]]]:
+    """The validation accuracies in percent after each epoch of the networks of 128 features, by layers."""
+    found: dict[int, list[list[float]]] = {}
+    for network, record in depth_records():
+        if network.arch.label.endswith("*128") and (network.family, network.init) == (family, init):
+            curve = [100 * each / record["samples"]["validation"] for each in record["history"]["correct"]]
+            found.setdefault(len(network.arch.widths) + 1, []).append(curve)
+    return found
+
+
+def depth_tests(model: str, init: str, arch: str) -> Values:
+    """The test accuracies in percent of the seeds of a network."""
+    found = [
+        100 * record["finals"]["test"]["correct"] / record["samples"]["test"]
+        for network, record in depth_records(arch)
+        if (network.family, network.init) == (model.lower(), init)
+    ]
+    return np.array(found)
 
 
 def test_the_page_on_depth_says_what_the_initial_weights_change() -> None:
@@ -697,11 +740,15 @@ def test_the_page_on_depth_says_what_the_initial_weights_change() -> None:
             ROOT / f"results/reports/{folder}/glonet/accuracy.md"
         )
     }
-    shown = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
-    assert {layers for layers, *_ in shown} == {layers for init, _, layers in tests if init == "he-cut"}
-    arms = [(init, model) for model in ("GloNet", "MLP") for init in ("he", "he-cut")]
-    for layers, *row in shown:
-        assert row == [tests[*arm, layers] for arm in arms]
+    shown = re.findall(r"^\| (\d+) \| (\w+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    cut = {(model, layers) for init, model, layers in tests if init == "he-cut"}
+    assert {(model, layers) for layers, model, *_ in shown} == cut
+    for layers, model, *means, difference in shown:
+        assert tuple(means) == (tests["he", model, layers], tests["he-cut", model, layers])
+        network = f"{int(layers) - 1}*128"
+        found = paired(*(depth_tests(model, init, network) for init in ("he-cut", "he")))
+        assert difference == f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+        assert found.low < 0 < found.high  # "every interval includes 0"
     wide = {(*key, tuple(seeds)) for key, seeds in accuracies_of_wide_networks().items()}
     assert wide == {
         ("GloNet", "he", 2, ("96.5", "96.3")),
@@ -720,13 +767,10 @@ def test_the_page_on_depth_says_what_the_initial_weights_change() -> None:
 def accuracies_of_wide_networks() -> dict[tuple[str, str, int], list[str]]:
     """The test accuracies in percent of the networks of 256 features, by model, weights and epochs."""
     found: dict[tuple[str, str, int], list[str]] = {}
-    for record in RecordStore(ROOT / "results/published/glonet.parquet").all():
-        trial = Trial.model_validate(record["spec"])
-        network = trial.model
-        if isinstance(network, NetworkSpec) and network.arch.label == "49*256":
-            model = "GloNet" if network.family == "glonet" else "MLP"
-            share = record["finals"]["test"]["correct"] / record["samples"]["test"]
-            found.setdefault((model, network.init, record["loops"]), []).append(f"{100 * share:.1f}")
+    for network, record in depth_records("49*256"):
+        model = "GloNet" if network.family == "glonet" else "MLP"
+        share = record["finals"]["test"]["correct"] / record["samples"]["test"]
+        found.setdefault((model, network.init, record["loops"]), []).append(f"{100 * share:.1f}")
     return found
 
 

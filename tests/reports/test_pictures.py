@@ -35,13 +35,11 @@ from psa.reports.activations.run_figures import run_curves
 from psa.reports.activations.temperatures import temperature_figure
 from psa.reports.activations.text import ActivationResults, identical_arms_text
 from psa.reports.contract import ReportContext
-from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
+from psa.reports.glonet.figures.accuracy import accuracy_figure
 from psa.reports.glonet.figures.curves import curves_figure, trained_depths
 from psa.reports.glonet.networks import GlonetResults, Network, Trained
-from psa.reports.glonet.tables import speed_table
 from psa.reports.memory.figures import figures_of
 from psa.reports.plotting.style import WIDTH, content_box, footnote, new_figure, notes_in, plot_style, save
-from psa.reports.rendering.tables import MeanSd
 from psa.specs.training import MODES
 
 
@@ -221,6 +219,22 @@ def test_losses_over_sixteen_decades_have_numbers_on_every_axis() -> None:
         assert len([label for label in ax.get_yticklabels() if label.get_text()]) >= 2
 
 
+@pytest.mark.parametrize(("low", "line"), [(94.0, False), (30.0, True)])
+def test_curves_of_accuracies_fill_their_panel(low: float, line: bool) -> None:
+    """Networks of 6 to 24 layers were one line at the upper end of an axis from 0 to 100."""
+    found = results({"GloNet": (3,), "MLP": (3,)})
+    for network, each in found.trained.items():
+        curves = np.linspace(low, 97.0 if network.model == "MLP" else 97.4, 4)[None].repeat(3, axis=0)
+        found.trained[network] = replace(each, accuracies=curves)  # type: ignore[index]
+    ax = curves_figure(found, 4, trained_depths(found, 4)).axes[2]
+    bottom, top = ax.get_ylim()
+    assert ("zero_r" in [each.get_gid() for each in ax.lines]) == line
+    assert bottom < (11.0 if line else low)
+    assert top > 97.4
+    assert 97.4 - low > (0.65 if line else 0.85) * (top - bottom)
+    assert len([label for label in ax.get_yticklabels() if label.get_text()]) >= 2
+
+
 def test_only_depths_that_were_trained_have_panels() -> None:
     """With one network of width 256 eleven of twelve panels said that there was no trial."""
     found = results({"GloNet": (3,)})
@@ -229,48 +243,6 @@ def test_only_depths_that_were_trained_have_panels() -> None:
     figure = curves_figure(found, 4, trained_depths(found, 4))
     assert len(figure.axes) == 3
     assert not any("no trial" in text for text in texts(figure))
-
-
-def test_speed_has_one_unit_in_figure_and_table() -> None:
-    """Milliseconds in both."""
-    found = results({"GloNet": (3, 4)})
-    seconds = {network: np.array([0.010, 0.012, 0.014]) for network in found.trained}
-    figure = speed_figure(found, seconds)
-    cell = speed_table(found, seconds, {}).rows[0][-1]
-    assert isinstance(cell, MeanSd)
-    line = figure.axes[0].containers[0][0]
-    assert np.asarray(line.get_ydata(), dtype=float)[0] == pytest.approx(cell.mean) == pytest.approx(12)
-    assert "milliseconds" in figure.axes[0].get_ylabel()
-    assert "Milliseconds" in speed_table(found, seconds, {}).columns[-1].name
-
-
-def test_a_logarithmic_axis_has_no_interval_that_reaches_below_zero() -> None:
-    """The bars of three scattered packs ran out of the panel at its lower end."""
-    found = results({"GloNet": (3, 4)})
-    seconds = {network: np.array([0.010, 0.050, 0.001]) for network in found.trained}
-    ax = speed_figure(found, seconds).axes[0]
-    assert ax.get_yscale() == "log"
-    ends = [segment[:, 1] for bars in ax.collections for segment in bars.get_segments() if len(segment)]
-    low, high = ax.get_ylim()
-    assert all(low <= end <= high for segment in ends for end in segment if not np.isnan(end))
-
-
-def test_a_pack_is_one_measurement_of_speed() -> None:
-    """Three trials of one pack have one time and no deviation; "262.7 ± 0.0" claimed that nothing varies."""
-    found = results({"GloNet": (3, 4)})
-    seconds = {network: np.array([0.010, 0.010, np.nan]) for network in found.trained}
-    seconds[Network(4, 4, "GloNet")] = np.array([0.010, 0.010, 0.016])
-    rows = speed_table(found, seconds, {}).rows
-    packs, _, cell = rows[0][-3:]
-    assert isinstance(cell, MeanSd)
-    assert (packs, cell.n, cell.expected) == (1, 1, 1)
-    assert np.isnan(cell.sd)
-    packs, _, cell = rows[1][-3:]
-    assert isinstance(cell, MeanSd)
-    assert (packs, cell.n) == (2, 2)
-    assert cell.mean == pytest.approx(13)
-    line = speed_figure(found, seconds).axes[0].containers[0][0]
-    assert np.asarray(line.get_ydata(), dtype=float).tolist() == pytest.approx([10, 13])
 
 
 def test_no_panel_of_the_enlarged_row_is_empty() -> None:
@@ -287,9 +259,8 @@ def test_no_panel_of_the_enlarged_row_is_empty() -> None:
 def test_captions_of_depths_say_of_one_width_what_holds_for_it() -> None:
     """One panel shares its axes with no other; bars leave the enlarged range at its upper end as well."""
     one, two = results({"GloNet": (3, 4)}), results({"GloNet": (3, 4)}, widths=(4, 8))
-    for draw in (accuracy_figure, lambda found: speed_figure(found, {})):
-        assert not any("share their axes" in note for note in notes_in(draw(one)))
-        assert any("share their axes" in note for note in notes_in(draw(two)))
+    assert not any("share their axes" in note for note in notes_in(accuracy_figure(one)))
+    assert any("share their axes" in note for note in notes_in(accuracy_figure(two)))
     assert any("What lies outside the enlarged range" in note for note in notes_in(accuracy_figure(one)))
 
 
@@ -357,16 +328,6 @@ def test_the_enlarged_range_includes_the_intervals_and_trials_of_its_means() -> 
     assert all(low <= end <= high for end in ends_of_marks(lower))
 
 
-def test_packs_are_compared_by_a_size_that_the_table_states() -> None:
-    """The text says to compare packs of one size, so each row has the sizes of its packs."""
-    found = results({"GloNet": (3, 4)})
-    seconds = {network: np.array([0.010, 0.010, 0.016]) for network in found.trained}
-    sizes = {Network(4, 3, "GloNet"): np.array([2.0, 2.0, 1.0]), Network(4, 4, "GloNet"): np.full(3, np.nan)}
-    table = speed_table(found, seconds, sizes)
-    assert table.columns[-2].name == "Trials per pack"
-    assert [row[-2] for row in table.rows] == ["1 to 2", None]
-
-
 def arm(name: str, *tests: float) -> Arm:
     """An arm of these test accuracies in percent, one per seed."""
     columns = {"id": [f"{name}{seed}" for seed in range(len(tests))], "seed": range(len(tests))}
@@ -378,7 +339,7 @@ def test_enlarged_arms_have_a_mark_each_and_are_more_than_two() -> None:
     """A bar without its mark cannot be read, and a panel with one mark is an empty one."""
     near = [arm("a", 89.0, 90.0, 91.0), arm("b", 89.5, 90.5, 91.5), arm("c", 88.0, 90.0, 92.0)]
     far = arm("far", 40.0, 70.0, 91.0)
-    figure = comparison_figure([*near, far], ["activation"], 11.0)
+    figure = comparison_figure([*near, far], ["activation"])
     whole, enlarged = figure.axes
     for ax, count in ((whole, 4), (enlarged, 3)):
         marks = [line for line in ax.lines if str(line.get_gid()).startswith("test ")]
@@ -386,41 +347,34 @@ def test_enlarged_arms_have_a_mark_each_and_are_more_than_two() -> None:
         assert len(marks) == count
         assert all(low <= float(np.ravel(mark.get_xdata())[0]) <= high for mark in marks)
     assert any("enlarged" in note for note in notes_in(figure))
-    few = comparison_figure([*near[:2], far], ["activation"], 11.0)
+    few = comparison_figure([*near[:2], far], ["activation"])
     assert len(few.axes) == 1
     assert not any("enlarged" in note for note in notes_in(few))
 
 
-@pytest.mark.parametrize(("lowest", "shown"), [(97.0, False), (80.0, False), (60.0, True), (11.0, True)])
-def test_a_scale_reaches_down_to_zero_r_only_where_the_arms_stay_apart(lowest: float, shown: bool) -> None:
-    """Seven arms around 97 % were one point on a scale from 11 to 100."""
+@pytest.mark.parametrize("lowest", [97.0, 80.0, 60.0, 11.0])
+def test_no_scale_of_test_accuracies_has_a_mark_of_another_split(lowest: float) -> None:
+    """Constant predictors of 11.35 % stood above a line at 10.88 %, what ZeroR scores on validation."""
     arms = [arm("a", lowest, lowest, lowest), arm("b", 96.0, 96.5, 97.0)]
-    low, high = comparison_figure(arms, ["activation"], 11.0).axes[0].get_xlim()
-    notes = notes_in(comparison_figure(arms, ["activation"], 11.0))
-    assert (low <= 11.0) == shown == any(note.startswith("Dashed: ZeroR") for note in notes)
-    assert shown or "Not on the scale: ZeroR of the validation split, 11.00 %." in notes
-    assert min(lowest, 96.0) - low < 0.7 * (high - low)
     every = [replace(each, settings=each.settings | {"temperature": 0.1}) for each in arms]
-    drawn = temperature_figure(every, ["activation", "temperature"], 11.0)
-    assert any(line.get_label() == "ZeroR (validation)" for line in drawn.axes[0].lines) == shown
-    assert shown or any("Not on the scale" in note for note in notes_in(drawn))
+    figures = [
+        comparison_figure(arms, ["activation"]),
+        temperature_figure(every, ["activation", "temperature"]),
+        accuracy_figure(results({"GloNet": (3, 80)})),
+    ]
+    for figure in figures:
+        assert not any("ZeroR" in text for text in (*texts(figure), *notes_in(figure)))
+        assert "zero_r" not in [line.get_gid() for ax in figure.axes for line in ax.lines]
+    low, high = figures[0].axes[0].get_xlim()
+    least = min(lowest, arms[1].summary("test").low)
+    assert 0 < least - low < 0.1 * (high - low)
 
 
 @pytest.mark.parametrize("test", [97.0, 5.0])
-def test_a_single_trial_has_a_scale_and_a_note_that_agrees_with_it(test: float) -> None:
-    """Without a range it has no room for ZeroR, neither above nor below it."""
-    figure = comparison_figure([arm("a", test)], ["activation"], 11.0)
-    low, high = figure.axes[0].get_xlim()
+def test_a_single_trial_has_a_scale(test: float) -> None:
+    """Its range is empty."""
+    low, high = comparison_figure([arm("a", test)], ["activation"]).axes[0].get_xlim()
     assert low < test < high
-    assert not low < 11.0 < high
-    assert "Not on the scale: ZeroR of the validation split, 11.00 %." in notes_in(figure)
-
-
-def test_zero_r_above_all_arms_is_on_the_scale() -> None:
-    """Networks that have learned nothing may be worse than ZeroR of the validation split."""
-    figure = comparison_figure([arm("a", 3.0, 4.0), arm("b", 5.0, 7.0)], ["activation"], 11.0)
-    assert "zero_r" in [line.get_gid() for line in figure.axes[0].lines]
-    assert any(note.startswith("Dashed: ZeroR") for note in notes_in(figure))
 
 
 def test_arms_that_are_equal_to_the_last_bit_are_named() -> None:

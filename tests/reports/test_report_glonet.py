@@ -31,18 +31,22 @@ from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document, report
-from psa.reports.glonet.figures.layers import plot_exits, plot_usage, usage_figure
+from psa.reports.glonet.figures.layers import norms_figure, plot_exits, plot_usage, usage_figure
+from psa.reports.glonet.instability import instability
 from psa.reports.glonet.layer_use import Use, uses_of
 from psa.reports.glonet.networks import (
     GlonetResults,
     Network,
     Trained,
     glonet_results,
-    pack_sizes_of,
-    seconds_of,
-    sidecars_of,
 )
-from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.glonet.tables import (
+    accuracy_table,
+    claims_table,
+    convergence_table,
+    paired_table,
+    seeds_note,
+)
 from psa.reports.glonet.usage_table import usage_table
 from psa.reports.plotting.style import new_figure, notes_in
 from psa.specs.trial import Pack, Trial
@@ -105,9 +109,9 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
 def test_every_table_comes_out(frame: pd.DataFrame, context: ReportContext) -> None:
     """Each in three formats, with a row for each network."""
     found = report.tables(frame, context)
-    assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
+    assert set(found) == {"accuracy", "paired", "convergence", "usage"}
     assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
-    assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
+    assert [len(found[name].rows) for name in ("accuracy", "paired", "usage")] == [4, 2, 4]
     assert all(row[4] == SEEDS for row in found["accuracy"].rows)
 
 
@@ -147,7 +151,7 @@ def test_every_figure_comes_out(frame: pd.DataFrame, context: ReportContext) -> 
     """Each quantity for each width, and the marks that a reader looks for are in it."""
     found = dict(report.figures(frame, context))
     assert set(found) == {
-        "accuracy_by_depth", "speed", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
+        "accuracy_by_depth", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
         "parameters_mlp_4",
     }  # fmt: skip
     lines = {line.get_gid() for ax in found["usage_4"].axes for line in ax.lines}
@@ -180,14 +184,14 @@ def test_what_is_missing_shows(frame: pd.DataFrame, context: ReportContext) -> N
 
 
 def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
-    """Without them, and without a sidecar, the report is shorter and says why."""
+    """Without them the report is shorter and says why."""
     context = ReportContext(Path("unused"))
     made = report.tables(frame, context)
-    assert not {"usage", "speed"} & set(made)
+    assert "usage" not in made
     assert set(dict(report.figures(frame, context))) == {"accuracy_by_depth", "curves_4"}
     assert report.listings(frame, context) == {}
     texts = [text for section in report.page(frame, context, made, {}).sections for text in section.text]
-    assert "The records have no sidecars with times." in texts
+    assert any("without the probe layer_usage" in text for text in texts)
 
 
 def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
@@ -289,6 +293,33 @@ def test_chance_is_measured() -> None:
     assert "is 95.50 %." in next(claims.chance(depths(shallow, deep)))
 
 
+@pytest.mark.parametrize(("curve", "fallen"), [([90.0, 88.2, 78.2], True), ([90.0, 91.0, 81.1], False)])
+def test_trials_whose_tested_weights_are_far_below_their_best_are_named(
+    curve: list[float], fallen: bool
+) -> None:
+    """Fifty layers had 88 % after seven epochs and were tested at 40 % after ten."""
+    rising = made("GloNet", 50, [95.0, 96.0], curve=[90.0, 94.0, 96.0])
+    study = depths(rising, made("MLP", 50, [curve[-1], curve[-1]], curve=curve))
+    told = list(instability(study))
+    assert bool(told) == fallen
+    if fallen:
+        assert told[0].startswith("2 trials have a validation accuracy 10 points or more below")
+        assert "MLP, 50 layers of 256 (2 of 2 trials, by up to 11.8 points)" in told[0]
+        assert "GloNet" not in told[0]
+
+
+def test_the_best_epoch_stands_beside_the_tested_weights() -> None:
+    """A trial that learned and fell back to chance is not one that never learned."""
+    lost = made("MLP", 50, [11.0, 11.0], curve=[50.0, 88.0, 11.0])
+    never = made("MLP", 100, [11.0, 11.0], curve=[11.0, 11.0, 11.0])
+    table = accuracy_table(depths(lost, never))
+    best = [row[[column.name for column in table.columns].index("Best validation (%)")] for row in table.rows]
+    assert [cell.mean for cell in best] == [88.0, 11.0]  # type: ignore[union-attr]
+    assert claims.chance_from(depths(lost, never), "MLP", 256) == 100
+    (said,) = claims.chance(depths(lost, never))
+    assert "from 100 layers on: in 5 epochs no trial was more than 1 point above ZeroR" in said
+
+
 def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:
     """Refuted, agrees or cannot be told by the interval; of two trials nothing can."""
     said = {
@@ -379,10 +410,11 @@ def test_an_exit_is_where_all_later_layers_are_as_good() -> None:
 
 def test_a_network_at_chance_whose_loss_exploded_is_said_to_have() -> None:
     """A residual stack that does not begin to learn is an unfair rival."""
-    shallow, deep = made("ResMLP", 10, [96.0] * 3), made("ResMLP", 100, [9.8] * 3, curve=[2.9e16])
+    shallow, deep = made("ResMLP", 10, [96.0] * 3), made("ResMLP", 100, [9.8] * 3)
+    deep = replace(deep, train_losses=np.full((3, 1), 2.9e16))
     said = next(claims.chance(depths(shallow, deep), "ResMLP"))
     assert "Its training loss reached 2.9e+16 with 100 layers" in said
-    calm = made("ResMLP", 100, [9.8] * 3, curve=[2.4])
+    calm = replace(deep, train_losses=np.full((3, 1), 2.4))
     assert "training loss" not in next(claims.chance(depths(shallow, calm), "ResMLP"))
 
 
@@ -517,7 +549,7 @@ def test_the_command_writes_page_and_pdf(
         pages.append([(tmp_path / folder / f"depths.{kind}").read_bytes() for kind in ("html", "pdf")])
     assert pages[0] == pages[1]
     assert pages[0][1].startswith(b"%PDF")
-    assert pages[0][0].count(b"<figure") == 7
+    assert pages[0][0].count(b"<figure") == 6
     assert "depths.pdf" in capfd.readouterr().out
 
 
@@ -533,17 +565,13 @@ def test_the_documented_options_exist() -> None:
 
 
 def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, context: ReportContext) -> None:
-    """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
+    """Layers and exits of a trial that is too short are left out, as its accuracy is."""
     short = frame["id"].astype(str) == trials()[1][1].id
     rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
     found = glonet_results(rows)
     use = uses_of(found, context.observed)[Network(4, 4, "GloNet")]
     assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
     assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
-    sidecars = sidecars_of(found, context.store)
-    assert trials()[1][1].id not in sidecars
-    for numbers in (seconds_of(found, sidecars), pack_sizes_of(found, sidecars)):
-        assert np.isnan(numbers[Network(4, 4, "GloNet")]).tolist() == [False, True, False]
 
 
 def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
@@ -557,6 +585,31 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
     line = next(line for line in ax.lines if line.get_gid() == "exit ResMLP")
     assert list(line.get_xdata()) == [2, 4, 6]
     assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
+
+
+def changed(factors: Sequence[Sequence[float]]) -> Use:
+    """What probes saw of a trial whose layers had these norms, before training and after each epoch."""
+    return replace(use(len(factors[0]) + 1, [1.0, 1.0], [50.0, 60.0]), norms=np.array([factors]))
+
+
+@pytest.mark.parametrize("deep", [1.0, 1.00005, 1.002, 0.98])
+def test_a_heat_map_of_parameters_shows_small_changes_or_says_that_there_are_none(deep: float) -> None:
+    """On one scale from the least to the greatest, a change of 0.2 % beside one of 25 % had its colour."""
+    study = depths(made("GloNet", 3, [95.0] * 3))
+    seen = changed([[10.0, 10.0], [10.0 * deep, 10.0 * deep]])
+    strong = replace(changed([[10.0, 10.0], [10.2, 12.5]]), network=Network(256, 4, "GloNet"))
+    study.trained[strong.network] = replace(made("GloNet", 4, [95.0] * 3), network=strong.network)  # type: ignore[index]
+    figure = norms_figure(study, {each.network: each for each in (seen, strong)}, 256, "GloNet")
+    assert figure is not None
+    panel = figure.axes[0]
+    told = [text.get_text() for text in panel.texts]
+    (mesh,) = panel.collections
+    before, after = (mesh.to_rgba(value)[:3] for value in (0.0, 100 * (deep - 1)))
+    if abs(deep - 1) < 1e-4:
+        assert told == ["no layer changed\nby 0.01 % or more"]
+    else:
+        assert told == []
+        assert np.abs(np.subtract(before, after)).max() > 0.15
 
 
 def test_models_that_are_equal_before_training_share_a_line_that_says_so() -> None:

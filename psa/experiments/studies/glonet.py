@@ -98,6 +98,6 @@ def warnings(trials: Sequence[Trial]) -> list[str]:
     if not fast:
         return []
     return [
-        f"networks of {DEEP} layers and more lose accuracy with lr above {DEEP_RATE:g} (at 0.01 a GloNet of "
-        "100 layers reached 78 % where 0.001 gave 91 %)"
+        f"networks of {DEEP} layers and more may lose accuracy with lr above {DEEP_RATE:g}: after one epoch "
+        "on 20,000 images, a GloNet of 100 layers had 78 % at 0.01 and 91 % at 0.001 (one run each)"
     ]

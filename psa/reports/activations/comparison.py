@@ -15,9 +15,7 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import foot_of, group_arms, legend, lines_of, rest_of, styles_of
 from psa.reports.plotting.panels import panel_grid
-from psa.reports.plotting.scales import within_reach
-from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
-from psa.reports.wording import zero_r_note
+from psa.reports.plotting.style import GRID, LineStyle, footnote, plot_style
 
 _NAME: Final = 44  # letters of a line of a group's name
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
@@ -31,7 +29,7 @@ _LEAST_EDGE: Final = 0.1  # points beside the arms; a single trial has no range 
 _FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
-def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
+def comparison_figure(arms: Sequence[Arm], keys: Sequence[str]) -> Figure:
     """Return a figure of the mean test accuracy of each arm with its interval and every seed; a row per
     group. If arms are far apart, the best of them, at least _ENLARGED, are shown again at the right.
     """
@@ -42,7 +40,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     highs = [np.nanmax([arm.summary("test").high, *arm.values("test"), best]) for arm in arms]
     top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
     lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
-    ends = [_scale(float(min(lows)), top, zero_r)]
+    ends = [_scale(float(min(lows)), top)]
     near = int(np.sum(np.array(means) >= best - _ZOOM))
     ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR and near >= _ENLARGED else []
     with plot_style():
@@ -64,21 +62,16 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
             ax.set_xlim(low, high_end)
             ax.tick_params(axis="x", labeltop=len(arms) > _TALL)
             ax.set_xlabel("test accuracy (%)" if at == 0 else f"the same above {low:.1f} %", labelpad=2)
-            if low < zero_r < high_end:
-                ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
-        shown = any(low < zero_r < high_end for low, high_end in ends)
         enlarged = "Right: the arms with means in that range, enlarged." if len(ends) > 1 else ""
-        footnote(figure, [_BARS, enlarged, zero_r_note(zero_r, shown=shown)])
+        footnote(figure, [_BARS, enlarged])
     return figure
 
 
-def _scale(low: float, high: float, zero_r: float) -> tuple[float, float]:
-    """Return the ends of the scale: with ZeroR, unless it is so far away that the arms would touch."""
-    if not within_reach(zero_r, low, high):
-        edge = max(_LEAST_EDGE, 0.05 * (high - low))
-        return low - edge, high + edge
-    return max(0.0, min(low, zero_r)) - 1, min(100.5, max(high, zero_r) + 2)
+def _scale(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of the scale. It has no mark of ZeroR, which is known of the validation split alone."""
+    edge = max(_LEAST_EDGE, 0.05 * (high - low))
+    return low - edge, high + edge
 
 
 def _rows(

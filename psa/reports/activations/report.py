@@ -63,9 +63,9 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     made = ActivationResults.of(frame, context)
     if not made.there:
         return
-    yield "comparison", comparison_figure(made.there, made.keys, made.zero_r)
+    yield "comparison", comparison_figure(made.there, made.keys)
     if len(temperatures(made.there)) > 1:
-        yield "temperature", temperature_figure(made.there, made.keys, made.zero_r)
+        yield "temperature", temperature_figure(made.there, made.keys)
     loops = frame.copy()
     loops["id"] = loops["id"].astype(str)
     loops = loops.merge(train_accuracies(made.seen), on=["id", "loop"], how="left")

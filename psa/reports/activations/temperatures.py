@@ -12,9 +12,8 @@ from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
-from psa.reports.plotting.scales import log_axis, within_reach
-from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
-from psa.reports.wording import zero_r_note
+from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.style import GRID, LineStyle, footnote, plot_style
 
 _APART: Final = 1.045  # times the temperature, from one line to the next
 _BARS: Final = (
@@ -28,7 +27,7 @@ def temperatures(arms: Sequence[Arm]) -> list[float]:
     return sorted({float(each) for arm in arms if (each := arm.settings.get("temperature")) is not None})
 
 
-def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
+def temperature_figure(arms: Sequence[Arm], keys: Sequence[str]) -> Figure:
     """Plot mean test accuracy with its interval, a line for each combination of the other settings."""
     others = [key for key in keys if key not in ("temperature", "simplex")]
     others = [key for key in others if len({arm.settings[key] for arm in arms}) > 1]
@@ -42,23 +41,13 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         figure, ax = panel(name, 4.4, 1.85, 0.55, 0.75, 0.4)
         for at, (name, found) in enumerate(lines.items()):
             _plot(ax, found, looks[name], name, _APART ** (at - (len(lines) - 1) / 2))
-        shown = within_reach(zero_r, *_range(arms))
-        if shown:
-            ax.axhline(
-                zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
-            )
         ax.set_xscale("log")
         log_axis(ax.xaxis, *ax.get_xlim())
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        footnote(figure, [_BARS, "" if shown else zero_r_note(zero_r, shown=False)])
+        footnote(figure, [_BARS])
     return figure
-
-
-def _range(arms: Sequence[Arm]) -> tuple[float, float]:
-    means = [arm.summary("test").mean for arm in arms if arm.n]
-    return min(means), max(means)
 
 
 def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str, shift: float) -> None:

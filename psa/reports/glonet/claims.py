@@ -13,7 +13,7 @@ from psa.analysis.stats import LEAST_N, Paired, Values, paired, present
 from psa.core.formatting import format_range, join_names, pluralize
 from psa.reports.glonet.layer_use import FIRST, NEAR, Use, telling
 from psa.reports.glonet.networks import CHANCE, GlonetResults, Network, Trained, mean
-from psa.reports.glonet.tables import own_columns
+from psa.reports.glonet.tables import own_columns, trained_for
 from psa.reports.glonet.usage_table import exits_of, learned_count, use_of_learned
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
@@ -93,8 +93,8 @@ def _points(value: float, low: float, high: float) -> str:
 
 
 def at_chance(results: GlonetResults, each: Trained) -> bool:
-    """Return whether no trial of a network scores above ZeroR by more than CHANCE points."""
-    return each.n > 0 and bool((present(each.validation) <= results.zero_r + CHANCE).all())
+    """Return whether no trial of a network was above ZeroR by more than CHANCE points after any epoch."""
+    return each.n > 0 and bool((present(each.best) <= results.zero_r + CHANCE).all())
 
 
 def chance_from(results: GlonetResults, model: str, features: int) -> int | None:
@@ -121,8 +121,9 @@ def chance(results: GlonetResults, model: str = "MLP") -> Iterator[str]:
         before = [each for each in networks if each.network.layers < first]
         learns = f"; {_last_that_learns(results, before)}" if before else ""
         yield (
-            f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
-            f"{CHANCE:g} point above ZeroR ({results.zero_r:.2f} %){learns}{_exploded(deepest)}."
+            f"{model} of width {features} is at chance from {first} layers on: in "
+            f"{trained_for(results)} no trial was more than {CHANCE:g} point above ZeroR "
+            f"({results.zero_r:.2f} %){learns}{_exploded(deepest)}."
         )
 
 
@@ -174,8 +175,7 @@ def _learning(results: GlonetResults, networks: Sequence[Trained]) -> str:
 def _at_chance(results: GlonetResults, networks: Sequence[Trained]) -> dict[int, int]:
     """Return the number of trials at chance by the number of layers, without zeros."""
     counts = {
-        each.network.layers: int((present(each.validation) <= results.zero_r + CHANCE).sum())
-        for each in networks
+        each.network.layers: int((present(each.best) <= results.zero_r + CHANCE).sum()) for each in networks
     }
     return {layers: count for layers, count in counts.items() if count}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -19,14 +19,11 @@ from psa.analysis.stats import Values
 from psa.core.errors import UserError
 from psa.core.formatting import join_names
 from psa.specs.arch import Arch
-from psa.storage.records.record import Record
-from psa.storage.store import Store
 
 MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 _OTHER_KIND: Final = "Name another study, or give these trials a kind of their own"
 COMPARED_NETWORKS: Final = ("family", "arch")  # all other settings must be equal on a page
 CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
-Sidecars = Mapping[str, Record]
 
 
 @dataclass(frozen=True, order=True)
@@ -90,6 +87,12 @@ class Trained:
         """The ids, one per seed, empty if its trial is not done: results of other trials are never used."""
         pairs = zip(self.ids, self.statuses, strict=True)
         return tuple(each if status == "done" else "" for each, status in pairs)
+
+    @property
+    def best(self) -> Values:
+        """The greatest validation accuracy [seeds] after any epoch, in percent; NaN for no finished trial."""
+        found = np.fmax.reduce(self.accuracies, axis=1, initial=np.nan)
+        return np.where(np.isnan(found) | np.isnan(self.validation), self.validation, found)
 
     def reaching(self, target: Values | float) -> Values:
         """Return [seeds] the first epoch after which validation accuracy is at least `target` percent (one
@@ -223,48 +226,3 @@ def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
         if each is not None:
             found[at, : len(each)] = each[column].to_numpy(dtype=np.float64)
     return found
-
-
-def sidecars_of(results: GlonetResults, store: Store | None) -> Sidecars:
-    """Return the sidecars of the records of all finished trials, by trial id; empty without a store."""
-    if store is None:
-        return {}
-    names = [name for trained in results.trained.values() for name in trained.done_ids if name]
-    return {name: sidecar for name in names if (sidecar := store.sidecar(name)) is not None}
-
-
-def seconds_of(results: GlonetResults, sidecars: Sidecars) -> dict[Network, Values]:
-    """Return seconds per epoch and trial, seed by seed, from the sidecars of the records; NaN without any.
-
-    The time of the pack in which the trial was trained, including evaluations, probes and checkpoints, is
-    divided equally among all epochs of all its trials.
-    """
-    found = _of_sidecars(results, sidecars, _seconds)
-    return {network: values for network, values in found.items() if not np.isnan(values).all()}
-
-
-def pack_sizes_of(results: GlonetResults, sidecars: Sidecars) -> dict[Network, Values]:
-    """Return the number of trials in the pack of each trial, seed by seed, from the sidecars of the records;
-    NaN where a sidecar does not state it.
-    """
-    return _of_sidecars(results, sidecars, _pack_size)
-
-
-def _of_sidecars(
-    results: GlonetResults, sidecars: Sidecars, number: Callable[[Record], float]
-) -> dict[Network, Values]:
-    """Return a number of the sidecar of each trial, seed by seed; without a sidecar that of an empty one."""
-    return {
-        network: np.array([number(sidecars.get(each, {})) for each in trained.done_ids], dtype=np.float64)
-        for network, trained in results.trained.items()
-    }
-
-
-def _pack_size(sidecar: Record) -> float:
-    return float(sidecar.get("pack_trials") or "nan")
-
-
-def _seconds(sidecar: Record) -> float:
-    if not sidecar.get("pack_epochs"):
-        return float("nan")
-    return float(sidecar["pack_seconds"]) / int(sidecar["pack_epochs"])

@@ -19,21 +19,18 @@ from psa.reports import wording
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document
 from psa.reports.glonet import tables as glonet_tables
-from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
+from psa.reports.glonet.figures.accuracy import accuracy_figure
 from psa.reports.glonet.figures.curves import ROWS, curves_figure, trained_depths
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
+from psa.reports.glonet.instability import instability
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
 from psa.reports.glonet.networks import (
     COMPARED_NETWORKS,
     MODEL_NAMES,
     GlonetResults,
     Network,
-    Sidecars,
     Trained,
     glonet_results,
-    pack_sizes_of,
-    seconds_of,
-    sidecars_of,
 )
 from psa.reports.glonet.training_accuracy import training_accuracies_of, training_accuracy_csv
 from psa.reports.glonet.usage_table import usage_table
@@ -50,7 +47,6 @@ QUESTION: Final = (
 )
 _CAPTIONS: Final = {
     "accuracy": "Test accuracy over depth, for each width.",
-    "speed": "Time per epoch and trial over depth, for each width.",
     "curves": "Losses and accuracies over the epochs at {width}: a row per depth.",
     "usage": "Share of each hidden layer in the mean output at {width}: before and after training, by depth.",
     "early": "Accuracy at {width} when the head reads only the first k hidden layers: a panel per depth.",
@@ -82,14 +78,6 @@ class _Seen:
     def training(self) -> dict[Network, Values]:
         return training_accuracies_of(self.results, self.context.observed)
 
-    @cached_property
-    def sidecars(self) -> Sidecars:
-        return sidecars_of(self.results, self.context.store)
-
-    @cached_property
-    def seconds(self) -> dict[Network, Values]:
-        return seconds_of(self.results, self.sidecars)
-
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a page for each study and, if its trials differ in settings other than model, depth, width and
@@ -112,9 +100,6 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
         found["claims"] = glonet_tables.claims_table(results)
     if seen.uses:
         found["usage"] = usage_table(results, seen.uses)
-    if seen.seconds:
-        sizes = pack_sizes_of(results, seen.sidecars)
-        found["speed"] = glonet_tables.speed_table(results, seen.seconds, sizes)
     return found
 
 
@@ -123,8 +108,6 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     seen = _Seen(frame, context)
     results = seen.results
     yield "accuracy_by_depth", accuracy_figure(results)
-    if seen.seconds:
-        yield "speed", speed_figure(results, seen.seconds)
     for features in results.features:
         depths = trained_depths(results, features)
         for at in range(0, len(depths), ROWS):
@@ -237,7 +220,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
     rivals = [model for model in results.models if model != "GloNet"]
     chance = [text for model in rivals for text in claims.chance(results, model)]
-    sentences = (*claims.resilience(results), *chance)
+    sentences = (*claims.resilience(results), *chance, *instability(results))
     sentences += (f"All trials share: {shared}.",) if shared else ()
     yield Section("Depth and accuracy", sentences, shown("accuracy"), listed("accuracy", "paired"))
     heading = "Comparison with the earlier document"
@@ -268,8 +251,6 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
         tuple(claims.exits(results, uses)) or ("No early exit was observed in a network that learned.",),
         shown("early"),
     )
-    sentences = (glonet_tables.SPEED,) if seen.seconds else ("The records have no sidecars with times.",)
-    yield Section("Training speed", sentences, shown("speed"), listed("speed"))
 
 
 def _warnings(seen: _Seen) -> Iterator[str]:
@@ -285,7 +266,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     if few := wording.few_trials(max((each.n for each in trained), default=0)):
         yield few
     if devices := wording.several_devices(rows):
-        yield f"{devices}, and their speeds cannot be compared."
+        yield f"{devices}."
 
 
 def _sources(seen: _Seen) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -102,21 +102,23 @@ def accuracy_table(results: GlonetResults, training: TrainingAccuracies | None =
         Column("Test, mean and interval", "interval"),
         Column("Validation (%)", "mean_sd"),
         Column("Validation, mean and interval", "interval"),
+        Column("Best validation (%)", "mean_sd"),
         *([Column("Training (%)", "mean_sd")] if training else []),
     )
     rows = (
         (
             *network_cells(each.network), each.parameters, each.n,
             mean_sd(each.test), with_interval(each.test),
-            mean_sd(each.validation), with_interval(each.validation),
+            mean_sd(each.validation), with_interval(each.validation), mean_sd(each.best),
             *([_training_accuracy(training, each)] if training else []),
         )
         for each in network_order(results)
     )  # fmt: skip
     note = (
         f"{seeds_note(results)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
-        f"mean, restricted to 0 to 100, from {LEAST_N} seeds on. Layers count the head. ZeroR: "
-        f"{results.zero_r_shown} of validation."
+        f"mean, restricted to 0 to 100, from {LEAST_N} seeds on. Test and validation are of the tested "
+        "weights; best validation is the greatest accuracy after any epoch, a little too high as every "
+        f"maximum. Layers count the head. ZeroR: {results.zero_r_shown} of validation."
     )
     return table_of("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
@@ -190,44 +192,7 @@ def own_columns(each: Trained, results: GlonetResults) -> Values:
     """Return [seeds] the first epoch within a point of the trial's own best; NaN if it learned nothing."""
     if not each.accuracies.shape[1]:
         return np.full(len(each.ids), np.nan)
-    best = np.nan_to_num(each.accuracies, nan=-1.0).max(axis=1)
-    return np.where(best > results.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
-
-
-def speed_table(
-    results: GlonetResults, seconds: Mapping[Network, Values], sizes: Mapping[Network, Values]
-) -> Table:
-    """Return the time per epoch of one trial. sizes: trials in the pack of each trial."""
-    columns = (
-        *NETWORK_COLUMNS,
-        Column("Parameters", "count"),
-        Column("Packs", "count"),
-        Column("Trials per pack"),
-        Column("Milliseconds per epoch and trial", "mean_sd", 1),
-    )
-
-    def row(each: Trained) -> tuple[Cell, ...]:
-        found = times_of_packs(seconds, each.network)
-        packs = present(sizes.get(each.network, np.empty(0)))
-        size = format_range(packs) if len(packs) else None
-        return (*network_cells(each.network), each.parameters, len(found), size, mean_sd(1000 * found))
-
-    return table_of("Training speed", "speed", columns, map(row, network_order(results)), _PACKS)
-
-
-def times_of_packs(seconds: Mapping[Network, Values], network: Network) -> Values:
-    """Return the different times among those of the trials of a network: the trials of a pack share one, so
-    that it is a single measurement.
-    """
-    return np.unique(present(seconds.get(network, np.empty(0))))
-
-
-SPEED: Final = (
-    "The time of a pack includes evaluations, probes and checkpoints, and is divided by the epochs of all "
-    "its trials. It depends on the machine, its load and the number of trials in a pack, not on the network "
-    "alone: compare only networks that were trained on the same machine in packs of one size."
-)
-_PACKS: Final = "Mean ± standard deviation over packs; the trials of a pack share one time."
+    return np.where(each.best > results.zero_r + CHANCE, each.reaching(each.best - 1.0), np.nan)
 
 
 def claims_table(results: GlonetResults) -> Table:

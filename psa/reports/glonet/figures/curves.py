@@ -8,13 +8,13 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from psa.analysis.stats import Values
 from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.networks import GlonetResults, Trained
 from psa.reports.glonet.training_accuracy import TrainingAccuracies
-from psa.reports.plotting.scales import log_axis
+from psa.reports.plotting.scales import linear_ticks, log_axis, number_text, within_reach
 from psa.reports.plotting.style import GREY, plot_style
 
 _QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)", "training accuracy (%)")
@@ -108,23 +108,34 @@ def curves_figure(
                 if at < _LOSSES:
                     _dress_loss(ax, ranges[at])
                 else:
-                    _dress_accuracy(ax)
-                if at == _LOSSES:  # ZeroR is of the validation split
-                    ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+                    # ZeroR is of the validation split
+                    dress_accuracy(ax, lines, results.zero_r if at == _LOSSES else float("nan"))
         below = "\n " if shown_training else ""  # in four columns a name stands on a line of its own
         for ax, quantity in zip(axes[0], shown, strict=True):
             ax.set_title(f"{quantity}{below}", loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
-        handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
+        zero_r = f"ZeroR, {results.zero_r_shown}, where it is on the scale"
+        handles = [*map(model_line, results.models), thin_line(zero_r)]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it. "
         if shown_training:
             how += "The training accuracy is that of the weights after an epoch, on the training split. "
-        how += "The panels of a column share their axis."
+        how += "The panels of a column share the axis of a loss; each panel of accuracies has the range of "
+        how += "its data."
         return finish_panels(figure, results, handles, [how])
 
 
-def _dress_accuracy(ax: Axes) -> None:
-    ax.set_ylim(0, 104)
-    ax.set_yticks((0, 50, 100))
+def dress_accuracy(ax: Axes, curves: Sequence[tuple[str, Values]], zero_r: float) -> None:
+    """Set the range of a panel to that of its trials, with a line at ZeroR (percent, NaN for none) where that
+    leaves the curves apart.
+    """
+    found = np.concatenate([values[np.isfinite(values)] for _, values in curves])
+    low, high = float(found.min()), float(found.max())
+    if within_reach(zero_r, low, high):
+        ax.axhline(zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
+        low, high = min(low, zero_r), max(high, zero_r)
+    room = max(0.06 * (high - low), 0.2)
+    ax.set_ylim(low - room, high + room)
+    ax.yaxis.set_major_locator(FixedLocator(linear_ticks(low - room, high + room, 4)))
+    ax.yaxis.set_major_formatter(FuncFormatter(number_text))

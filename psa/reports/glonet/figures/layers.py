@@ -9,7 +9,7 @@ from typing import Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -23,7 +23,8 @@ from psa.reports.plotting.style import GREY, add_axes, plot_style
 
 _COLUMNS: Final = 4
 _BAR: Final = 0.75  # inches for the scale of a heat map
-_COLOURS: Final = "cividis"  # made for readers with colour deficiencies
+_COLOURS: Final = "PuOr_r"  # diverging around no change, and made for readers with colour deficiencies
+_LINEAR: Final = 0.01  # percent of change up to which the colour scale is linear
 
 _AT_START: Final = "#404040"  # of a line before training that several models share
 
@@ -193,25 +194,29 @@ def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: 
         return finish_panels(figure, results, handles, [how])
 
 
-def growth(use: Use) -> Values:
-    """Return [layers, epochs + 1] the L1 norm of a layer's parameters over that at first, mean over seeds."""
+def norm_changes(use: Use) -> Values:
+    """Return [layers, epochs + 1] the change of the L1 norm of a layer's parameters since before training, in
+    percent of that, mean over seeds; NaN where it was 0.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return mean(use.norms / use.norms[:, :1], axis=0).T
+        ratios = use.norms / use.norms[:, :1]
+    return 100 * (mean(np.where(np.isfinite(ratios), ratios, np.nan), axis=0).T - 1)
 
 
 def norms_figure(
     results: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
 ) -> Figure | None:
-    """Plot a heat map per depth: the growth of the parameters of each layer (from below) over the epochs."""
+    """Plot a heat map per depth: the change of the parameters of each layer (from below) over the epochs."""
     found = _by_depth(uses, features, [model], lambda use: use.norms.shape[2] > 0)
-    values = [growth(each[0]) for each in found.values() if each[0].norms.shape[2]]
-    finite = np.concatenate([each[np.isfinite(each) & (each > 0)] for each in values] or [np.empty(0)])
+    values = [norm_changes(each[0]) for each in found.values()]
+    finite = np.concatenate([each[np.isfinite(each)] for each in values] or [np.empty(0)])
     if not len(finite):
         return None
     norm = _scale(finite)
+    shown_networks = [each[0].network for each in found.values()]
 
     def draw(ax: Axes, each: Sequence[Use]) -> Axes:
-        shown = growth(each[0])
+        shown = norm_changes(each[0])
         layers, times = shown.shape
         ax.pcolormesh(
             np.arange(times + 1) - 0.5, np.arange(layers + 1) + 0.5, shown, norm=norm, cmap=_COLOURS,
@@ -219,6 +224,11 @@ def norms_figure(
         )  # fmt: skip
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         ax.grid(visible=False)
+        if not (np.abs(shown) >= _LINEAR).any():
+            ax.text(
+                0.5, 0.5, f"no layer changed\nby {_LINEAR:g} % or more", transform=ax.transAxes, ha="center",
+                va="center", fontsize=6, color="#404040",
+            )  # fmt: skip
         return ax
 
     with plot_style():
@@ -226,19 +236,18 @@ def norms_figure(
         figure, axes = _drawn(name, found, draw, ("epoch", "layer"), _BAR)
         _bar(figure, axes[0], norm)
         how = (
-            f"Shown: the networks of {model} alone. Entrywise L1 norm of a layer's weights and biases, "
-            "divided by that before training (epoch 0); mean over seeds. The last layer is the head. The "
-            "panels share one logarithmic scale."
+            f"Shown: the networks of {model} alone. Change of the entrywise L1 norm of a layer's weights "
+            "and biases since before training (epoch 0), in percent of it; mean over all seeds. The last "
+            f"layer is the head. The panels share one scale, logarithmic beyond {_LINEAR:g} % on both sides."
+            + partly_learned_note(results, {network: uses[network] for network in shown_networks})
         )
         return finish_panels(figure, results, (), [how])
 
 
 def _scale(values: Values) -> Normalize:
-    """Return a logarithmic scale from the least to the greatest: a doubling and a halving look equal."""
-    low, high = float(values.min()), float(values.max())
-    if high / low < 1.02:
-        low, high = low / 1.01, high * 1.01
-    return LogNorm(low, high)
+    """Return a scale as long below 0 as above, on which changes of 0.01 % and of 10 % can be seen."""
+    most = max(float(np.abs(values).max()), 10 * _LINEAR)
+    return SymLogNorm(_LINEAR, linscale=0.5, vmin=-most, vmax=most)
 
 
 def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
@@ -247,5 +256,5 @@ def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
     place = beside.get_position()
     ax = add_axes(figure, wide - _BAR + 0.1, place.y0 * high, 0.1, place.height * high)
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, _COLOURS), cax=ax)
-    label_bar(bar, norm, "L1 norm / that at the start", most=5)
+    label_bar(bar, norm, "change of the L1 norm (%)")
     bar.ax.tick_params(labelsize=6, length=2)
