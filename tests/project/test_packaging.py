@@ -61,8 +61,9 @@ def test_entry_point_is_callable(script: str) -> None:
 
 
 def test_one_version_number() -> None:
-    """The package says the version that is built."""
+    """The package and the file for citations say the version that is built."""
     assert psa.__version__ == PROJECT["project"]["version"]
+    assert f"version: {psa.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
 
 
 def test_poetry_keeps_its_environment_in_the_project() -> None:
