@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -112,6 +113,9 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path | None = None) -> None:
     """Do the same as write_atomically for content in pieces, which need not fit in memory as a whole."""
+    if _is_device(path):
+        _write_to_device(path, parts)
+        return
     ensure_dir(path.parent)
     temporary = temp_path(path)
     try:
@@ -174,6 +178,27 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_device(path: Path) -> bool:
+    """Return True for what must be written to and not replaced: /dev/stdout, /dev/null, a pipe, a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return path.parent == Path("/dev") or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _write_to_device(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            for part in parts:
+                _write_all(descriptor, part)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise file_error(error, f"cannot write {path}") from error
 
 
 def _write_all(descriptor: int, content: bytes | memoryview) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,22 @@ def test_a_write_replaces_the_file_and_keeps_the_one_before(tmp_path: Path) -> N
         write_atomically(path, content, previous)
     assert (path.read_bytes(), previous.read_bytes()) == (b"three", b"two")
     assert files_in(path.parent) == {"x.bin", "x.previous.bin"}
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As are devices such as /dev/stdout, which root could replace."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            write_atomically(path, b"content")
+            assert os.read(reader, 100) == b"content"
+        finally:
+            os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
