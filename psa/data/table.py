@@ -140,7 +140,10 @@ def checked_table(
     whole numbers, booleans or texts. Classes are the values that occur, in their order, unless `names` gives
     them: then labels are places among these.
     """
-    samples, labels = as_array(samples, "X", where), as_array(labels, "y", where)
+    samples, given = as_array(samples, "X", where), labels
+    labels = as_array(given, "y", where)
+    if labels.dtype.kind == "U" and labels.ndim == 1 and isinstance(given, list | tuple):
+        labels = np.array(given, object)  # as texts, a missing label would be the class "nan" or "None"
     if parts is not None and len(parts) != len(samples):
         raise UserError(
             f"{where}: the split must be one name per sample, {len(samples):,}, got {len(parts):,}"
@@ -225,18 +228,24 @@ def _classes(labels: AnyArray, names: tuple[str, ...], where: str) -> tuple[Clas
 
 
 def _texts(labels: AnyArray, where: str) -> AnyArray:
-    """Return labels as texts; numbers and booleans in an array of objects are numbers and booleans."""
-    values = labels.tolist()
-    if values and all(isinstance(value, bool) for value in values):
-        return np.array(values, bool)
-    if all(isinstance(value, int) for value in values) and all(abs(value) < 2**63 for value in values):
-        return np.array(values, np.int64)
+    """Return labels as texts; numbers and booleans among objects stay. Raises UserError for a missing one."""
+    import pandas as pd
+
+    values: list[Any] = labels.tolist()
     if labels.dtype.kind == "S":
         values = [value.decode("utf-8", "replace") for value in values]
-    wrong = next((value for value in values if not isinstance(value, str) or not value.strip()), None)
-    if wrong is not None or not values:
-        raise UserError(f"{where}: y must have a label for each sample, got {wrong!r}", "Fill it in")
-    return np.array([value.strip() for value in values], dtype=str)
+    gone = pd.isna(labels)
+    missing = [value for value, none in zip(values, gone, strict=True) if none or not str(value).strip()]
+    if missing or not values:
+        shown = repr(missing[0]) if missing else "none"
+        raise UserError(f"{where}: y must have a label for each sample, got {shown}", "Fill it in")
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return np.array(values, bool)
+    if all(isinstance(value, int | np.integer) and abs(int(value)) < 2**63 for value in values):
+        return np.array(values, np.int64)
+    if all(isinstance(value, int | float | np.number) for value in values):
+        return np.array(values, np.float64)
+    return np.array([str(value).strip() for value in values], dtype=str)
 
 
 def _whole(labels: AnyArray, where: str) -> ClassNumbers:

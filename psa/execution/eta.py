@@ -17,7 +17,8 @@ from psa.storage.checkpoint import trained_loops
 from psa.storage.store import Store
 
 _LATE_SHARE: Final = 0.25  # of the time that a late start has taken: expected to follow
-_TRUST_SECONDS: Final = 10.0  # of work after which the measurement counts as much as the estimate
+# of work, by the clock or by the estimate, after which the measurement counts as much as the estimate
+_TRUST_SECONDS: Final = 10.0
 
 
 def loops_left(store: Store, pack: Pack) -> int:
@@ -116,7 +117,8 @@ class EtaEstimator:
         late = [share for share in self.shares.values() if share.is_late]
         spent = self.spent + sum(share.elapsed for share in late)
         done = self.done + sum(share.loop_seconds for share in late)
-        slowness = (_TRUST_SECONDS + spent) / (_TRUST_SECONDS + done)
+        trust = max(spent, done) / (_TRUST_SECONDS + max(spent, done))
+        slowness = 1 - trust + trust * spent / done if done else 1.0
         return self._startup_left() + slowness * max([sum(work) / self.workers, *work], default=0.0)
 
     def _startup_left(self) -> float:

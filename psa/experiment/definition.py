@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from html import escape
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
@@ -17,6 +18,7 @@ from psa.cli.output.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import MAX_VALUES, as_list, as_path, check_choice, parse_int
+from psa.core.plugins.loading import load_declared
 from psa.core.stop import StopRequest
 from psa.execution.backend import BACKEND_PLUGINS, BackendOptions
 from psa.execution.machine import DeviceName, Machine
@@ -61,6 +63,7 @@ class Experiment:
         data: Sequence[Any] | None = None,
         plugins: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
+        load_declared(as_list(plugins, "plugins"), Path(), "plugins")  # the study may be one of theirs
         settings = current_settings(_mapping(base, "base"), study, lists=False)
         if data is not None:
             settings["dataset"] = _content(data, settings)

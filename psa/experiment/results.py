@@ -141,6 +141,8 @@ class Results:
             )
         check_choice(by, set(_SELECTION), "by", "column")
         done = self.frame[self.frame["status"] == "done"]
+        if len(done) and done[by].isna().all():
+            raise UserError(f"by must be a column with values, got {by}, which no trial has")
         order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
         first = done.iloc[done["id"].astype(str).map(order).argsort()]
         ranked = first.sort_values(by, ascending=not _SELECTION[by], kind="stable", na_position="last")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -260,6 +262,27 @@ def test_labels_of_every_kind_become_classes() -> None:
         assert content_of_arrays(samples, list(labels)).classes == classes
     table = own._tables[content_of_arrays(samples, ["10", "9", "2", "9"]).sha256]
     assert table.labels.tolist() == [2, 1, 0, 1]
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), np.nan, "", "  ", pd.NA])
+@pytest.mark.parametrize("labels", [["a", "b"], [0, 1], [True, False], [0.0, 1.0]])
+@pytest.mark.parametrize("form", [list, lambda each: np.array(each, object), pd.Series])
+def test_a_missing_label_is_refused(gap: object, labels: list[object], form: Callable[..., Any]) -> None:
+    """In lists, arrays of objects and columns; it is never a class."""
+    given = [*labels * 5, gap]
+    with pytest.raises(UserError, match="data: y must have a label for each sample, got"):
+        content_of_arrays(np.zeros((11, 2)), form(given))
+
+
+def test_objects_of_numbers_are_numbers() -> None:
+    """As the values of a data frame with other columns of texts are."""
+    samples = np.zeros((4, 2))
+    for labels in ([np.int64(2), 10, 2, 10], [2.0, np.float32(10), 2.0, 10.0]):
+        assert content_of_arrays(samples, np.array(labels, object)).classes == ("2", "10")
+    assert content_of_arrays(samples, np.array([True, np.True_, False, True], object)).classes == (
+        "False",
+        "True",
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
