@@ -12,7 +12,7 @@ import pandas as pd
 
 from psa.analysis.frame_columns import CONTENT_FACTS
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.stats import Summary, Values, present, share_summary, summary
+from psa.analysis.stats import Summary, Values, share_summary, summary
 from psa.core.errors import UserError
 from psa.reports.wording import SETTINGS, format_setting
 from psa.specs.activation import ACTIVATIONS
@@ -73,8 +73,12 @@ class Arm:
 
     def dead(self) -> int:
         """Count its trials that scored at most NEAR_ZERO_R points above ZeroR on validation."""
-        beyond = present(self.values("bounty") - self.values("zero_r"))
-        return int((beyond <= NEAR_ZERO_R).sum())
+        return len(self.dead_rows())
+
+    def dead_rows(self) -> pd.DataFrame:
+        """Return the rows of the trials that `dead` counts."""
+        beyond = (self.rows["bounty"] - self.rows["zero_r"]).astype("float64")
+        return self.rows[(self.rows["status"] == "done") & (beyond <= NEAR_ZERO_R)]
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,7 @@ _LOG_FROM: Final = 30  # times from least to greatest from which losses are draw
 _THIN: Final = "Thin: every seed; thick: their mean, as far as all of them were trained."
 _MEANS: Final = "Lines: means over seeds, as far as all of them were trained."
 _SEEDS_UP_TO: Final = 4  # arms of a panel; of more, the lines of single seeds cannot be told apart
+_MARKS: Final = 5  # about so many on a line that others share a panel with
 _RUNNING: Final = "The training loss is the mean over the epoch, with dropout where there is some."
 
 
@@ -106,8 +107,11 @@ def plot_arm_curves(
     gid: str,
     *,
     seeds: bool = True,
+    marked: bool = False,
 ) -> Axes:
-    """Draw the mean over seeds as far as all of them were trained, and with `seeds` each as a thin line."""
+    """Draw the mean over seeds as far as all of them were trained, with `marked` with the marker of its look,
+    and with `seeds` each as a thin line.
+    """
     for curve in curves if seeds else ():
         ax.plot(
             np.arange(1, len(curve) + 1), curve, color=look.colour, linewidth=0.4, alpha=0.45, linestyle=line
@@ -117,7 +121,8 @@ def plot_arm_curves(
         mean = np.mean([curve[:common] for curve in curves], axis=0)
         ax.plot(
             np.arange(1, common + 1), mean, color=look.colour, linestyle=line, linewidth=1.3, gid=gid,
-            marker=look.marker if common == 1 else None, markersize=4,
+            marker=look.marker if common == 1 or marked else None, markersize=4 if common == 1 else 3,
+            markevery=max(1, common // _MARKS), markeredgecolor="white", markeredgewidth=0.3,
         )  # fmt: skip
     return ax
 
@@ -146,7 +151,11 @@ def _curves(
 ) -> Figure:
     lines: dict[str, Any] = dict(zip(columns, ("-", (0, (3, 1.2))), strict=False))
     with plot_style():
-        handles = [Line2D([], [], color=looks[name].colour, label=name) for name in looks if name]
+        handles = [
+            Line2D([], [], color=look.colour, marker=look.marker, markersize=3.5, label=name)
+            for name, look in looks.items()
+            if name
+        ]
         handles += [
             Line2D([], [], color=GREY, linestyle=lines[column], label=word)
             for column, word in columns.items()
@@ -161,7 +170,7 @@ def _curves(
                     found = curves_of(arm, frame, column)
                     plot_arm_curves(
                         ax, found, looks[rest[id(arm)]], lines[column],
-                        f"{column} {arm.label(arm.settings)}", seeds=seeds,
+                        f"{column} {arm.label(arm.settings)}", seeds=seeds, marked=len(looks) > 1,
                     )  # fmt: skip
             _dressed(ax, name, (f"{what} (nats)" if what == "loss" else what) if at % _COLUMNS == 0 else "")
         share_range(axes, log=what == "loss")

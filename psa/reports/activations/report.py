@@ -21,6 +21,7 @@ from psa.reports.activations.run_folders import run_folders
 from psa.reports.activations.tables import comparisons, paired_table, results_table, thresholds_table
 from psa.reports.activations.temperatures import temperature_figure, temperatures
 from psa.reports.activations.text import ActivationResults
+from psa.reports.activations.training_notes import early_stops_text
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Page, Picture, Section
 from psa.reports.rendering.paired import paired_trials
@@ -104,7 +105,7 @@ def page(
         tuple(text.facts(results)),
         tuple(_sections(results, made, pictures, frame)),
         tuple(text.sources(results)),
-        (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
+        (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results, frame)),
         {
             made["results"].label: CellTrials({_heading(key): _heading(key) for key in results.shown}),
             made["paired"].label: paired_trials(
@@ -161,7 +162,11 @@ def _sections(
 
     yield Section(
         "Results",
-        (*text.shared_settings_text(results), *text.dead_arms_text(results)),
+        (
+            *text.shared_settings_text(results),
+            *text.dead_arms_text(results),
+            *early_stops_text(results.there, results.keys),
+        ),
         named("comparison"),
         (made["results"],),
     )

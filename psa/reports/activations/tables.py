@@ -47,20 +47,23 @@ def results_table(
     label: str = "tab:results",
     variant_of: Callable[[Sequence[str]], str] = lambda trials: "",
 ) -> Table:
-    """Return a row for each arm: number of trials, mean test accuracy (percent) with its 95 % t interval and
-    sample sd, mean training and validation accuracy of the tested weights, their epoch, epochs trained, and
-    the learned thresholds of the hidden layers, first to last. The greatest mean is bold, if every arm has
+    """Return a row for each arm: number of parameters (if architectures differ) and of trials, mean test
+    accuracy (percent) with its 95 % t interval and sample sd, mean training and validation accuracy of the
+    tested weights, their epoch, epochs trained, and the learned thresholds of the hidden layers, first to
+    last. The greatest mean is bold, if every arm has
     LEAST_N trials and that one learned something. variant_of: returns the name that the grid gives to some
     trials, which is the first column if there is any.
     """
     best = _best_arm(arms)
     learned = any(_thresholds(arm) for arm in arms)
-    rows = [tuple(_result(arm, keys, arm is best, learned)) for arm in arms]
+    sizes = "arch" in keys and len({arm.settings["arch"] for arm in arms}) > 1
+    rows = [tuple(_result(arm, keys, arm is best, learned, sizes)) for arm in arms]
     variants = [variant_of(arm.ids) or None for arm in arms]
     if any(variants):
         rows = [(name, *row) for name, row in zip(variants, rows, strict=True)]
     columns = [Column("Variant")] if any(variants) else []
     columns += [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
+    columns += [Column("Parameters", "count")] if sizes else []
     columns += [
         Column("n", "count"),
         Column("Test (%)", "interval"),
@@ -96,10 +99,13 @@ def _lengths(arms: Sequence[Arm]) -> int:
     return len({arm.settings.get("epochs") for arm in arms})
 
 
-def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
+def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool, sizes: bool) -> Iterator[Cell]:
     yield from (format_setting(arm.settings[key]) for key in keys)
     test = arm.summary("test")
     interval = Interval(test.mean, test.low, test.high)
+    if sizes:
+        counts = arm.rows["parameters"].dropna()
+        yield int(counts.iloc[0]) if len(counts) else None
     yield arm.n
     yield Bold(interval) if best else interval
     yield test.sd

@@ -14,14 +14,15 @@ from psa.analysis.pooling import budget_note, equal_budgets
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
+from psa.reports.activations import training_notes
 from psa.reports.activations.arms import NEAR_ZERO_R, Arm, arms_of, of_done, rows_of, varying, with_seen
 from psa.reports.activations.tables import comparisons, paired_note
+from psa.reports.activations.training_notes import listed
 from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Fact
 from psa.reports.wording import format_setting, shared_settings
 
 _ALWAYS: Final = ("activation", "arch")
-_NAMED: Final = 8
 _CURVES: Final = ("accuracy", "loss", "train_loss")
 
 
@@ -64,13 +65,7 @@ class ActivationResults:
 
     def named(self, arms: Sequence[Arm]) -> str:
         """Format arms as text, only the first of them if there are many."""
-        return _listed([arm.label(self.keys) for arm in arms])
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join with semicolons, since the name of an arm has commas."""
-    more = f"; and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return "; ".join(names[:_NAMED]) + more
+        return listed([arm.label(self.keys) for arm in arms])
 
 
 def facts(found: ActivationResults) -> Iterator[Fact]:
@@ -110,7 +105,7 @@ def dead_arms_text(found: ActivationResults) -> Iterator[str]:
     some = [arm for arm in found.there if 0 < arm.dead() < arm.n]
     if some:
         parts = [f"{arm.label(found.keys)} ({arm.dead()} of {arm.n})" for arm in some]
-        yield (f"In some seeds nothing was learned: {_listed(parts)}. The means of these arms are of both.")
+        yield (f"In some seeds nothing was learned: {listed(parts)}. The means of these arms are of both.")
 
 
 def identical_arms_text(found: ActivationResults, frame: pd.DataFrame) -> Iterator[str]:
@@ -129,7 +124,7 @@ def identical_arms_text(found: ActivationResults, frame: pd.DataFrame) -> Iterat
     if same:
         yield (
             "Equal to the last bit after every epoch of every seed, so that their curves hide each other: "
-            f"{_listed(same)}."
+            f"{listed(same)}."
         )
 
 
@@ -182,12 +177,12 @@ def temperature_text(found: ActivationResults) -> Iterator[str]:
     if parts:
         yield (
             "The temperature with the highest mean validation accuracy, and its mean test accuracy: "
-            f"{_listed(parts)}."
+            f"{listed(parts)}."
         )
 
 
-def warnings(found: ActivationResults) -> Iterator[str]:
-    """Yield the warnings at the top of the page."""
+def warnings(found: ActivationResults, frame: pd.DataFrame) -> Iterator[str]:
+    """Yield the warnings at the top of the page. frame: the rows of every epoch."""
     if absent := wording.absence(found.rows):
         empty = [arm for arm in found.arms if not arm.n]
         none = f" Without any trial: {found.named(empty)}." if empty else ""
@@ -202,14 +197,9 @@ def warnings(found: ActivationResults) -> Iterator[str]:
     devices = wording.devices_of(found.rows)
     if len(devices) > 1:
         yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."
-    done = found.rows[found.rows["status"] == "done"]
-    late = int((done["bounty_loop"] == done["loops"]).sum())
-    if late:
-        yield (
-            f"{late:,} of {pluralize(len(done), 'trial')} were best in their last epoch: with more epochs "
-            "they "
-            "may become better."
-        )
+    yield from training_notes.schedule_text(found.there, found.keys)
+    yield from training_notes.fall_text(found.there, found.keys, frame)
+    yield from training_notes.last_epoch_text(found.there, found.keys)
 
 
 def sources(found: ActivationResults) -> Iterator[str]:
