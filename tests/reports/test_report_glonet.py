@@ -31,8 +31,8 @@ from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document, report
+from psa.reports.glonet.fallen_trials import fallen_trials_text
 from psa.reports.glonet.figures.layers import norms_figure, plot_exits, plot_usage, usage_figure
-from psa.reports.glonet.instability import instability
 from psa.reports.glonet.layer_use import Use, uses_of
 from psa.reports.glonet.networks import (
     GlonetResults,
@@ -300,7 +300,7 @@ def test_trials_whose_tested_weights_are_far_below_their_best_are_named(
     """Fifty layers had 88 % after seven epochs and were tested at 40 % after ten."""
     rising = made("GloNet", 50, [95.0, 96.0], curve=[90.0, 94.0, 96.0])
     study = depths(rising, made("MLP", 50, [curve[-1], curve[-1]], curve=curve))
-    told = list(instability(study))
+    told = list(fallen_trials_text(study))
     assert bool(told) == fallen
     if fallen:
         assert told[0].startswith("2 trials have a validation accuracy 10 points or more below")
