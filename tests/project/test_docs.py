@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
-from psa.reports.ablation.arms.pairs import histories_after, pairs_of
+from psa.reports.wording import FALL
+from psa.specs.activation import Activation
 from psa.specs.model import NetworkSpec
 from psa.specs.trial import Trial
 from psa.storage.records.record_store import RecordStore
@@ -584,13 +587,22 @@ def test_the_page_on_activations_says_what_was_measured() -> None:
     """Each row of its table of layers is one of the committed tables; the guide names one of them."""
     page = (ROOT / "docs/activations.md").read_text()
     folder = ROOT / "results/reports/activation_study/architectures"
-    found = {layers: (test, epochs) for _, layers, _, test, *_, epochs in table_rows(folder / "results.md")}
+    found = {
+        row["Architecture"]: (row["Test (%)"], row["Epochs"]) for row in named_rows(folder / "results.md")
+    }
     pairs = {
         arm: (difference, holm) for arm, _, _, difference, _, holm, *_ in table_rows(folder / "paired.md")
     }
-    shown = re.findall(r"^\| `([\d*, ]+)` \| (.+) \| (.*) \| (.*) \| ([\d.]+) \|$", page, re.MULTILINE)
-    assert {layers: (test, epochs) for layers, test, _, _, epochs in shown} == found
-    assert {layers: (minus, holm) for layers, _, minus, holm, _ in shown if minus} == pairs
+    shown = re.findall(
+        r"^\| `([\d*, ]+)` \| ([\d,]+) \| (.+) \| (.*) \| (.*) \| ([\d.]+) \|$", page, re.MULTILINE
+    )
+    assert {layers: (test, epochs) for layers, _, test, _, _, epochs in shown} == found
+    assert {layers: (minus, holm) for layers, _, _, minus, holm, _ in shown if minus} == pairs
+    built = {
+        Trial.model_validate(record["spec"]).model.arch.label: f"{record['built']['parameters']:,}"
+        for record in RecordStore(ROOT / "results/published/architectures.parquet").all()
+    }
+    assert {layers: parameters for layers, parameters, *_ in shown} == built
     assert all(float(holm) > 0.05 for _, holm in pairs.values())  # "none is significantly better or worse"
     test, epochs = found["1*512, 1*256, 1*128, 1*64"]
     mean, low, high = re.findall(r"[\d.]+", test)
@@ -622,6 +634,31 @@ def test_the_page_on_activations_shows_the_committed_table_of_activations() -> N
         assert f"{means[name]} %" in page
     widest = max(found, key=lambda name: float(found[name][1]))
     assert f"`{widest}` depends most on the seed (standard deviation {found[widest][1]} points)" in page
+    words = " ".join(page.split())
+    dead = [trial for name, trials in activation_trials("activations").items() for trial in trials]
+    dead = [trial for trial in dead if max(trial.curve) < 12]
+    assert f"The {len(dead)} trials of the five activations" in words
+    stops = [len(trial.curve) for trial in dead]
+    assert f"stopped after {min(stops)} to {max(stops)} epochs, which does not show" in words
+    late = {
+        name: [trial for trial in trials if trial.best == len(trial.curve) == 30]
+        for name, trials in activation_trials("activations").items()
+    }
+    assert f"In {sum(map(len, late.values()))} trials of five activations epoch 30 was the best" in words
+    assert len([name for name, trials in late.items() if trials]) == 5
+    sparse = activation_trials("activations")["SparseMax"]
+    assert late["SparseMax"] == [min(sparse, key=lambda trial: max(trial.curve))]
+    decaying = {
+        name: trials for name, trials in activation_trials("activations").items() if name.startswith("Decay")
+    }
+    tested = sorted(trial.best for trials in decaying.values() for trial in trials)
+    assert f"the tested weights are of epochs {tested[0]} to {tested[-1]}" in words
+    scales = [Activation.coerce(name).scale_at(each.best) for name, of in decaying.items() for each in of]
+    assert f"where it is {min(scales):.1f} to {max(scales):.1f}" in words
+    fallen = [each for of in decaying.values() for each in of if max(each.curve) - each.curve[-1] >= FALL]
+    assert (len(fallen), len([each for each in fallen if each.curve[-1] < 11])) == (4, 3)
+    stops = [len(each.curve) for each in decaying["DecayingRescaledReLU(schedule=exponential)"]]
+    assert f"The exponential schedule was stopped after {min(stops)} to {max(stops)} epochs" in words
     (seeds,) = {row[2] for row in table_rows(folder / "paired.md")}
     guide = (ROOT / "docs/reproduction.md").read_text()
     assert f"(without dropout, {seeds} seeds, {int(seeds) * len(found)} trials)" in guide
@@ -786,13 +823,24 @@ def test_the_page_on_activations_shows_the_committed_table_of_stochastic_layers(
     assert f"(temperatures {temperatures}, 3 seeds, {3 * len(rows)} trials)" in guide
     assert {row[3] for row in rows} == {"3"}
     tests = {(row[0], row[2]): float(row[4].partition(" ")[0]) for row in rows}
+    trials = activation_trials("stochastic")
     changed = [
-        abs(tests["RescaledReLU(scale=100)", at] - tests["Identity", at]) for at in ("0.01", "0.1", "1")
+        abs(one.test - other.test)
+        for at in ("0.01", "0.1", "1")
+        for one, other in zip(trials[f"RescaledReLU(scale=100) {at}"], trials[f"Identity {at}"], strict=True)
     ]
-    assert max(changed) <= 0.011  # "at most 0.01 points"
+    assert f"of no seed by more than {max(changed):.2f} points" in " ".join(page.split())
+    first, second, third = trials["Identity 1"]
+    words = " ".join(page.split())
+    assert f"seeds 0 and 2 were stopped after {len(first.curve)} and {len(third.curve)} epochs" in words
+    assert max(second.curve[:17]) < 12 < second.curve[17]
+    assert (second.best, len(second.curve)) == (30, 30)
+    assert f"a validation accuracy of {second.curve[-1]:.2f} %" in words
+    stops = [len(each.curve) for each in trials["SparseMax(scale=100) 0.01"]]
+    assert f"at 0.01 were stopped after {min(stops)} to {max(stops)} epochs" in words
     assert tests["SparseMax(scale=100)", "0.01"] < 11.35
     (widest,) = (row[5] for row in rows if row[0] == "Identity" and row[2] == "1")
-    assert f"the seeds differ widely there (standard\ndeviation {widest} points)" in page
+    assert f"the seeds differ widely there (standard deviation {widest} points)" in words
     pairs = {
         row[0]: row for row in table_rows(ROOT / "results/reports/activation_study/stochastic/paired.md")
     }
@@ -803,6 +851,40 @@ def test_the_page_on_activations_shows_the_committed_table_of_stochastic_layers(
         "not significantly different",
     ]
     assert pairs[f"{at}0.1"][3].startswith("+7.63 ")
+
+
+@dataclass(frozen=True)
+class ActivationTrial:
+    """A stored trial: validation accuracies in percent after each epoch, tested epoch, test accuracy."""
+
+    curve: list[float]
+    best: int
+    test: float
+
+
+@cache
+def activation_trials(bundle: str) -> dict[str, list[ActivationTrial]]:
+    """The trials of a bundle by activation (and temperature), in the order of seeds."""
+    found: dict[str, list[ActivationTrial]] = {}
+    records = RecordStore(ROOT / f"results/published/{bundle}.parquet").all()
+    for record in sorted(records, key=lambda each: int(each["spec"]["seed"])):
+        finals, sizes = record["finals"], record["samples"]
+        curve = [100 * each / sizes["validation"] for each in record["history"]["correct"]]
+        test = 100 * finals["test"]["correct"] / sizes["test"]
+        model = Trial.model_validate(record["spec"]).model
+        assert isinstance(model, NetworkSpec)
+        name = model.activation.label
+        name += f" {model.temperature:g}" if bundle == "stochastic" else ""
+        found.setdefault(name, []).append(ActivationTrial(curve, finals["bounty"]["loop"], test))
+    return found
+
+
+def named_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a committed Markdown table by the names of its columns."""
+    heading = next(line for line in path.read_text().splitlines() if line.startswith("|"))
+    names = [cell.strip() for cell in heading.strip("|").split("|")]
+    for row in table_rows(path):
+        yield dict(zip(names, row, strict=True))
 
 
 def table_rows(path: Path) -> Iterator[list[str]]:

@@ -47,12 +47,12 @@ def results_table(
     label: str = "tab:results",
     variant_of: Callable[[Sequence[str]], str] = lambda trials: "",
 ) -> Table:
-    """Return a row for each arm: number of parameters if architectures differ, number of trials, mean test
+    """Return a row for each arm: number of parameters (if architectures differ) and of trials, mean test
     accuracy (percent) with its 95 % t interval and sample sd, mean training and validation accuracy of the
     tested weights, their epoch, epochs trained, and the learned thresholds of the hidden layers, first to
-    last. The greatest mean is bold, if every arm has LEAST_N trials and that one learned something.
-    variant_of: returns the name that the grid gives to some trials, which is the first column if there is
-    any.
+    last. The greatest mean is bold, if every arm has
+    LEAST_N trials and that one learned something. variant_of: returns the name that the grid gives to some
+    trials, which is the first column if there is any.
     """
     best = _best_arm(arms)
     learned = any(_thresholds(arm) for arm in arms)

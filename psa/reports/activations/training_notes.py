@@ -72,7 +72,7 @@ def fall_text(arms: Sequence[Arm], keys: Sequence[str], frame: pd.DataFrame) -> 
     if parts:
         yield (
             f"In {pluralize(count, 'trial')} the validation accuracy fell by {FALL:g} points or more from "
-            f"the best epoch to the last one: {listed(parts)}. The weights of an earlier epoch were tested."
+            f"the best epoch to the last one: {listed(parts)}."
         )
 
 
@@ -89,14 +89,15 @@ def schedule_text(arms: Sequence[Arm], keys: Sequence[str]) -> Iterator[str]:
         if early:
             scales = sorted(kind.scale_at(loop) for loop in (early[0], early[-1]))
             shown = " to ".join(dict.fromkeys(f"{scale:.1f}" for scale in scales))
+            epochs = f"epoch{'s' * (early[0] < early[-1])} {format_range(early)}"
+            final = format_number(kind.scale_at(end))
             parts.append(
-                f"{arm.label(keys)} ({len(early)} of {pluralize(len(done), 'trial')}, in epoch "
-                f"{format_range(early)} with scale {shown}, instead of {format_number(kind.scale_at(end))} "
-                f"from epoch {end} on)"
+                f"{arm.label(keys)} ({len(early)} of {pluralize(len(done), 'trial')}, in {epochs} with scale "
+                f"{shown}, instead of {final} from epoch {end} on)"
             )
     if parts:
         yield (
-            f"Tested before the schedule of their scale ended: {listed(parts)}. These accuracies say nothing "
+            f"Tested before the schedule of their scale ended: {listed(parts)}. Their accuracies say nothing "
             "of the final scale."
         )
 

@@ -19,10 +19,10 @@ from psa.reports import wording
 from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document
 from psa.reports.glonet import tables as glonet_tables
+from psa.reports.glonet.fallen_trials import fallen_trials_text
 from psa.reports.glonet.figures.accuracy import accuracy_figure
 from psa.reports.glonet.figures.curves import ROWS, curves_figure, trained_depths
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
-from psa.reports.glonet.instability import instability
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
 from psa.reports.glonet.networks import (
     COMPARED_NETWORKS,
@@ -220,7 +220,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
     rivals = [model for model in results.models if model != "GloNet"]
     chance = [text for model in rivals for text in claims.chance(results, model)]
-    sentences = (*claims.resilience(results), *chance, *instability(results))
+    sentences = (*claims.resilience(results), *chance, *fallen_trials_text(results))
     sentences += (f"All trials share: {shared}.",) if shared else ()
     yield Section("Depth and accuracy", sentences, shown("accuracy"), listed("accuracy", "paired"))
     heading = "Comparison with the earlier document"

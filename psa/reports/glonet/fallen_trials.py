@@ -13,7 +13,7 @@ from psa.reports.glonet.tables import network_order
 from psa.reports.wording import FALL
 
 
-def instability(results: GlonetResults) -> Iterator[str]:
+def fallen_trials_text(results: GlonetResults) -> Iterator[str]:
     """Yield a sentence on the trials whose validation accuracy fell by FALL points or more from their best
     epoch to the tested weights; none without any.
     """
