@@ -225,9 +225,11 @@ def test_the_examples_of_probes_observe(small: Splits) -> None:
         keep=lambda state, name, arrays: files.update({name: arrays}),
     )
     assert [len(each["norm"]) for each in state.observed["weight_norm"]] == [1, 1, 1]
-    assert last["weight_norm"]["norm"] == [pytest.approx(rest_norm(files["weight_norm-2"]))]
-    assert files["weight_norm-1"]["size"].tolist() == [64] * 9 + [24]
-    assert list(kept) == ["weight_norm-2"]
+    assert last["weight_norm"]["norm"] == [pytest.approx(rest_norm(files["weight_norm-final-2"]))]
+    assert (
+        files["weight_norm-1"]["size"].tolist() == files["weight_norm-2"]["size"].tolist() == [64] * 9 + [24]
+    )
+    assert list(kept) == ["weight_norm-final-2"]
 
 
 def rest_norm(arrays: dict[str, Any]) -> float:

@@ -33,6 +33,7 @@ from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
+from psa.reports.ablation.arms.pairs import histories_after, pairs_of
 from psa.reports.wording import FALL
 from psa.specs.activation import Activation
 from psa.specs.model import NetworkSpec

@@ -27,8 +27,8 @@ from psa.nn.dense import Dense
 from psa.reports.ablation import report
 from psa.reports.ablation.arms.figure import arms_figure
 from psa.reports.ablation.arms.page import arm_figures
-from psa.reports.ablation.arms.pairs import bounties_after, common_seeds, tests_after
-from psa.reports.ablation.arms.tables import arm_tables, tested_rows
+from psa.reports.ablation.arms.pairs import accuracies_after, bounties_after, common_seeds
+from psa.reports.ablation.arms.tables import arm_tables, only_tested
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.effects import paired_table
 from psa.reports.ablation.numbers import unequal_arms_note
@@ -193,7 +193,7 @@ def test_arms_are_compared_by_test_accuracy_too() -> None:
     assert [row[:2] for row in table.rows] == [row[:2] for row in bounties.rows]
     for one, other in zip(table.rows, bounties.rows, strict=True):
         assert one[2].value == pytest.approx(other[2].value)
-    assert tests_after(trials_of(rows), 2).empty
+    assert accuracies_after(trials_of(rows), 2).empty
     page = report.page(rows, CONTEXT, report.tables(rows, CONTEXT), {})
     assert any(text.startswith("Test accuracy: ") for text in page.sections[0].text)
     assert page.cells[table.label].needs == "Test after 3 loops (%)"
@@ -204,12 +204,12 @@ def test_a_page_leaves_out_comparisons_without_a_test() -> None:
     told = scores()
     few = told | {("hidden, units 4", arch): told["hidden, units 4", arch][:2] for arch in ARCHS}
     full = arm_tables(arms_frame(few))["arms_by_architecture_3"]
-    shown = tested_rows(full)
+    shown = only_tested(full)
     assert (len(full.rows), len(shown.rows)) == (6, 3)
     assert {row[1] for row in shown.rows} == {"none, patience 3"}
     assert shown.note.endswith("The files of this table also have 3 comparisons without a test.")
     none = arm_tables(arms_frame({cell: values[:2] for cell, values in told.items()}))
-    assert tested_rows(none["arms_by_architecture_3"]) == none["arms_by_architecture_3"]
+    assert only_tested(none["arms_by_architecture_3"]) == none["arms_by_architecture_3"]
 
 
 def test_arms_far_apart_are_shown_once_more_enlarged() -> None:

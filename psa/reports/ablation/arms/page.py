@@ -15,13 +15,13 @@ from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports.ablation.arms.figure import arms_figure
 from psa.reports.ablation.arms.pairs import (
+    accuracies_after,
     bounties_after,
     common_seeds,
     lengths_of,
     pairs_of,
-    tests_after,
 )
-from psa.reports.ablation.arms.tables import NONE, tested_rows
+from psa.reports.ablation.arms.tables import NONE, only_tested
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import arm_findings, paired_trials
 from psa.reports.rendering.tables import Table
@@ -53,7 +53,7 @@ def arm_page(
     rows = trials_of(frame)
     done = int((rows["status"] == "done").sum())
     shown = {
-        name: tested_rows(table) if "_by_architecture_" in name else table for name, table in made.items()
+        name: only_tested(table) if "_by_architecture_" in name else table for name, table in made.items()
     }
     scores = {loops: _scores_of(frame, rows, loops) for loops in lengths_of(rows)}
     counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
@@ -107,7 +107,7 @@ def _scores_of(frame: pd.DataFrame, rows: pd.DataFrame, loops: int) -> dict[str,
     """
     scores = bounties_after(frame, loops)
     common, note = common_seeds(scores)
-    tests, _ = common_seeds(tests_after(rows, loops))
+    tests, _ = common_seeds(accuracies_after(rows, loops))
     return (
         {_after(loops): scores}
         | ({_common_after(loops): common} if note else {})

@@ -34,7 +34,7 @@ def _until(frame: pd.DataFrame, loops: int) -> pd.DataFrame:
     return frame[there & (frame["loop"] <= loops)]
 
 
-def tests_after(rows: pd.DataFrame, loops: int) -> pd.Series:
+def accuracies_after(rows: pd.DataFrame, loops: int) -> pd.Series:
     """Return the test accuracy in percent of the trials that ended after so many loops, or stopped early, by
     arm, architecture and seed. rows: one per trial; a longer trial was tested at its end alone.
     """

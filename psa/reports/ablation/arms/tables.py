@@ -15,12 +15,12 @@ from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.architectures import by_size
 from psa.reports.ablation.arms.pairs import (
+    accuracies_after,
     bounties_after,
     common_seeds,
     histories_after,
     lengths_of,
     pairs_of,
-    tests_after,
 )
 from psa.reports.ablation.cells import COMPARED_CELLS
 from psa.reports.ablation.numbers import unequal_arms_note
@@ -62,7 +62,7 @@ def arm_tables(frame: pd.DataFrame) -> dict[str, Table]:
         scores, histories = bounties_after(frame, loops), histories_after(frame, loops)
         compared, tests = (
             _Compared.of(scores, loops, histories),
-            _Compared.of(tests_after(rows, loops), loops),
+            _Compared.of(accuracies_after(rows, loops), loops),
         )
         modes = dict(zip(rows["arm"].astype(str), rows["mode"].astype(str), strict=True))
         none = {arm: NONE for arm in modes if arm != NONE}
@@ -168,7 +168,7 @@ def _identical(histories: pd.Series, arm: str, base: str, pairs: pd.DataFrame) -
     return len(same), int(same.sum()), int(same.groupby("arch", observed=True).all().sum())
 
 
-def tested_rows(table: Table) -> Table:
+def only_tested(table: Table) -> Table:
     """Return a table without the rows that have no test, for a page; whole if none has one."""
     at = [column.name for column in table.columns].index("p")
     rows = tuple(row for row in table.rows if value_of(row[at]) is not None)
