@@ -252,7 +252,8 @@ def register_study(
     Args:
         name: The name of the study in grids and of `psa train --study`.
         settings: A subclass of `DataSettings`; the first line of its docstring describes the study.
-        from_settings: Makes the trial of settings, a seed, and the name of the grid.
+        from_settings: Makes the trial of settings, a seed, and the name of the grid, which are its `data`,
+            `seed` and `study`. Nothing else may depend on the seed: one call serves all seeds of a grid.
         warnings: Returns a line per warning about the trials of a grid.
         aliases: Other names of settings, each with the name it stands for.
 
@@ -266,8 +267,8 @@ def register_study(
         ...     width: int = 8
         >>> def trial(settings, seed, name):
         ...     model = NetworkSpec(family="mlp", arch=f"1*{settings.width}")
-        ...     method = StandardTraining()
-        ...     return Trial(study=name, kind="activations", model=model, method=method, seed=seed)
+        ...     shared = {"study": name, "kind": "activations", "data": settings.data, "seed": seed}
+        ...     return Trial(model=model, method=StandardTraining(), **shared)
         >>> def register():
         ...     register_study("widths", Width, trial)
 

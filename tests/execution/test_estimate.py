@@ -214,6 +214,26 @@ def test_a_loop_that_takes_too_long_counts_before_it_ends(
     assert left.remaining() > 9 * SECONDS
 
 
+@pytest.mark.parametrize("times", [0.01, 0.5, 20, 5_000])
+@pytest.mark.parametrize("estimate", [0.0005, 0.05, 5.0])
+def test_half_a_pack_of_more_than_a_minute_tells_the_rest(
+    estimate: float, times: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However wrong the estimate was, also if it was of less than a second."""
+    clock = [100.0]
+    monkeypatch.setattr("psa.execution.eta.time.monotonic", lambda: clock[0])
+    monkeypatch.setitem(globals(), "SECONDS", estimate)
+    loops = min(10_000_000, 20 * (1 + round(6 / (estimate * times))))
+    pack = pack_of(range(1), loops)
+    left = left_of(tmp_path, [pack])
+    left.start(pack, loops)
+    for _ in range(10):
+        clock[0] += estimate * times * loops / 20
+        left.advance(pack, loops // 20)
+    truth = estimate * times * loops / 2
+    assert truth / 2 < left.remaining() < 2 * truth
+
+
 def test_the_measured_start_is_kept(tmp_path: Path) -> None:
     """Beside the step times of the machine, which stay as they are."""
     costs = CostModel(tmp_path / "costs.json")

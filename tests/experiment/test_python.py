@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from plugin_files import loaded, plugin_file
+from plugin_files import forgotten, loaded, plugin_file
 
 from psa import Experiment, Store
 from psa.core.errors import UserError
@@ -72,6 +72,8 @@ def test_the_best_is_chosen_on_validation(results: Results) -> None:
     assert best["bounty"].is_monotonic_decreasing
     assert results.best()["id"].tolist() == best["id"].tolist()[:1]
     assert results.best(by="bounty_loop")["bounty_loop"].item() == results.frame["bounty_loop"].min()
+    with pytest.raises(UserError, match="by must be a column with values, got train, which no trial has"):
+        results.best(by="train")
     for by in ("test", "test_loss"):
         with pytest.raises(UserError, match="A selection on the test split"):
             results.best(by=by)
@@ -236,3 +238,27 @@ def test_a_backend_of_a_plugin_trains(tmp_path: Path, data_dir: Path) -> None:
             1, backend="careful", data_dir=data_dir, **places
         )
     assert made.frame["status"].tolist() == ["done"]
+
+
+def test_a_study_may_come_from_a_plugin_of_the_experiment(tmp_path: Path) -> None:
+    """Its file is loaded before its name is read."""
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from psa import register_study\n"
+        "from psa.experiments.study import DataSettings\n"
+        "from psa.specs.model import NetworkSpec\n"
+        "from psa.specs.training import StandardTraining\n"
+        "from psa.specs.trial import Trial\n"
+        "class Width(DataSettings):\n"
+        "    width: int = 8\n"
+        "def made(settings, seed, name):\n"
+        "    model = NetworkSpec(family='mlp', arch=f'1*{settings.width}')\n"
+        "    shared = {'study': name, 'kind': 'activations', 'data': settings.data, 'seed': seed}\n"
+        "    return Trial(model=model, method=StandardTraining(), **shared)\n"
+        "def register():\n"
+        "    register_study('widths', Width, made)\n"
+    )
+    with forgotten():
+        made = Experiment("widths", plugins=[plugin], axes={"width": [2, 8]}, seeds=2)
+        assert len(made) == 4
+        assert {trial.model.arch.label for trial in made.grid.trials} == {"1*2", "1*8"}

@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -579,3 +581,13 @@ def test_columns_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must differ"):
         encode_bundle([BundleRow("a", "b", b"", None)] * 2)
     assert load_probe_frame(Store(tmp_path, tmp_path / "none.parquet")).empty
+
+
+@pytest.mark.slow
+def test_a_program_may_end_as_soon_as_a_bundle_is_read() -> None:
+    """Threads of pyarrow that still needed the interpreter aborted 1 of 40 such programs."""
+    read = "from psa.storage.records.bundle import read_bundle; import pathlib, sys"
+    code = f"{read}; read_bundle(pathlib.Path({str(PUBLISHED)!r})); sys.exit(2)"
+    for _ in range(60):
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (2, "")
