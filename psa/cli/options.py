@@ -268,8 +268,8 @@ class SweepArguments:
         str | None,
         option(
             EXECUTION,
-            "Run this command at the end of the sweep, with PSA_SWEEP, PSA_EXIT_CODE and PSA_SUMMARY in its "
-            "environment.",
+            "Run this command at the end of the sweep, without a shell, with PSA_SWEEP, PSA_EXIT_CODE and "
+            "PSA_SUMMARY in its environment.",
         ),
     ] = None
 

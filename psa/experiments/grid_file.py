@@ -27,7 +27,7 @@ from psa.core.parsing import (
 from psa.core.plugins.loading import load_declared
 from psa.core.text_file import read_toml
 from psa.data import own
-from psa.experiments.setting_text import is_list_setting, parse_setting
+from psa.experiments.setting_text import axis_values, is_list_setting, parse_setting
 from psa.experiments.study import Study, study_named
 from psa.specs.base import Spec, parse_spec
 
@@ -112,7 +112,7 @@ class GridFile:
         self._check_places()
         for stage in self.stages:
             self._check_stage(stage)
-        self.axes = {key: self._values(value, f"axes.{key}") for key, value in self.axes.items()}
+        self.axes = {key: self._values(value, key) for key, value in self.axes.items()}
 
     def _stages(self, body: Mapping[str, Any]) -> list[DeclaredStage]:
         declared = body.get("stages", [])
@@ -258,7 +258,7 @@ class GridFile:
             raise UserError(f"{where} must have within or groups, got both", "Keep one of them")
 
     def _values(self, value: Any, key: str) -> list[Any]:
-        return parse_values(value, self.folder, f"{self.where}: {key}")
+        return axis_values(value, self.fields.get(key), self.folder, f"{self.where}: axes.{key}")
 
 
 def _read(path: Path) -> dict[str, Any]:

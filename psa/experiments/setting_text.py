@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from psa.core.errors import UserError
-from psa.core.parsing import parse_int, split_top_level, strip_brackets
+from psa.core.parsing import parse_int, parse_values, split_top_level, strip_brackets
 
 
 def parse_setting(annotation: Any, text: str, where: str) -> Any:
@@ -31,6 +34,18 @@ def parse_setting(annotation: Any, text: str, where: str) -> Any:
         except ValueError:
             raise UserError(f"{where} must be a number, got {text!r}", "For example lr=1e-3") from None
     return text
+
+
+def axis_values(value: Any, setting: FieldInfo | None, folder: Path, where: str) -> list[Any]:
+    """Return the values of an axis. Lines of a file are texts, and become numbers where the setting is one.
+
+    setting: None for a name that no setting has. Raises UserError.
+    """
+    found = parse_values(value, folder, where)
+    kind = None if setting is None else unwrap_annotation(setting.annotation)
+    if kind not in (int, float, bool) or not (isinstance(value, str) and value.startswith("@")):
+        return found
+    return [parse_setting(kind, text, where) for text in found]
 
 
 def is_list_setting(annotation: Any) -> bool:

@@ -252,8 +252,7 @@ def register_study(
     Args:
         name: The name of the study in grids and of `psa train --study`.
         settings: A subclass of `DataSettings`; the first line of its docstring describes the study.
-        from_settings: Makes the trial of settings, a seed, and the name of the grid, which are its `data`,
-            `seed` and `study`. Nothing else may depend on the seed: one call serves all seeds of a grid.
+        from_settings: Makes the trial of settings (its `data`), a seed (its `seed` alone) and a `study`.
         warnings: Returns a line per warning about the trials of a grid.
         aliases: Other names of settings, each with the name it stands for.
 

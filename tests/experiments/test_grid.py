@@ -505,3 +505,28 @@ def test_an_axis_may_have_no_effect_in_some_trials() -> None:
     said = "dropout has no effect in some trials, which are trained once: 8 repetitions left out"
     assert grid.warnings == (said,)
     assert len(load_grid(source, only="mode=none").trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "lines", "values"),
+    [
+        ("batch_size", "64\n128 # large\n", [64, 128]),
+        ("lr", "1e-3\n0.01\n", [1e-3, 1e-2]),
+        ("dropout", "0.25\n0.5\n", [0.25, 0.5]),
+        ("mode", "dropout\nhidden\n", ["dropout", "hidden"]),
+    ],
+)
+def test_an_axis_of_a_file_has_the_values_of_a_list(
+    key: str, lines: str, values: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers and names; the same file can be an override."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "values.txt").write_text(lines)
+    base = {"family": "simplemlp", "arch": "1*4", **({"mode": "dropout"} if key == "dropout" else {})}
+
+    def trials(axis: object, *overrides: str) -> set[str]:
+        body = {"study": "ablation", "base": base, **({"axes": {key: axis}} if axis else {})}
+        return {trial.id for trial in load_grid(body, overrides).trials}
+
+    assert trials("@values.txt") == trials(values) == trials(None, f"{key}=@values.txt")
+    assert len(trials(values)) == 2
