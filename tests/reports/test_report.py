@@ -27,8 +27,9 @@ from pictures import undrawn
 from psa.analysis.pooling import identical_arms
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import load_records_frame
+from psa.cli import record_options
 from psa.cli.app import PSA, run
-from psa.cli.commands.report import _ASYMMETRIC, _ORDER, _context
+from psa.cli.commands.report import _context, _PublishedLists
 from psa.cli.output.report_page import _frozen
 from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
@@ -401,12 +402,14 @@ def test_the_lists_of_the_study_are_of_its_data(
     """With other data its labels and partners say nothing of these networks; lists that a user names do."""
     monkeypatch.chdir(ROOT)
     rows = frame(("1*16",), 1, 2).assign(dataset=dataset)
-    found = _context(tmp_path, rows, _ORDER, _ASYMMETRIC, None)
+    found = _context(
+        tmp_path, rows, _PublishedLists(record_options.CONFIGURATIONS, record_options.ASYMMETRIC, None)
+    )
     assert tuple(found.order) == (tuple(ARCHS) if published else ())
     assert set(found.asymmetric) == (set(ASYMMETRIC) if published else set())
     own = tmp_path / "own.txt"
     own.write_text("1*16\n4*1\n")
-    assert _context(tmp_path, rows, own, own, None).order == ("1*16", "4*1")
+    assert _context(tmp_path, rows, _PublishedLists(own, own, None)).order == ("1*16", "4*1")
 
 
 def test_the_command_of_a_page_names_the_folders_it_was_made_from(
