@@ -90,7 +90,7 @@ def staged(tmp_path: Path, data_dir: Path) -> Iterator[Table]:
 
 TABLES: dict[str, tuple[Callable[[Path, Path], Iterator[Table]], int]] = {
     "ablation": (ablation, 12),
-    "glonet": (stored("glonet", "glonet"), 5),
+    "glonet": (stored("glonet", "glonet"), 4),
     "gradients": (stored("gradients", "gradients"), 2),
     "memory": (stored("memory", "memory"), 3),
     "activations": (activations, 3),
