@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from psa.specs.training.settings import ABLATIVE as ABLATIVE  # noqa: PLC0414  # reports import it from here
+from psa.specs.training.settings import ABLATIVE
 
 BASELINES: Final = ("none", "decay", "dropout")
 Regime = Literal[

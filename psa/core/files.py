@@ -191,7 +191,9 @@ def _is_device(path: Path) -> bool:
 
 def _write_to_device(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY)
+        # a pipe without a reader is an error at once, not a wait without end
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
         try:
             for part in parts:
                 _write_all(descriptor, part)

@@ -227,7 +227,7 @@ class ProbeRunner:
     def on_start(self, pack: DevicePack) -> None:
         """Run the probes before the first loop, on trials that have not begun and were not stored since."""
         rows = [row for row, state in enumerate(pack.states) if state.loops == 0 and not state.observed]
-        if rows:
+        if self.probes and rows:
             self.on_loop_end(pack, rows, pack.lkg[rows])
 
     def on_loop_end(self, pack: DevicePack, rows: Sequence[int], weights: StackedParams) -> None:

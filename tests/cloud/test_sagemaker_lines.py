@@ -137,7 +137,7 @@ def test_all_that_a_line_left_comes_home_and_is_removed(tmp_path: Path, trained:
 def test_what_is_here_is_not_downloaded_again(
     tmp_path: Path, trained: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished trials with weights are skipped, and only the header of a state that is no further is read."""
+    """A fetch skips finished trials with weights. Of a state with no more loops it reads only the header."""
     monkeypatch.setattr("cloud.results_sync.START_BYTES", 8_000)
     here, there = store(tmp_path), left(trained, line(A, B))
     download_results(line(A, B), there, here)

@@ -57,6 +57,8 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
             assert os.read(reader, 100) == b"content"
         finally:
             os.close(reader)
+    with pytest.raises(UserError, match="cannot write"):  # without a reader: no wait without end
+        write_atomically(pipe, b"content")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert sorted(tmp_path.iterdir()) == [link, pipe]
 

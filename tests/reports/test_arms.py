@@ -183,7 +183,7 @@ def test_an_arm_that_did_nothing_is_counted() -> None:
 
 
 def test_arms_are_compared_by_test_accuracy_too() -> None:
-    """Of the trials that end there: a longer one was tested later. By the rules of the table of bounties."""
+    """Only trials that end after these loops are compared, with the same statistics as the bounties."""
     told = scores()
     rows = arms_frame(told)
     assert "arms_minus_none_test_3" not in arm_tables(rows)
@@ -200,7 +200,7 @@ def test_arms_are_compared_by_test_accuracy_too() -> None:
 
 
 def test_a_page_leaves_out_comparisons_without_a_test() -> None:
-    """Of two pairs; the files have them, and the note counts them. Without any test all are shown."""
+    """The files keep these rows, and the note counts them. If no row has a test, the page shows all rows."""
     told = scores()
     few = told | {("hidden, units 4", arch): told["hidden, units 4", arch][:2] for arch in ARCHS}
     full = arm_tables(arms_frame(few))["arms_by_architecture_3"]

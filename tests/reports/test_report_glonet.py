@@ -590,7 +590,7 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
 
 
 def changed(factors: Sequence[Sequence[float]]) -> Use:
-    """What probes saw of a trial whose layers had these norms, before training and after each epoch."""
+    """Return the probe results of a trial with these norms of its layers, before training and by epoch."""
     return replace(use(len(factors[0]) + 1, [1.0, 1.0], [50.0, 60.0]), norms=np.array([factors]))
 
 

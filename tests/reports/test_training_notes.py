@@ -81,7 +81,7 @@ def test_trials_that_fell_far_below_their_best_epoch_are_named(last: float, fall
 
 
 def test_early_stops_of_trials_that_learned_nothing_are_told() -> None:
-    """What was stopped after seven epochs may learn later, as the seed that was not stopped did."""
+    """The sentence counts them and says that they may have learned in more epochs."""
     curves = [[11.0] * 7, [11.0] * 12, [11.0] * 17 + [70.0] * 13]
     (said,) = early_stops_text([arm("Identity", *curves, patience=5), arm("ReLU", [90.0, 89.0])], KEYS)
     assert said.startswith("Early stopping (patience 5) ended 2 of the 2 trials that learned nothing: ")

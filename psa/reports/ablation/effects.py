@@ -20,7 +20,6 @@ from psa.analysis.aggregate_stats import (
     stratified_interval,
 )
 from psa.analysis.pooling import identical_arms
-from psa.analysis.regimes import ABLATIVE
 from psa.analysis.stats import ALPHA, LEAST_N, Interval, Paired, Values, paired, present
 from psa.core.formatting import pluralize
 from psa.reports.ablation.architectures import SHAPES, spots
@@ -28,6 +27,7 @@ from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.numbers import cells_note
 from psa.reports.rendering.paired import paired_cells, paired_columns, paired_test_note, with_marks
 from psa.reports.rendering.tables import Cell, Column, Table, value_of
+from psa.specs.training.settings import ABLATIVE
 
 BOOTSTRAP_RESAMPLES: Final = 1_000
 _NONE: Final = "none"

@@ -55,6 +55,7 @@ from psa.reports.rendering.paired import paired_trials
 from psa.reports.rendering.tables import Table
 from psa.reports.rendering.trials import CellTrials
 from psa.specs.training import MODES
+from psa.specs.training.settings import ABLATIVE
 
 _POOLED: Final = ("aggregate", "effects_by_shape")  # tables whose cells are of many architectures
 QUESTION: Final = (
@@ -119,9 +120,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
     archs += [arch for arch in cells.archs if arch not in archs]
-    ablative = [
-        mode for mode in ("full", "hidden", "output") if mode in cells.modes and "none" in cells.modes
-    ]
+    ablative = [mode for mode in ABLATIVE if mode in cells.modes and "none" in cells.modes]
     yield from figure_set.overview(frame, archs, context.asymmetric, ablative, context.order)
     yield from figure_set.comparison(frame, comparable_reference(frame, context.reference))
     shown, why = curve_choice(cells)

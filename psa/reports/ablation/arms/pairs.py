@@ -65,8 +65,9 @@ def pairs_of(scores: pd.Series, arm: str, base: str) -> pd.DataFrame:
 
 
 def common_seeds(scores: pd.Series) -> tuple[pd.Series, str]:
-    """Return the scores of the seeds that all arms have, and a note on the others: over different seeds the
-    means of arms are not comparable. All scores and "" where there is no such seed, or no other one.
+    """Return the scores of the seeds that all arms have, and a note that names these seeds: means of arms
+    over different seeds are not comparable. If all arms have the same seeds, or no seed in common, return all
+    scores and an empty note.
     """
     of_arms = {
         str(arm): set(map(int, part.index.get_level_values("seed")))
